@@ -1,0 +1,20 @@
+//! geminid: GitOps for Azure IoT Hub device twins.
+//!
+//! The modules are floors; a module imports only from floors below it, and `tests/architecture.rs` keeps it so.
+//!
+//! ```text
+//!   8  app                      wiring: settings -> parts -> tasks -> drain   (cli and main sit on it)
+//!   7  ops                      /metrics /livez /readyz
+//!   6  controller   exporter   emulator
+//!   5  hub          source
+//!   4  metrics      settings
+//!   3  manifest                 text -> declared state           |
+//!   2  plan         series      declared + live -> plan          |  pure: no I/O, no clock,
+//!   1  query                    the twin query language          |  no randomness, no logging
+//!   0  twin                     ids, values, patches, limits     |
+//! ```
+
+pub mod hub;
+pub mod plan;
+pub mod series;
+pub mod twin;

@@ -1,0 +1,3 @@
+//! The geminid binary.
+
+fn main() {}

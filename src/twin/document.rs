@@ -1,0 +1,81 @@
+//! A twin as a hub answered it.
+
+use super::{DeviceId, ETag, MergePatch, ModuleId, Object, TwinRef, Value, merge};
+
+/// The two sections a service may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Section {
+    /// `tags`: never seen by the device.
+    Tags,
+    /// `properties.desired`: what the device is told.
+    Desired,
+}
+
+impl Section {
+    /// Both sections, in the order of everything printed.
+    pub const ALL: [Self; 2] = [Self::Tags, Self::Desired];
+
+    /// `tags` or `properties.desired`, as manifests and messages write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tags => "tags",
+            Self::Desired => "properties.desired",
+        }
+    }
+}
+
+/// A live twin, as one point read answered it. Sections are plain objects: `$metadata` and `$version` are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Twin {
+    /// Whose twin.
+    pub twin_ref: TwinRef,
+    /// The state of tags and desired together (`iot-hub.md` 1.3).
+    pub etag: ETag,
+    /// The etag of the identity; changes when the device is deleted and made again (`iot-hub.md` 1.3).
+    pub device_etag: Option<String>,
+    /// Counts every write, reported included.
+    pub version: u64,
+    /// `tags`; empty when the hub sent none.
+    pub tags: Object,
+    /// `properties.desired`.
+    pub desired: Object,
+    /// `properties.reported`.
+    pub reported: Object,
+}
+
+impl Twin {
+    /// A section a service may write.
+    #[must_use]
+    pub fn section(&self, section: Section) -> &Object {
+        match section {
+            Section::Tags => &self.tags,
+            Section::Desired => &self.desired,
+        }
+    }
+
+    /// The device of the twin.
+    #[must_use]
+    pub fn device(&self) -> &DeviceId {
+        &self.twin_ref.device
+    }
+
+    /// The module of the twin, if it is a module's.
+    #[must_use]
+    pub fn module(&self) -> Option<&ModuleId> {
+        self.twin_ref.module.as_ref()
+    }
+
+    /// A section after `patch`, as the hub would hold it (`iot-hub.md` 2.3).
+    #[must_use]
+    pub fn section_after(&self, section: Section, patch: &MergePatch) -> Object {
+        match patch.section(section) {
+            None => self.section(section).clone(),
+            Some(change) => match merge(Value::Object(self.section(section).clone()), change) {
+                Value::Object(object) => object,
+                // A section patch is always an object, and merging an object gives an object.
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Object::new(),
+            },
+        }
+    }
+}
