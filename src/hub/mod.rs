@@ -4,6 +4,10 @@
 //! [`WriteTwins::create_device`] is create-only, so nothing can ask for `If-Match: *`. Who holds only a
 //! [`ReadTwins`] cannot write. No implementation retries, one renewal of an expired credential excepted.
 
+mod observe;
+
+pub use observe::Observed;
+
 use std::future::Future;
 use std::time::Duration;
 
