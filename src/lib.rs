@@ -16,5 +16,6 @@
 
 pub mod hub;
 pub mod plan;
+pub mod query;
 pub mod series;
 pub mod twin;
