@@ -17,5 +17,6 @@
 pub mod hub;
 pub mod metrics;
 pub mod plan;
+pub mod query;
 pub mod series;
 pub mod twin;
