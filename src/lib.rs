@@ -14,6 +14,7 @@
 //!   0  twin                     ids, values, patches, limits     |
 //! ```
 
+pub mod controller;
 pub mod hub;
 pub mod metrics;
 pub mod plan;

@@ -5,8 +5,10 @@
 //! [`ReadTwins`] cannot write. No implementation retries, one renewal of an expired credential excepted.
 
 mod observe;
+mod pages;
 
 pub use observe::Observed;
+pub use pages::{PageError, Pages};
 
 use std::future::Future;
 use std::time::Duration;
