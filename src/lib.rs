@@ -20,4 +20,5 @@ pub mod metrics;
 pub mod plan;
 pub mod query;
 pub mod series;
+pub mod settings;
 pub mod twin;
