@@ -14,6 +14,7 @@
 //!   0  twin                     ids, values, patches, limits     |
 //! ```
 
+pub mod exporter;
 pub mod hub;
 pub mod metrics;
 pub mod plan;
