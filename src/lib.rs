@@ -17,6 +17,7 @@
 pub mod exporter;
 pub mod hub;
 pub mod metrics;
+pub mod ops;
 pub mod plan;
 pub mod series;
 pub mod twin;

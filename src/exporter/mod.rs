@@ -11,7 +11,7 @@ mod run;
 mod schedule;
 mod state;
 
-pub use published::{Exposition, Published};
+pub use published::Published;
 pub use run::run;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::series::{FamilyText, join};
+use crate::series::{FamilyText, append};
 
 /// What one query gave, rendered.
 pub(super) type Snapshot = Arc<[FamilyText]>;
@@ -13,27 +13,19 @@ pub(super) type Snapshot = Arc<[FamilyText]>;
 /// What one hub's exporter publishes: the snapshots of its queries and the series about the queries.
 pub(super) type HubView = Vec<Snapshot>;
 
-/// The exposition of all queries.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Exposition {
-    /// Exposition text; empty, or with a newline at its end.
-    pub text: String,
-    /// Number of series in it.
-    pub series: usize,
-}
-
 /// What all exporters have published. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Published(Arc<Mutex<BTreeMap<String, Arc<HubView>>>>);
 
 impl Published {
-    /// The exposition of all hubs, as of now: a copy of what was rendered when each run ended.
-    #[must_use]
-    pub fn exposition(&self) -> Exposition {
+    /// Appends the exposition of all hubs as of now, a copy of what was rendered when each run ended, and returns the
+    /// number of its series. What is appended is empty or ends with a newline.
+    pub fn append(&self, text: &mut String) -> usize {
         let views: Vec<Arc<HubView>> =
             self.0.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
         let families = || views.iter().flat_map(|view| view.iter()).flat_map(|snapshot| snapshot.iter());
-        Exposition { text: join(families()), series: families().map(FamilyText::series).sum() }
+        append(text, families());
+        families().map(FamilyText::series).sum()
     }
 
     /// Swaps what a hub publishes.

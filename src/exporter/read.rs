@@ -13,6 +13,9 @@ use crate::series::{Aggregator, MapFailure, Mapped, QuerySpec};
 /// Doublings after which the wait for a throttled hub grows no more: about a minute.
 const THROTTLE_DOUBLINGS_MAX: u32 = 6;
 
+/// The shortest wait for a throttled hub, so that neither chance nor a hint of nothing makes a burst of requests.
+const THROTTLE_WAIT_MIN: Duration = Duration::from_millis(100);
+
 /// Why a run gave nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RunFailure {
@@ -150,7 +153,8 @@ async fn read_page<H: ReadTwins>(
         progress.throttled = matches!(answer, Err(HubError::Throttled { .. }));
         match answer {
             Err(HubError::Throttled { retry_after, .. }) => {
-                tokio::time::sleep(retry_after.unwrap_or_else(|| throttle_wait(throttled, rng))).await;
+                let wait = retry_after.unwrap_or_else(|| throttle_wait(throttled, rng));
+                tokio::time::sleep(wait.max(THROTTLE_WAIT_MIN)).await;
                 throttled = (throttled + 1).min(THROTTLE_DOUBLINGS_MAX);
             }
             answer => return answer,
@@ -158,8 +162,7 @@ async fn read_page<H: ReadTwins>(
     }
 }
 
-/// Up to 2^k seconds, anywhere in between; never nothing, so that a run makes no burst of requests.
+/// Up to 2^k seconds, anywhere in between.
 fn throttle_wait(throttled: u32, rng: &mut fastrand::Rng) -> Duration {
-    const LEAST: Duration = Duration::from_millis(100);
-    Duration::from_secs(1 << throttled).mul_f64(rng.f64()).max(LEAST)
+    Duration::from_secs(1 << throttled).mul_f64(rng.f64())
 }

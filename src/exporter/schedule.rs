@@ -9,6 +9,9 @@ use tokio::time::Instant;
 
 /// First runs are spread over at most this long.
 const STAGGER_MAX: Duration = Duration::from_secs(5);
+/// Shortest and longest interval taken; a manifest's check is stricter, but no interval may spin or overflow.
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
+const INTERVAL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// How far an interval is lengthened or shortened, so that queries do not march in step.
 const JITTER: f64 = 0.05;
 /// The first wait after a failure that may pass by itself.
@@ -57,6 +60,7 @@ struct Entry {
 impl Schedule {
     /// Adds a query, or starts it anew: its first run is due within the stagger, at a time that its name decides.
     pub(super) fn add(&mut self, name: &str, interval: Duration, now: Instant) {
+        let interval = interval.clamp(INTERVAL_MIN, INTERVAL_MAX);
         let stagger = interval.min(STAGGER_MAX);
         let millis = u64::try_from(stagger.as_millis()).expect("at most 5,000").max(1);
         let next = now + Duration::from_millis(fnv1a(name.as_bytes()) % millis);
@@ -184,6 +188,19 @@ mod tests {
         assert_eq!(schedule.due(awake, &mut rng), started("a"));
         schedule.ended("a", Next::Succeeded, awake, &mut rng);
         assert!(schedule.wake().unwrap() > awake + MINUTE / 2);
+    }
+
+    #[test]
+    fn an_interval_out_of_bounds_neither_spins_nor_overflows() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for interval in [Duration::ZERO, Duration::MAX] {
+            let mut schedule = Schedule::default();
+            schedule.add("a", interval, base());
+            let tick = schedule.wake().unwrap();
+            assert_eq!(schedule.due(tick, &mut rng), started("a"));
+            schedule.ended("a", Next::Refused, tick, &mut rng);
+            assert!(schedule.wake().unwrap() > tick + Duration::from_millis(900), "{interval:?}");
+        }
     }
 
     #[test]

@@ -85,7 +85,8 @@ impl Query {
     /// When the series are withdrawn unless a run succeeds before; never while the last run was good.
     fn stale_at(&self) -> Option<Instant> {
         let good = self.good.as_ref()?;
-        self.failing.map(|_| good.at + self.spec.stale_after)
+        self.failing?;
+        good.at.checked_add(self.spec.stale_after)
     }
 }
 

@@ -106,12 +106,18 @@ impl Running {
         self.queries.send(Arc::new(specs.to_vec())).unwrap();
     }
 
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let series = self.published.append(&mut text);
+        let families = strict::parse(&text).unwrap();
+        assert_eq!(series, families.values().map(|family| family.samples.len()).sum::<usize>());
+        text
+    }
+
     /// The value of a series, which must be valid together with all others.
     fn value(&self, series: &str) -> Option<f64> {
-        let exposition = self.published.exposition();
-        let families = strict::parse(&exposition.text).unwrap();
-        assert_eq!(exposition.series, families.values().map(|family| family.samples.len()).sum::<usize>());
-        let line = exposition.text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let text = self.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map(|value| value.parse().unwrap())
     }
 
@@ -349,7 +355,7 @@ async fn a_reload_keeps_unchanged_queries_and_starts_changed_ones_anew() {
     assert_eq!(running.failures("changed", "timeout"), 0.0);
     running.declare(&[]);
     running.pass(SECOND).await;
-    assert_eq!(running.published.exposition().text, "");
+    assert_eq!(running.text(), "");
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,7 +363,7 @@ async fn the_revision_of_a_query_changes_with_it() {
     let hub = FakeHub::default();
     let running = start(&hub, &[spec("devices")]);
     let info = || {
-        let families = strict::parse(&running.published.exposition().text).unwrap();
+        let families = strict::parse(&running.text()).unwrap();
         let samples = &families["geminid_query_info"].samples;
         assert_eq!(samples.len(), 1);
         samples[0].1["revision"].clone()
@@ -411,10 +417,9 @@ async fn an_exporter_ends_when_told_though_its_hub_hangs() {
 async fn an_exporter_goes_on_when_nobody_can_change_its_queries_any_more() {
     let hub = FakeHub::default();
     hub.answer("devices", None, Answer::Page(vec![ROW], None));
-    let Running { queries, published, tasks, .. } = start(&hub, &[spec("devices")]);
-    drop(queries);
-    tokio::time::sleep(25 * MINUTE).await;
+    let mut running = start(&hub, &[spec("devices")]);
+    running.queries = watch::channel(Arc::default()).0;
+    running.pass(25 * MINUTE).await;
     assert_eq!(hub.asked("devices"), 3);
-    assert!(published.exposition().text.contains(DEVICES));
-    assert_eq!(tasks.len(), 1);
+    assert_eq!(running.value(DEVICES), Some(1.0));
 }
