@@ -15,8 +15,10 @@
 //! ```
 
 pub mod controller;
+pub mod exporter;
 pub mod hub;
 pub mod metrics;
+pub mod ops;
 pub mod plan;
 pub mod query;
 pub mod series;

@@ -13,4 +13,4 @@ mod text;
 pub use family::{Family, Kind, LabelSet, NameError};
 pub use mapping::{Aggregator, Dropped, MapFailure, Mapped};
 pub use spec::{LabelSource, Limits, MetricSpec, QuerySpec};
-pub use text::{FamilyText, first_duplicate, join, render};
+pub use text::{FamilyText, append, first_duplicate, join, render};

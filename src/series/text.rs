@@ -53,22 +53,22 @@ pub fn render(family: &Family, hub: &str) -> FamilyText {
     }
 }
 
-/// The exposition of all families, in order of their names; families of one name become one, with the help and the
-/// type of the first. A family without series is left out.
-#[must_use]
-pub fn join<'a>(families: impl IntoIterator<Item = &'a FamilyText>) -> String {
+/// Appends the exposition of all families, in order of their names; families of one name become one, with the help
+/// and the type of the first. A family without series is left out.
+pub fn append<'a>(text: &mut String, families: impl IntoIterator<Item = &'a FamilyText>) {
     let mut by_name: BTreeMap<&str, Vec<&FamilyText>> = BTreeMap::new();
     for family in families.into_iter().filter(|family| family.series > 0) {
         by_name.entry(&family.name).or_default().push(family);
     }
-    let size = by_name.values().flatten().map(|family| family.lines.len() + family.help.len() + HEADER_SIZE).sum();
-    let mut text = String::with_capacity(size);
+    let sizes = by_name.values().flatten().map(|family| family.lines.len() + family.help.len() + HEADER_SIZE);
+    // Exactly: at a hundred thousand series the usual doubling would cost as much as the text itself.
+    text.reserve_exact(sizes.sum());
     for (name, parts) in by_name {
         for part in parts.iter().take(1) {
             text.push_str("# HELP ");
             text.push_str(name);
             text.push(' ');
-            write_escaped(&mut text, &part.help, false);
+            write_escaped(text, &part.help, false);
             text.push_str("\n# TYPE ");
             text.push_str(name);
             text.push(' ');
@@ -79,6 +79,13 @@ pub fn join<'a>(families: impl IntoIterator<Item = &'a FamilyText>) -> String {
             text.push_str(&part.lines);
         }
     }
+}
+
+/// The exposition of all families, as [`append`] writes it.
+#[must_use]
+pub fn join<'a>(families: impl IntoIterator<Item = &'a FamilyText>) -> String {
+    let mut text = String::new();
+    append(&mut text, families);
     text
 }
 
