@@ -15,6 +15,7 @@
 //! ```
 
 pub mod hub;
+pub mod manifest;
 pub mod plan;
 pub mod series;
 pub mod twin;
