@@ -17,6 +17,7 @@
 pub mod controller;
 pub mod exporter;
 pub mod hub;
+pub mod manifest;
 pub mod metrics;
 pub mod ops;
 pub mod plan;

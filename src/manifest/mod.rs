@@ -1,0 +1,26 @@
+//! Manifests: YAML text to declared state, with every problem at its line and column.
+//!
+//! ```text
+//!   text --yaml--> Node tree --schema--> TwinManifest | QuerySpec --lower--> DeclaredState + queries
+//!                     \__________________ Diagnostic _________________/
+//! ```
+//!
+//! Invariant: floor 3, pure. Content never fails a call: what is wrong comes back as [`Diagnostic`]s beside what could
+//! be read, and what could not be read is frozen at its last good state, never simply missing (DESIGN section 2).
+
+mod diagnostic;
+mod lower;
+mod parse;
+mod query_schema;
+mod query_text;
+mod scalar;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod twin_schema;
+mod yaml;
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use lower::{DeclaredQuery, LastGood, Lowered, lower};
+pub use parse::{ParsedFile, parse_file};

@@ -1,0 +1,214 @@
+//! One file's text to its documents.
+
+use std::sync::Arc;
+
+use super::diagnostic::{Diagnostic, Severity};
+use super::query_schema::{QueryDocument, is_query_name, read_twin_query};
+use super::schema::{Checker, did_you_mean};
+use super::tree::{Problem, shortened};
+use super::twin_schema::{read_device_twin, warn_if_nothing_is_declared};
+use super::yaml::{Document, Names, read_documents};
+use crate::plan::{FileSpan, TwinManifest};
+use crate::twin::{DeviceId, ModuleId, TwinRef};
+
+const API_GROUP: &str = "geminid.dev/";
+const API_VERSION: &str = "geminid.dev/v1alpha1";
+const KINDS: [&str; 4] = ["DeviceTwin", "ModuleTwin", "TwinProfile", "TwinQuery"];
+/// Diagnostics kept of one file; one more says how many there were.
+const DIAGNOSTICS_MAX: usize = 200;
+
+/// One file as parsed: a pure function of its name and text, so it can be kept until the text changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParsedFile {
+    pub(super) documents: Vec<ParsedDocument>,
+    /// Where YAML ends and freezing begins: the whole file keeps what it declared.
+    pub(super) unparsed: Option<FileSpan>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// One document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ParsedDocument {
+    /// Where it begins.
+    pub(super) span: FileSpan,
+    /// Where its `metadata.name` stands, or it itself.
+    pub(super) name_span: FileSpan,
+    pub(super) content: Declares,
+}
+
+/// What a document declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Declares {
+    Twin(TwinRef, Arc<TwinManifest>),
+    /// A query, and where each of its metrics is named.
+    Query(Arc<QueryDocument>, Vec<FileSpan>),
+    Broken(Identity),
+}
+
+/// What a broken document is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Identity {
+    Twin(TwinRef),
+    Query(String),
+    /// Nothing of geminid's: another API group and no kind of ours. It freezes nothing.
+    Foreign,
+    /// It cannot be told.
+    Unknown,
+}
+
+impl ParsedFile {
+    /// A file that could not be read at all; `message` says why and what to do. It freezes all it declared.
+    #[must_use]
+    pub fn unreadable(file: &str, rule: &'static str, message: String) -> Self {
+        let file: Arc<str> = file.into();
+        let diagnostic = Diagnostic {
+            file: file.clone(),
+            line: 0,
+            column: 0,
+            severity: Severity::Error,
+            path: String::new(),
+            rule,
+            message,
+        };
+        let unparsed = Some(FileSpan { file, line: 1, column: 1 });
+        Self { documents: Vec::new(), unparsed, diagnostics: vec![diagnostic] }
+    }
+
+    /// The problems of this file alone, in the order of its text.
+    #[must_use]
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.diagnostics
+    }
+}
+
+/// Parses one file. `file` is its name relative to the root of its source, as diagnostics show it.
+#[must_use]
+pub fn parse_file(file: &str, text: &str) -> ParsedFile {
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+    let places = Places::new(file, text);
+    let (documents, mut problems) = read_documents(text);
+    let unparsed = documents.iter().find(|document| !document.parses).map(|document| places.span(document.at));
+    let documents = documents.iter().map(|document| read_document(document, &places, &mut problems)).collect();
+    ParsedFile { documents, unparsed, diagnostics: diagnostics(problems, &places) }
+}
+
+fn diagnostics(mut problems: Vec<Problem>, places: &Places<'_>) -> Vec<Diagnostic> {
+    problems.sort_by_key(|problem| problem.at);
+    let total = problems.len();
+    let cut = problems.get(DIAGNOSTICS_MAX).map(|problem| problem.at);
+    problems.truncate(DIAGNOSTICS_MAX);
+    problems.extend(cut.map(|at| Problem {
+        at,
+        warning: false,
+        path: String::new(),
+        rule: "too-many",
+        message: format!("{total} problems in this file, the first {DIAGNOSTICS_MAX} are listed; fix these first"),
+    }));
+    problems.into_iter().map(|problem| places.diagnostic(problem)).collect()
+}
+
+/// Turns offsets into lines and columns.
+struct Places<'t> {
+    file: Arc<str>,
+    text: &'t str,
+    /// The offset of each line.
+    lines: Vec<usize>,
+}
+
+impl<'t> Places<'t> {
+    fn new(file: &str, text: &'t str) -> Self {
+        let after_breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset + 1);
+        Self { file: file.into(), text, lines: std::iter::once(0).chain(after_breaks).collect() }
+    }
+
+    fn span(&self, at: usize) -> FileSpan {
+        let line = self.lines.partition_point(|start| *start <= at);
+        let start = self.lines[line - 1];
+        // An offset from the parser may, in broken text, lie inside a character.
+        let before = &self.text.as_bytes()[start..at.min(self.text.len())];
+        let column = before.iter().filter(|byte| **byte & 0xC0 != 0x80).count() + 1;
+        FileSpan { file: self.file.clone(), line, column }
+    }
+
+    fn diagnostic(&self, problem: Problem) -> Diagnostic {
+        let FileSpan { file, line, column } = self.span(problem.at);
+        let severity = if problem.warning { Severity::Warning } else { Severity::Error };
+        Diagnostic { file, line, column, severity, path: problem.path, rule: problem.rule, message: problem.message }
+    }
+}
+
+fn read_document(document: &Document, places: &Places<'_>, problems: &mut Vec<Problem>) -> ParsedDocument {
+    let span = places.span(document.at);
+    let before = problems.len();
+    let read = read_root(document, &span, places, &mut Checker { problems });
+    let is_broken = document.is_broken || problems[before..].iter().any(|problem| !problem.warning);
+    if let (Some(Declares::Twin(_, manifest)), false) = (&read, is_broken) {
+        warn_if_nothing_is_declared(&mut Checker { problems }, document.at, manifest);
+    }
+    let content = read.filter(|_| !is_broken).unwrap_or_else(|| Declares::Broken(identity(&document.names)));
+    let name = document.root.as_ref().and_then(|root| root.get("metadata")?.get("name"));
+    let name_span = name.map_or_else(|| span.clone(), |name| places.span(name.at));
+    ParsedDocument { span, name_span, content }
+}
+
+/// What the document declares, if it can be told; a document with an error is broken all the same.
+fn read_root(document: &Document, span: &FileSpan, places: &Places<'_>, checker: &mut Checker<'_>) -> Option<Declares> {
+    let root = document.root.as_ref()?;
+    let api_version = root.get("apiVersion").and_then(super::tree::Node::text);
+    if let Some(other) = api_version.filter(|version| *version != API_VERSION) {
+        let at = root.get("apiVersion").map_or(root.at, |node| node.at);
+        let is_ours = other.starts_with(API_GROUP);
+        let remedy = if is_ours { "write that version" } else { "move other files out of this folder" };
+        let message = format!("expected {API_VERSION}, found {:?}; {remedy}", shortened(other));
+        checker.error(at, "apiVersion".to_owned(), "api-version", message);
+        if !is_ours {
+            return None;
+        }
+    }
+    let fields = checker.fields(root, "", &["apiVersion", "kind", "metadata", "spec"], &[])?;
+    if let Some(entry) = checker.required(&fields, "apiVersion", &format!("write apiVersion: {API_VERSION}")) {
+        checker.text(&entry.value, "apiVersion");
+    }
+    let kind = checker.required(&fields, "kind", "write kind: DeviceTwin or kind: TwinQuery")?;
+    match checker.text(&kind.value, "kind")? {
+        "DeviceTwin" => {
+            let (twin, manifest) = read_device_twin(checker, &fields, span.clone())?;
+            Some(Declares::Twin(twin, Arc::new(manifest)))
+        }
+        "TwinQuery" => {
+            let query = read_twin_query(checker, &fields)?;
+            let metrics = query.metrics_at.iter().map(|at| places.span(*at)).collect();
+            Some(Declares::Query(Arc::new(query), metrics))
+        }
+        known if KINDS.contains(&known) => {
+            checker.not_supported(kind.value.at, "kind".to_owned(), &format!("kind {known}"));
+            None
+        }
+        other => {
+            let hint =
+                did_you_mean(other, KINDS.into_iter()).unwrap_or_else(|| format!("kinds are {}", KINDS.join(", ")));
+            let message = format!("unknown kind {:?}; {hint}", shortened(other));
+            checker.error(kind.value.at, "kind".to_owned(), "unknown-kind", message);
+            None
+        }
+    }
+}
+
+/// What a broken document is about, by its names alone.
+fn identity(names: &Names) -> Identity {
+    let device = |name: &Option<String>| name.as_deref().and_then(|name| DeviceId::new(name).ok());
+    let known = match names.kind.as_deref() {
+        Some("DeviceTwin") => device(&names.name).map(|id| Identity::Twin(TwinRef::device(id))),
+        Some("ModuleTwin") => {
+            let module = names.name.as_deref().and_then(|name| ModuleId::new(name).ok());
+            device(&names.device).zip(module).map(|(id, module)| Identity::Twin(TwinRef::module(id, module)))
+        }
+        Some("TwinQuery") => names.name.clone().filter(|name| is_query_name(name)).map(Identity::Query),
+        Some("TwinProfile") => None,
+        Some(_) | None => {
+            let is_foreign = names.api_version.as_deref().is_some_and(|version| !version.starts_with(API_GROUP));
+            is_foreign.then_some(Identity::Foreign)
+        }
+    };
+    known.unwrap_or(Identity::Unknown)
+}

@@ -1,0 +1,601 @@
+//! Strict reading of YAML: the only file that knows the YAML library.
+//!
+//! A file is cut into documents at its `---` and `...` lines, which YAML reserves everywhere, and each is read on its
+//! own, so one broken document does not hide the others. The library hands out borrowed text, so a scalar's place is
+//! where its bytes lie in the file.
+//!
+//! Invariant: what comes out as a tree has no duplicate key, merge key, tag, anchor, alias, non-string key or
+//! non-finite number at any depth, and is at most [`DEPTH_MAX`] levels deep.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess};
+
+use super::scalar;
+use super::tree::{Content, Entry, Node, Problem};
+
+/// The deepest nesting of mappings and lists: the 10 levels of a section, its place in the document, and some.
+pub(super) const DEPTH_MAX: usize = 32;
+/// Brackets open at once in one document, comments and quoted text included. The library's scanner takes quadratic
+/// time in them.
+const OPEN_BRACKETS_MAX: usize = 256;
+/// Tags, anchors and aliases reported of one document; each costs one more scan.
+const INDICATORS_MAX: usize = 8;
+
+/// One document of a file.
+#[derive(Debug, PartialEq)]
+pub(super) struct Document {
+    /// The offset where it begins: its first line that is neither blank nor a comment.
+    pub(super) at: usize,
+    /// What was read; `None` when it is not YAML this version takes.
+    pub(super) root: Option<Node>,
+    /// What names it, as far as it can be told although `root` is `None`.
+    pub(super) names: Names,
+    /// Whether it is YAML at all; `false` freezes the whole file.
+    pub(super) parses: bool,
+    /// Whether the reading met a problem.
+    pub(super) is_broken: bool,
+}
+
+/// What names a document.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Names {
+    pub(super) api_version: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) name: Option<String>,
+    /// `spec.device`, which a module's twin needs.
+    pub(super) device: Option<String>,
+}
+
+/// Every document of `text` that is not empty, and every problem met, in document order. `text` has no byte order mark.
+pub(super) fn read_documents(text: &str) -> (Vec<Document>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let mut documents = Vec::new();
+    for (start, slice) in cut(text) {
+        if slice.lines().all(is_blank) {
+            continue;
+        }
+        let mut reader = Reader { text, path: Vec::new(), problems: &mut problems };
+        documents.extend(reader.read(start, slice));
+    }
+    (documents, problems)
+}
+
+/// Whether a line holds no content: blank, a comment, or a bare document marker.
+fn is_blank(line: &str) -> bool {
+    let line = line.strip_prefix("---").or_else(|| line.strip_prefix("...")).unwrap_or(line).trim();
+    line.is_empty() || line.starts_with('#')
+}
+
+/// The documents' offsets and texts. A line that begins with `---` or `...` and a blank is a marker even inside a
+/// quoted or block text (YAML 1.2.2, 9.1.2), so this needs no parser.
+fn cut(text: &str) -> Vec<(usize, &str)> {
+    let is_marker = |line: &str, marker: &str| {
+        line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+    };
+    let (mut documents, mut start, mut offset) = (Vec::new(), 0, 0);
+    for line in text.split_inclusive('\n') {
+        if is_marker(line, "---") && offset > start {
+            documents.push((start, &text[start..offset]));
+            start = offset;
+        }
+        offset += line.len();
+        if is_marker(line, "...") {
+            documents.push((start, &text[start..offset]));
+            start = offset;
+        }
+    }
+    documents.push((start, &text[start..]));
+    documents
+}
+
+/// The offset of the first line with content, or of the marker it stands on.
+fn content_start(start: usize, slice: &str) -> usize {
+    let mut offset = start;
+    for line in slice.split_inclusive('\n') {
+        if !is_blank(line) {
+            return offset + (line.len() - line.trim_start().len());
+        }
+        offset += line.len();
+    }
+    start
+}
+
+struct Reader<'p, 'text> {
+    text: &'text str,
+    path: Vec<String>,
+    problems: &'p mut Vec<Problem>,
+}
+
+impl<'text> Reader<'_, 'text> {
+    /// `None` for a document without content.
+    fn read(&mut self, start: usize, slice: &'text str) -> Option<Document> {
+        let at = content_start(start, slice);
+        let broken = |names, parses| Some(Document { at, root: None, names, parses, is_broken: true });
+        if !self.precheck(start, slice) {
+            return broken(Names::default(), false);
+        }
+        if self.refuse_indicators(start, slice) {
+            return broken(read_names(slice), true);
+        }
+        let problems_before = self.problems.len();
+        match (RootSeed { reader: self, at }).deserialize(serde_yaml::Deserializer::from_str(slice)) {
+            Ok(Some(root)) => {
+                let is_broken = self.problems.len() > problems_before;
+                Some(Document { at, names: names_of(&root), root: Some(root), parses: true, is_broken })
+            }
+            Ok(None) => None,
+            Err(_) if IgnoredAny::deserialize(serde_yaml::Deserializer::from_str(slice)).is_ok() => {
+                let message = "a document is a mapping with apiVersion, kind, metadata and spec".to_owned();
+                self.problem(at, "not-a-mapping", message);
+                broken(Names::default(), true)
+            }
+            Err(error) => {
+                let offset = start + error.location().map_or(0, |location| location.index()).min(slice.len());
+                self.path.clear();
+                self.problem(offset, "yaml-syntax", format!("not valid YAML: {}", without_places(&error.to_string())));
+                broken(Names::default(), false)
+            }
+        }
+    }
+
+    /// What the library would report without a place, or take too long for.
+    fn precheck(&mut self, start: usize, slice: &str) -> bool {
+        let mut open = 0_usize;
+        for (index, character) in slice.char_indices() {
+            match character {
+                '[' | '{' => open += 1,
+                ']' | '}' => open = open.saturating_sub(1),
+                '\t' | '\n' | '\r' | '\u{85}' => {}
+                '\u{FEFF}' | '\u{FFFE}' | '\u{FFFF}' => return self.refuse_character(start + index, character),
+                control if control.is_control() => return self.refuse_character(start + index, control),
+                _ => {}
+            }
+            if open > OPEN_BRACKETS_MAX {
+                let message = format!("more than {OPEN_BRACKETS_MAX} brackets are open at once; flatten the document");
+                self.problem(start + index, "too-deep", message);
+                return false;
+            }
+        }
+        if let Some(directive) = slice.split_inclusive('\n').find(|line| !is_blank(line))
+            && directive.starts_with('%')
+        {
+            let message = "YAML directives are not taken; remove the line".to_owned();
+            self.problem(content_start(start, slice), "directive", message);
+            return false;
+        }
+        true
+    }
+
+    fn refuse_character(&mut self, at: usize, character: char) -> bool {
+        self.problem(at, "yaml-syntax", format!("the character {character:?} is not allowed in YAML; remove it"));
+        false
+    }
+
+    /// Reports tags, anchors and aliases, and says whether there are any. With `@` in place of each `&`, `*` and `!`
+    /// a text stays a text, but an indicator becomes a scanner error at just that place.
+    fn refuse_indicators(&mut self, start: usize, slice: &str) -> bool {
+        if !slice.contains(['&', '*', '!']) {
+            return false;
+        }
+        let mut masked = slice.replace(['&', '*', '!'], "@");
+        for found in 0..INDICATORS_MAX {
+            let error = IgnoredAny::deserialize(serde_yaml::Deserializer::from_str(&masked)).err();
+            let Some(index) = error.and_then(|error| error.location()).map(|location| location.index()) else {
+                return found > 0;
+            };
+            let (rule, message) = match slice.as_bytes().get(index) {
+                Some(b'&') => ("anchor", "anchors are not taken; write the value out where it is used"),
+                Some(b'*') => {
+                    ("alias", "aliases are not taken; write the value out, or quote a text that begins with *")
+                }
+                Some(b'!') => ("tag", "tags are not taken; remove it, or quote a text that begins with !"),
+                // Some other error: the reading proper will meet and report it.
+                Some(_) | None => return found > 0,
+            };
+            self.problem(start + index, rule, message.to_owned());
+            // A value in the alias's place, nothing in the others': the next scan gets past it.
+            let is_end = |byte: &u8| byte.is_ascii_whitespace() || b",[]{}".contains(byte);
+            let length = slice.as_bytes()[index..].iter().position(is_end).unwrap_or(slice.len() - index);
+            let filler = if rule == "alias" { "x" } else { " " };
+            masked.replace_range(index..index + length, &filler.repeat(length));
+        }
+        true
+    }
+
+    fn problem(&mut self, at: usize, rule: &'static str, message: String) {
+        self.problems.push(Problem { at, warning: false, path: self.path.join("."), rule, message });
+    }
+
+    /// Where `borrowed` lies in the file's text, if it does.
+    fn offset_of(&self, borrowed: &str) -> Option<usize> {
+        let offset = borrowed.as_ptr().addr().checked_sub(self.text.as_ptr().addr())?;
+        (offset <= self.text.len()).then_some(offset)
+    }
+
+    /// A scalar as a node; `fallback` is its place when the text could not be borrowed (block and escaped texts).
+    fn scalar(&mut self, raw: RawScalar<'_>, fallback: usize) -> Node {
+        let (text, offset) = match raw {
+            RawScalar::Borrowed(text) => (text.to_owned(), self.offset_of(text)),
+            RawScalar::Owned(text) => (text, None),
+        };
+        let Some(offset) = offset else {
+            return Node { at: fallback, content: Content::Text { text, ambiguous: false } };
+        };
+        if let Some(quote) = self.quote_before(offset) {
+            return Node { at: offset - quote, content: Content::Text { text, ambiguous: false } };
+        }
+        // An empty scalar lies wherever the parser noticed it; its key says more.
+        let at = if text.is_empty() { fallback } else { offset };
+        match scalar::resolve(&text) {
+            Ok(content) => Node { at, content },
+            Err(error) => {
+                self.problem(at, "number", error.to_string());
+                Node { at, content: Content::Refused }
+            }
+        }
+    }
+
+    /// The length of the quote just before `offset`, if there is one: no unquoted scalar follows a quote directly.
+    fn quote_before(&self, offset: usize) -> Option<usize> {
+        offset.checked_sub(1).filter(|before| matches!(self.text.as_bytes()[*before], b'"' | b'\'')).map(|_| 1)
+    }
+
+    /// A key as text with its place, or `None` when it is no string.
+    fn key(&mut self, raw: RawScalar<'_>, fallback: usize) -> Option<(String, usize)> {
+        let node = self.scalar(raw, fallback);
+        match node.content {
+            // `on:` and `y:` are texts here and booleans to other readers; as keys they are too common to refuse.
+            Content::Text { text, ambiguous: _ } if text == "<<" && self.quote_before(node.at + 1).is_none() => {
+                self.problem(node.at, "merge-key", "merge keys are not taken; write the values out".to_owned());
+                None
+            }
+            Content::Text { text, ambiguous: _ } => Some((text, node.at)),
+            content @ (Content::Null | Content::Bool(_) | Content::Number(..)) => {
+                let message = format!("a key is a text, this one is {}; quote it", content.describe());
+                self.problem(node.at, "non-string-key", message);
+                None
+            }
+            Content::List(_) | Content::Map(_) | Content::Refused => None,
+        }
+    }
+
+    fn read_map<'de, A: MapAccess<'de>>(
+        &mut self,
+        mut map: A,
+        at: usize,
+        depth: usize,
+    ) -> Result<Vec<Entry>, A::Error> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        loop {
+            let entered = Cell::new(false);
+            let raw = match map.next_key_seed(ScalarProbe { entered: &entered }) {
+                Ok(None) => return Ok(entries),
+                Ok(Some(raw)) => raw,
+                Err(error) if entered.get() => return Err(error),
+                Err(_) => {
+                    // A mapping or list as a key, not consumed yet; or the text ends here, which this call reports.
+                    map.next_key::<IgnoredAny>()?;
+                    map.next_value::<IgnoredAny>()?;
+                    self.problem(at, "non-string-key", "a key is a text, not a mapping or list".to_owned());
+                    continue;
+                }
+            };
+            let Some((key, key_at)) = self.key(raw, at) else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            self.path.push(key.clone());
+            let value = self.read_value(&mut MapValue(&mut map), key_at, depth);
+            if let Some(first) = seen.get(&key) {
+                let line = line_of(self.text, *first);
+                let message = format!("the key {key:?} is already given on line {line}; keep one of the two");
+                self.problem(key_at, "duplicate-key", message);
+            }
+            self.path.pop();
+            let value = value?.unwrap_or(Node { at: key_at, content: Content::Null });
+            if !seen.contains_key(&key) {
+                seen.insert(key.clone(), key_at);
+                entries.push(Entry { key, at: key_at, value });
+            }
+        }
+    }
+
+    fn read_list<'de, A: SeqAccess<'de>>(
+        &mut self,
+        mut list: A,
+        at: usize,
+        depth: usize,
+    ) -> Result<Vec<Node>, A::Error> {
+        let mut items = Vec::new();
+        loop {
+            let index = items.len();
+            match self.path.last_mut() {
+                Some(last) => last.push_str(&format!("[{index}]")),
+                None => self.path.push(format!("[{index}]")),
+            }
+            let item = self.read_value(&mut ListItem(&mut list), at, depth);
+            if let Some(last) = self.path.last_mut() {
+                last.truncate(last.rfind('[').unwrap_or(last.len()));
+            }
+            match item? {
+                Some(mut item) => {
+                    if let Some(first) = item.entries().and_then(<[Entry]>::first) {
+                        item.at = first.at;
+                    }
+                    items.push(item);
+                }
+                None => return Ok(items),
+            }
+        }
+    }
+
+    /// The next value; `None` at the end of a list.
+    fn read_value<'de, S: Step<'de>>(
+        &mut self,
+        step: &mut S,
+        at: usize,
+        depth: usize,
+    ) -> Result<Option<Node>, S::Error> {
+        let entered = Cell::new(false);
+        match step.step(ScalarProbe { entered: &entered }) {
+            Ok(raw) => return Ok(raw.map(|raw| self.scalar(raw, at))),
+            Err(error) if entered.get() => return Err(error),
+            // A mapping or list, not consumed yet; or the text ends here, which the next call reports.
+            Err(_) => {}
+        }
+        if depth >= DEPTH_MAX {
+            step.step(std::marker::PhantomData::<IgnoredAny>)?;
+            self.problem(at, "too-deep", format!("nested deeper than {DEPTH_MAX} levels; flatten the document"));
+            return Ok(Some(Node { at, content: Content::Refused }));
+        }
+        step.step(CollectionSeed { reader: self, at, depth: depth + 1 })
+    }
+}
+
+/// The next value of a mapping or of a list.
+trait Step<'de> {
+    type Error: de::Error;
+    fn step<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Self::Error>;
+}
+
+struct MapValue<'a, A>(&'a mut A);
+
+impl<'de, A: MapAccess<'de>> Step<'de> for MapValue<'_, A> {
+    type Error = A::Error;
+    fn step<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, A::Error> {
+        self.0.next_value_seed(seed).map(Some)
+    }
+}
+
+struct ListItem<'a, A>(&'a mut A);
+
+impl<'de, A: SeqAccess<'de>> Step<'de> for ListItem<'_, A> {
+    type Error = A::Error;
+    fn step<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, A::Error> {
+        self.0.next_element_seed(seed)
+    }
+}
+
+/// A scalar before its meaning is decided.
+enum RawScalar<'de> {
+    /// A piece of the file's text.
+    Borrowed(&'de str),
+    /// A block, folded or escaped text.
+    Owned(String),
+}
+
+/// Takes a scalar; fails on a mapping or list *without consuming it*, so that the caller can ask again. Anchors,
+/// aliases and tags are refused before, because this holds for no others.
+struct ScalarProbe<'a> {
+    /// Set once a scalar was met: an error after that is real.
+    entered: &'a Cell<bool>,
+}
+
+impl<'de> DeserializeSeed<'de> for ScalarProbe<'_> {
+    type Value = RawScalar<'de>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<RawScalar<'de>, D::Error> {
+        deserializer.deserialize_enum("", &[], self)
+    }
+}
+
+impl<'de> de::Visitor<'de> for ScalarProbe<'_> {
+    type Value = RawScalar<'de>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a scalar")
+    }
+    fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<RawScalar<'de>, A::Error> {
+        self.entered.set(true);
+        access.variant_seed(RawText).map(|(raw, _)| raw)
+    }
+}
+
+struct RawText;
+
+impl<'de> DeserializeSeed<'de> for RawText {
+    type Value = RawScalar<'de>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<RawScalar<'de>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> de::Visitor<'de> for RawText {
+    type Value = RawScalar<'de>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<RawScalar<'de>, E> {
+        Ok(RawScalar::Borrowed(text))
+    }
+    fn visit_str<E>(self, text: &str) -> Result<RawScalar<'de>, E> {
+        Ok(RawScalar::Owned(text.to_owned()))
+    }
+}
+
+/// A mapping or list, known to be one.
+struct CollectionSeed<'a, 'p, 'text> {
+    reader: &'a mut Reader<'p, 'text>,
+    at: usize,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for CollectionSeed<'_, '_, '_> {
+    type Value = Node;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> de::Visitor<'de> for CollectionSeed<'_, '_, '_> {
+    type Value = Node;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping or list")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Node, A::Error> {
+        let entries = self.reader.read_map(map, self.at, self.depth)?;
+        Ok(Node { at: self.at, content: Content::Map(entries) })
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Node, A::Error> {
+        let items = self.reader.read_list(list, self.at, self.depth)?;
+        Ok(Node { at: self.at, content: Content::List(items) })
+    }
+}
+
+/// The root of a document: a mapping, or nothing.
+struct RootSeed<'a, 'p, 'text> {
+    reader: &'a mut Reader<'p, 'text>,
+    at: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for RootSeed<'_, '_, '_> {
+    type Value = Option<Node>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Node>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> de::Visitor<'de> for RootSeed<'_, '_, '_> {
+    type Value = Option<Node>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<Node>, A::Error> {
+        let entries = self.reader.read_map(map, self.at, 1)?;
+        Ok(Some(Node { at: self.at, content: Content::Map(entries) }))
+    }
+    fn visit_unit<E>(self) -> Result<Option<Node>, E> {
+        Ok(None)
+    }
+    fn visit_none<E>(self) -> Result<Option<Node>, E> {
+        Ok(None)
+    }
+}
+
+fn names_of(root: &Node) -> Names {
+    let text = |node: Option<&Node>| node.and_then(Node::text).map(str::to_owned);
+    Names {
+        api_version: text(root.get("apiVersion")),
+        kind: text(root.get("kind")),
+        name: text(root.get("metadata").and_then(|metadata| metadata.get("name"))),
+        device: text(root.get("spec").and_then(|spec| spec.get("device"))),
+    }
+}
+
+/// The names in a document that is refused for its anchors, aliases or tags; as far as they can be read. Values
+/// beside the names are skipped without following aliases, so an alias bomb stays cold.
+fn read_names(slice: &str) -> Names {
+    let mut names = Names::default();
+    let seed = NamesSeed { names: &mut names, place: Place::Root };
+    // What was read before an error counts.
+    drop(seed.deserialize(serde_yaml::Deserializer::from_str(slice)));
+    names
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Root,
+    ApiVersion,
+    Kind,
+    Metadata,
+    Name,
+    Spec,
+    Device,
+    Elsewhere,
+}
+
+impl Place {
+    fn below(self, key: &str) -> Self {
+        match (self, key) {
+            (Self::Root, "apiVersion") => Self::ApiVersion,
+            (Self::Root, "kind") => Self::Kind,
+            (Self::Root, "metadata") => Self::Metadata,
+            (Self::Root, "spec") => Self::Spec,
+            (Self::Metadata, "name") => Self::Name,
+            (Self::Spec, "device") => Self::Device,
+            _ => Self::Elsewhere,
+        }
+    }
+}
+
+struct NamesSeed<'a> {
+    names: &'a mut Names,
+    place: Place,
+}
+
+impl<'de> DeserializeSeed<'de> for NamesSeed<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.place == Place::Elsewhere {
+            return IgnoredAny::deserialize(deserializer).map(|_| ());
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> de::Visitor<'de> for NamesSeed<'_> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        match self.place {
+            Place::ApiVersion => self.names.api_version = Some(text.to_owned()),
+            Place::Kind => self.names.kind = Some(text.to_owned()),
+            Place::Name => self.names.name = Some(text.to_owned()),
+            Place::Device => self.names.device = Some(text.to_owned()),
+            Place::Root | Place::Metadata | Place::Spec | Place::Elsewhere => {}
+        }
+        Ok(())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            map.next_value_seed(NamesSeed { names: self.names, place: self.place.below(&key) })?;
+        }
+        Ok(())
+    }
+    fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<(), A::Error> {
+        let (_, tagged) = access.variant::<IgnoredAny>()?;
+        de::VariantAccess::newtype_variant_seed(tagged, self)
+    }
+}
+
+/// The library's message without its own "at line 3 column 5", which counts from the document's beginning.
+fn without_places(message: &str) -> String {
+    let mut rest = message;
+    let mut text = String::new();
+    while let Some(start) = rest.find(" at line ").or_else(|| rest.find(" at position ")) {
+        text.push_str(&rest[..start]);
+        rest = &rest[start..];
+        rest = &rest[rest.find(',').unwrap_or(rest.len())..];
+    }
+    text.push_str(rest);
+    text
+}
+
+/// The line of an offset, from 1.
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count() + 1
+}
