@@ -167,20 +167,20 @@ pub fn load(file: Option<&Path>) -> Result<Settings, SettingsError> {
     // A variable that is not text cannot be one of ours; its neighbours still are.
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    load_with(file, variables.collect())
+    load_with(file, &variables.collect())
 }
 
 /// Settings of `file` with `variables` over it.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_with(file: Option<&Path>, variables: BTreeMap<String, String>) -> Result<Settings, SettingsError> {
+pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> Result<Settings, SettingsError> {
     let mut builder = Config::builder();
     if let Some(file) = file {
         builder = builder.add_source(File::from(file).format(FileFormat::Toml));
     }
     let mut secrets = BTreeMap::new();
-    for (name, value) in &variables {
+    for (name, value) in variables {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         if name == "GEMINID_PORT" || INJECTED.iter().any(|injected| name.starts_with(injected)) {
             continue;
@@ -357,8 +357,9 @@ mod tests {
     fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
         let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        load_with(Some(file.path()), variables)
+        let variables: BTreeMap<String, String> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        load_with(Some(file.path()), &variables)
     }
 
     const PROD: &str = "owner = \"fleet\"\n[hubs.prod]\nmanifests = \"/m\"\nconnection_string_file = \"/c\"\n";
@@ -414,7 +415,7 @@ mod tests {
             let error = load_text(text, &variables).unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains('\n'), "{text:?} {variables:?}: {error}");
         }
-        let missing = load_with(Some(Path::new("/nowhere.toml")), BTreeMap::new()).unwrap_err().to_string();
+        let missing = load_with(Some(Path::new("/nowhere.toml")), &BTreeMap::new()).unwrap_err().to_string();
         assert!(missing.contains("/nowhere.toml"), "{missing}");
     }
 }
