@@ -4,14 +4,22 @@
 //! [`WriteTwins::create_device`] is create-only, so nothing can ask for `If-Match: *`. Who holds only a
 //! [`ReadTwins`] cannot write. No implementation retries, one renewal of an expired credential excepted.
 
+mod address;
 mod observe;
 mod pages;
-
-pub use observe::Observed;
-pub use pages::{PageError, Pages};
+mod refusal;
+mod rest;
+mod sas;
+mod wire;
 
 use std::future::Future;
 use std::time::Duration;
+
+pub use address::{AddressError, HubAddress};
+pub use observe::Observed;
+pub use pages::{PageError, Pages};
+pub use rest::{ProxyOptions, RestHub, RestOptions, SetupError};
+pub use sas::{Clock, ConnectionString, ConnectionStringError};
 
 use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef, Value};
 
