@@ -1,0 +1,7 @@
+//! The embedded IoT Hub.
+
+pub mod error;
+pub mod identity;
+pub mod if_match;
+pub mod registry;
+pub mod twin_record;
