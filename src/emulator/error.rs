@@ -10,6 +10,9 @@ pub enum Refusal {
     /// 400: the request breaks a rule of `iot-hub.md` section 4, or is not one the hub knows.
     #[error("{0}")]
     ArgumentInvalid(String),
+    /// 400: something the operation needs is null or missing.
+    #[error("{0}")]
+    ArgumentNull(String),
     /// 400: the body is not the JSON that the operation takes.
     #[error("{0}")]
     Deserialization(String),
@@ -64,7 +67,10 @@ impl Refusal {
     #[must_use]
     pub const fn status(&self) -> u16 {
         match self {
-            Self::ArgumentInvalid(_) | Self::Deserialization(_) | Self::ApiVersionMissing => 400,
+            Self::ArgumentInvalid(_)
+            | Self::ArgumentNull(_)
+            | Self::Deserialization(_)
+            | Self::ApiVersionMissing => 400,
             Self::Unauthorized => 401,
             Self::DeviceNotFound(_) | Self::AddressNotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -82,6 +88,7 @@ impl Refusal {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::ArgumentInvalid(_) => "ArgumentInvalid",
+            Self::ArgumentNull(_) => "ArgumentNull",
             Self::Deserialization(_) => "DeserializationError",
             Self::ApiVersionMissing => "InvalidProtocolVersion",
             Self::Unauthorized => "IotHubUnauthorizedAccess",
