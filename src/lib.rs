@@ -17,5 +17,6 @@
 pub mod emulator;
 pub mod hub;
 pub mod plan;
+pub mod query;
 pub mod series;
 pub mod twin;
