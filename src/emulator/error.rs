@@ -67,10 +67,9 @@ impl Refusal {
     #[must_use]
     pub const fn status(&self) -> u16 {
         match self {
-            Self::ArgumentInvalid(_)
-            | Self::ArgumentNull(_)
-            | Self::Deserialization(_)
-            | Self::ApiVersionMissing => 400,
+            Self::ArgumentInvalid(_) | Self::ArgumentNull(_) | Self::Deserialization(_) | Self::ApiVersionMissing => {
+                400
+            }
             Self::Unauthorized => 401,
             Self::DeviceNotFound(_) | Self::AddressNotFound => 404,
             Self::MethodNotAllowed => 405,

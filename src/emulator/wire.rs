@@ -279,10 +279,7 @@ struct ErrorBody {
 pub fn refusal(refusal: &Refusal, tracking: u128, now: Timestamp) -> Vec<u8> {
     json(&ErrorBody {
         message: format!("ErrorCode:{};{refusal}", refusal.code()),
-        exception_message: format!(
-            "Tracking ID:{tracking:032X}-G:0-TimeStamp:{}",
-            now.strftime("%m/%d/%Y %H:%M:%S")
-        ),
+        exception_message: format!("Tracking ID:{tracking:032X}-G:0-TimeStamp:{}", now.strftime("%m/%d/%Y %H:%M:%S")),
     })
 }
 
