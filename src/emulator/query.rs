@@ -76,11 +76,11 @@ pub fn run_page(
             Ok(Page { rows: Rows::Raw(vec![count(registry, &query, column)]), next: None })
         }
         (Source::Devices, Select::All) => {
-            let (found, next) = find(registry, &query, text, page_size, from);
+            let (found, next) = find(registry, &query, text, page_size, &from);
             Ok(Page { rows: Rows::Twins(found), next })
         }
         (Source::Devices, Select::Items(items)) => {
-            let (found, next) = find(registry, &query, text, page_size, from);
+            let (found, next) = find(registry, &query, text, page_size, &from);
             let rows = found.iter().map(|device| query::project(items, device.as_ref())).collect();
             Ok(Page { rows: Rows::Raw(rows), next })
         }
@@ -102,7 +102,7 @@ fn find(
     query: &Query,
     text: &str,
     page_size: usize,
-    from: Position,
+    from: &Position,
 ) -> (Vec<Arc<Device>>, Option<String>) {
     let wanted = query.top.unwrap_or(u64::MAX).saturating_sub(from.given);
     let room = page_size.min(usize::try_from(wanted).unwrap_or(usize::MAX));
@@ -203,7 +203,11 @@ fn properties<'a>(device: &'a Device, path: &[String]) -> Option<Cow<'a, Value>>
 }
 
 fn owned_beneath<'a>(value: Value, path: &[String]) -> Option<Cow<'a, Value>> {
-    value.get(path.iter().map(String::as_str)).cloned().map(Cow::Owned)
+    let beneath = |value, key: &String| match value {
+        Value::Object(mut object) => object.remove(key),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,
+    };
+    path.iter().try_fold(value, beneath).map(Cow::Owned)
 }
 
 #[cfg(test)]

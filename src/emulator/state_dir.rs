@@ -25,6 +25,9 @@ pub enum StateDirError {
     /// Another hub runs on it.
     #[error("another hub is running on the state folder {0}; stop it, or choose another folder with --state-dir")]
     Locked(PathBuf),
+    /// The path is no UTF-8 text, which `hub.json` could not hold.
+    #[error("the path of the hub's state folder must be UTF-8 text; {0:?} is not")]
+    NotText(PathBuf),
     /// The folder holds other files and no hub ever used it.
     #[error("{0} is not empty and no hub's state folder; choose another one with --state-dir")]
     Foreign(PathBuf),
@@ -53,6 +56,9 @@ impl StateDir {
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
         refuse_symlink(path)?;
         let path = std::path::absolute(path).map_err(|error| io_error(path, error))?;
+        if path.to_str().is_none() {
+            return Err(StateDirError::NotText(path));
+        }
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&path).map_err(|error| io_error(&path, error))?;
         let lock_path = path.join(LOCK_FILE);
         if !lock_path.exists() && fs::read_dir(&path).map_err(|error| io_error(&path, error))?.next().is_some() {

@@ -91,24 +91,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] when one record cannot be read; the message names it.
     pub fn devices(&self) -> Result<Vec<Device>, StoreError> {
-        let read = || -> Result<Vec<(String, Result<Device, String>)>, redb::Error> {
+        let read = || -> Result<Vec<Result<Device, String>>, redb::Error> {
             let Some(table) = self.open_table(DEVICES)? else { return Ok(Vec::new()) };
-            let mut rows = Vec::new();
+            let mut devices = Vec::new();
             for row in table.iter()? {
-                let (key, value) = row?;
-                rows.push((key.value().to_owned(), stored::read_device(key.value(), value.value())));
+                let (key, record) = row?;
+                let key = key.value();
+                let device = stored::read_device(key, record.value());
+                devices.push(device.map_err(|reason| format!("the record of {key:?}: {reason}")));
             }
-            Ok(rows)
+            Ok(devices)
         };
-        let rows = read().map_err(|error| damaged(&self.path, &error))?;
-        rows.into_iter()
-            .map(|(key, device)| {
-                device.map_err(|reason| StoreError::Damaged {
-                    path: self.path.clone(),
-                    reason: format!("the record of {key:?}: {reason}"),
-                })
-            })
-            .collect()
+        let devices = read().map_err(|error| damaged(&self.path, &error))?;
+        let devices: Result<Vec<Device>, String> = devices.into_iter().collect();
+        devices.map_err(|reason| StoreError::Damaged { path: self.path.clone(), reason })
     }
 
     /// The policies' keys, if they were kept.

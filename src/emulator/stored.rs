@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::identity::{Identity, SharedKey, Status};
 use super::registry::Device;
 use super::twin_record::{Properties, Stamp, StampNode, TwinRecord};
-use super::wire::Map;
+use super::wire::{self, Map};
 use crate::twin::{DeviceId, Object, Value};
 
 /// Nanoseconds in one stored step of time.
@@ -97,7 +97,7 @@ pub fn device(device: &Device) -> Vec<u8> {
         reported_version: twin.reported.version,
         reported_stamps: stamps(&twin.reported.stamps),
     };
-    serde_json::to_vec(&record).expect("maps have string keys and nothing here fails to serialize")
+    wire::json(&record)
 }
 
 /// The device of a record.

@@ -299,7 +299,7 @@ fn any_write() -> impl Strategy<Value = Write> {
 
 /// A small tree that depends on `n`: leaves, nested objects and deletions (nulls only when `nulls`).
 fn tree(n: u8, nulls: bool) -> Object {
-    let leaf = if nulls && n % 3 == 0 { "null".to_owned() } else { n.to_string() };
+    let leaf = if nulls && n.is_multiple_of(3) { "null".to_owned() } else { n.to_string() };
     object(&format!(r#"{{"k{}":{{"x":{leaf},"l":[{n}]}},"s":{n}}}"#, n % 4))
 }
 
