@@ -15,6 +15,7 @@
 //! ```
 
 pub mod controller;
+pub mod emulator;
 pub mod exporter;
 pub mod hub;
 pub mod manifest;
