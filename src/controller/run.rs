@@ -52,6 +52,8 @@ pub struct Options {
     pub workers: usize,
     /// One pass only: end when every twin was tried, settle nothing for manifests that are gone.
     pub single_pass: bool,
+    /// Cancelled once the hub has been asked something, whatever it said.
+    pub first_contact: CancellationToken,
     /// The wall clock, for the daily quota.
     pub wall_clock: fn() -> SystemTime,
 }
@@ -98,6 +100,8 @@ struct Controller<H> {
     /// What the first complete sweep nominated and is not planned yet; `None` before it.
     first_nominated: Option<BTreeSet<TwinRef>>,
     mispredictions: u32,
+    /// Whether removals were held when last looked at: then their release is news for the queue.
+    removals_wait: bool,
     report: Report,
     rng: fastrand::Rng,
     error: Option<String>,
@@ -171,6 +175,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
             sweep_failures: 0,
             first_nominated: None,
             mispredictions: 0,
+            removals_wait: false,
             rng,
             error: None,
         }
@@ -205,22 +210,29 @@ impl<H: WriteTwins + 'static> Controller<H> {
         if !first {
             self.report.state_changed(&self.state, change.changed.len());
         }
-        self.release_removals();
+        self.check_removals();
     }
 
-    /// Puts twins whose removals are held back into the queue, if nothing holds them any more.
-    fn release_removals(&mut self) {
+    /// Puts twins whose removals are held back into the queue, once nothing holds them any more.
+    fn check_removals(&mut self) {
         let now = self.now();
         let (hold, waiting) = {
             let mut gate = self.context.gate();
-            (gate.hold(now), gate.held().clone())
+            (gate.hold(now), gate.held().len())
         };
-        self.report.removals(hold.as_ref(), waiting.len());
-        if hold.is_none() && !self.options.single_pass {
-            waiting.iter().for_each(|twin| {
-                self.queue.nominate(twin, Lane::Sweep, now);
-            });
+        self.report.removals(hold.as_ref(), waiting);
+        if hold.is_some() {
+            self.removals_wait = true;
+        } else if self.removals_wait && !self.options.single_pass {
+            self.release_removals();
         }
+    }
+
+    fn release_removals(&mut self) {
+        self.removals_wait = false;
+        let now = self.now();
+        let held = self.context.gate().held().clone();
+        held.iter().for_each(|twin| self.add(twin, Lane::Sweep, now));
     }
 
     fn add(&mut self, twin: &TwinRef, lane: Lane, due: Duration) {
@@ -276,6 +288,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
 
     fn finished(&mut self, finished: Result<(Id, Finished), JoinError>) {
         let id = finished.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        self.options.first_contact.cancel();
         let index = self.running.iter().position(|running| running.id == id).expect("every task is listed");
         let running = self.running.swap_remove(index);
         let took = self.now().saturating_sub(running.since);
@@ -323,7 +336,8 @@ impl<H: WriteTwins + 'static> Controller<H> {
             self.first_nominated = Some(swept.nominated);
         }
         self.judge_first_sweep(None);
-        self.release_removals();
+        self.removals_wait = true;
+        self.check_removals();
     }
 
     fn sweep_failed(&mut self, error: &PageError) {
@@ -350,15 +364,8 @@ impl<H: WriteTwins + 'static> Controller<H> {
         }
         if nominated.is_empty() && !self.context.gate().is_judged() {
             self.context.gate().judge_first_sweep();
-            self.release_first_removals();
+            self.release_removals();
         }
-    }
-
-    /// In a single pass removals are made too, once all of them are counted.
-    fn release_first_removals(&mut self) {
-        let now = self.now();
-        let held = self.context.gate().held().clone();
-        held.iter().for_each(|twin| self.add(twin, Lane::Sweep, now));
     }
 
     fn reconciled(&mut self, result: &Reconciled, took: Duration) {
@@ -387,6 +394,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
             let abandoned = self.requeue(&twin, &result.outcome, result.error.as_ref());
             self.judge_first_sweep((settled || abandoned).then_some(&twin));
         }
+        self.check_removals();
     }
 
     /// Takes over what the reconcile found out about twin and hub.

@@ -47,6 +47,8 @@ pub struct RemovalGuard {
     limit: RemovalLimit,
     /// When each twin last lost or would have lost something.
     counted: BTreeMap<TwinRef, Duration>,
+    /// Nothing counted is older than this, so that a verdict looks at all of them only when one may have expired.
+    oldest: Duration,
     /// Whether one complete sweep since start has been judged.
     judged: bool,
 }
@@ -90,9 +92,16 @@ impl RemovalGuard {
         self.judged
     }
 
+    fn forget_expired(&mut self, now: Duration) {
+        if now.saturating_sub(self.oldest) >= WINDOW {
+            self.counted.retain(|_, at| now.saturating_sub(*at) < WINDOW);
+            self.oldest = self.counted.values().min().copied().unwrap_or(now);
+        }
+    }
+
     /// Whether anything may be removed now.
     pub fn verdict(&mut self, fleet: &FleetSize, now: Duration) -> Removals {
-        self.counted.retain(|_, at| now.saturating_sub(*at) < WINDOW);
+        self.forget_expired(now);
         if let Some(place) = &fleet.broken {
             return Removals::Held(RemovalHold::SourceBroken(place.clone()));
         }
