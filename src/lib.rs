@@ -18,4 +18,5 @@ pub mod hub;
 pub mod manifest;
 pub mod plan;
 pub mod series;
+pub mod source;
 pub mod twin;
