@@ -70,7 +70,7 @@ struct Signal {
 #[derive(Debug)]
 struct Armed {
     layout: Layout,
-    /// `None` when events do not work here; then the poll is all there is.
+    /// `None` when events do not work here; then the poll is all there is. Dropping it ends the watching.
     _watcher: Option<RecommendedWatcher>,
 }
 
@@ -153,7 +153,7 @@ impl Watcher {
                 if let (Some(error), false) = (problem, self.has_warned) {
                     self.has_warned = true;
                     let poll_s = self.options.poll.as_secs();
-                    tracing::warn!(root = %self.root.display(), %error, poll_s, "cannot watch the manifests, polling instead");
+                    tracing::warn!(root = %self.root.display(), %error, poll_s, "cannot watch all of the manifests, polling for the rest");
                 }
                 true
             }
@@ -162,47 +162,53 @@ impl Watcher {
 }
 
 fn look_at(root: &Path, before: Option<&Layout>, signal: &Arc<Signal>) -> Look {
-    let mut failed = None;
+    let mut last = Look::Missing;
     for _ in 0..ATTEMPTS_MAX {
         let Ok(layout) = Layout::resolve(root) else { return Look::Missing };
         if before == Some(&layout) {
             return Look::Same;
         }
-        match watch(&layout, Arc::clone(signal)) {
-            Ok(watcher) => return Look::Armed(Box::new(Armed { layout, _watcher: Some(watcher) }), None),
-            // A flip may have taken the old tree away under the watching.
-            Err(error) => failed = Some((layout, error)),
+        let (watcher, problem) = watch(&layout, Arc::clone(signal));
+        // A flip may have taken the old tree away under the watching: then another attempt is worth it.
+        let is_done = problem.is_none();
+        last = Look::Armed(Box::new(Armed { layout, _watcher: watcher }), problem);
+        if is_done {
+            break;
         }
     }
-    match failed {
-        Some((layout, error)) => Look::Armed(Box::new(Armed { layout, _watcher: None }), Some(error)),
-        None => Look::Missing,
-    }
+    last
 }
 
-/// Watches the folder of each link, and the tree.
-fn watch(layout: &Layout, signal: Arc<Signal>) -> notify::Result<RecommendedWatcher> {
-    let handler = move |event: notify::Result<notify::Event>| match event {
-        // Reading is an event too, ours included.
-        Ok(event) if matches!(event.kind, EventKind::Access(_)) && !event.need_rescan() => {}
-        Ok(event) => {
-            if event.need_rescan() {
-                signal.is_incomplete.store(true, Ordering::Release);
-            }
-            signal.changed.notify_one();
-        }
-        Err(_) => {
+/// Watches the folder of each link, and the tree. What can be watched is, whatever else fails; the first failure comes
+/// back beside it.
+fn watch(layout: &Layout, signal: Arc<Signal>) -> (Option<RecommendedWatcher>, Option<notify::Error>) {
+    let handler = move |event: notify::Result<notify::Event>| {
+        let (is_reading, is_incomplete) = match &event {
+            // Reading is an event too, ours included.
+            Ok(event) => (matches!(event.kind, EventKind::Access(_)), event.need_rescan()),
+            Err(_) => (false, true),
+        };
+        if is_incomplete {
             signal.is_incomplete.store(true, Ordering::Release);
+        }
+        if is_incomplete || !is_reading {
             signal.changed.notify_one();
         }
     };
-    let mut watcher =
-        <RecommendedWatcher as notify::Watcher>::new(handler, Config::default().with_follow_symlinks(false))?;
-    for folder in layout.links.iter().filter_map(|link| link.path.parent()) {
-        notify::Watcher::watch(&mut watcher, folder, RecursiveMode::NonRecursive)?;
+    let config = Config::default().with_follow_symlinks(false);
+    let mut watcher = match <RecommendedWatcher as notify::Watcher>::new(handler, config) {
+        Ok(watcher) => watcher,
+        Err(error) => return (None, Some(error)),
+    };
+    let link_folders = layout.links.iter().filter_map(|link| link.path.parent());
+    let folders = link_folders.map(|folder| (folder, RecursiveMode::NonRecursive));
+    let mut problem = None;
+    for (folder, mode) in folders.chain([(layout.root.as_path(), RecursiveMode::Recursive)]) {
+        if let Err(error) = notify::Watcher::watch(&mut watcher, folder, mode) {
+            problem.get_or_insert(error);
+        }
     }
-    notify::Watcher::watch(&mut watcher, &layout.root, RecursiveMode::Recursive)?;
-    Ok(watcher)
+    (Some(watcher), problem)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the thin loop that waits for events reads the clock")]
