@@ -25,4 +25,5 @@ pub mod plan;
 pub mod query;
 pub mod series;
 pub mod settings;
+pub mod source;
 pub mod twin;

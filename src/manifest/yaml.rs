@@ -599,3 +599,106 @@ fn without_places(message: &str) -> String {
 fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count() + 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::{Number, Object, Value};
+    use proptest::prelude::*;
+
+    /// The library's own reading, as an oracle; `None` for what it refuses or what a twin cannot hold.
+    fn oracle(value: serde_yaml::Value) -> Option<Value> {
+        Some(match value {
+            serde_yaml::Value::Null => Value::Null,
+            serde_yaml::Value::Bool(value) => Value::Bool(value),
+            serde_yaml::Value::Number(number) => Value::Number(match (number.as_i64(), number.as_f64()) {
+                (Some(integer), _) => Number::Integer(integer),
+                (None, float) => Number::from_f64(float.filter(|_| number.is_f64())?)?,
+            }),
+            serde_yaml::Value::String(text) => Value::String(text),
+            serde_yaml::Value::Sequence(items) => Value::Array(items.into_iter().map(oracle).collect::<Option<_>>()?),
+            serde_yaml::Value::Mapping(map) => Value::Object(
+                map.into_iter()
+                    .map(|(key, value)| Some((key.as_str().filter(|key| *key != "<<")?.to_owned(), oracle(value)?)))
+                    .collect::<Option<Object>>()?,
+            ),
+            serde_yaml::Value::Tagged(_) => return None,
+        })
+    }
+
+    fn ours(text: &str) -> Result<Vec<Value>, Vec<Problem>> {
+        let (documents, problems) = read_documents(text);
+        if problems.is_empty() {
+            Ok(documents.iter().filter_map(|document| document.root.as_ref()).map(Node::to_value).collect())
+        } else {
+            Err(problems)
+        }
+    }
+
+    #[test]
+    fn a_number_is_a_number_however_the_line_ends() {
+        for text in [
+            "a: 5",
+            "a: 5   # five",
+            "a: 5\t\n",
+            "a: 5\r\n",
+            "a: 5\n...\n",
+            "{a: 5 }",
+            "{a: 5,}",
+            "a:\n  5",
+            "? a\n: 5",
+        ] {
+            assert_eq!(ours(text).map(|values| values[0].to_string()).as_deref(), Ok(r#"{"a":5}"#), "{text:?}");
+        }
+        let text = "a: [1 , 'x' ,2.5,\n  \"y\" , ~, true\n ]";
+        assert_eq!(ours(text).map(|values| values[0].to_string()).as_deref(), Ok(r#"{"a":[1,"x",2.5,"y",null,true]}"#));
+    }
+
+    fn json_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_filter_map("finite", |float| Number::from_f64(float).map(Value::Number)),
+            any::<String>().prop_map(Value::String),
+            "[a-z0-9.~:# -]{0,8}".prop_map(Value::String),
+        ];
+        leaf.prop_recursive(6, 40, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::Array),
+                proptest::collection::btree_map("[a-zäß0-9<_ -]{0,6}", inner, 0..5).prop_map(Value::Object),
+            ]
+        })
+    }
+
+    proptest! {
+        /// JSON is YAML: what a hub could answer reads back as it was, texts, numbers and all.
+        #[test]
+        fn every_json_value_reads_back_as_it_is(value in json_value()) {
+            let escaped: String = serde_json::json!({"a": value.to_json()})
+                .to_string()
+                .chars()
+                // Raw in JSON texts, but not allowed raw in YAML.
+                .map(|c| if c.is_control() || matches!(c, '\u{FEFF}' | '\u{FFFE}' | '\u{FFFF}') {
+                    format!("\\u{:04x}", u32::from(c))
+                } else {
+                    c.to_string()
+                })
+                .collect();
+            let read = ours(&escaped);
+            prop_assert_eq!(read.as_ref().map(|values| values[0].get(["a"])), Ok(Some(&value)), "{}", escaped);
+        }
+
+        /// Whatever the library and we both take, we take alike.
+        #[test]
+        fn what_we_take_is_what_the_library_takes(
+            lines in proptest::collection::vec("( {0,4}|- )([abc]: )?([0-9.+-]{0,3}|[a-c]{1,3}|'x'|\"y\\\\n\"|\\[1, b\\]|\\{c: 2\\}|[|>]|true|~)( # z)?", 1..6)
+        ) {
+            let text = lines.join("\n");
+            let library = serde_yaml::from_str::<serde_yaml::Value>(&text).ok().and_then(oracle);
+            if let (Some(theirs @ Value::Object(_)), Ok(values)) = (library, ours(&text)) {
+                prop_assert_eq!(&values[..], &[theirs][..], "{}", text);
+            }
+        }
+    }
+}

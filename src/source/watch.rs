@@ -1,0 +1,367 @@
+//! Noticing that a source may have changed.
+//!
+//! Invariant: hints only. Every hint and every poll makes the caller load again, and the load compares contents; so a
+//! missed event costs at most one poll period, and an event too many costs one load that finds nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use notify::{Config, EventKind, RecommendedWatcher, RecursiveMode};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::layout::Layout;
+
+/// Tries to watch one root before polling has to do.
+const ATTEMPTS_MAX: usize = 3;
+
+/// How soon a [`Watcher`] speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchOptions {
+    /// Quiet time after an event before the hint is given.
+    pub debounce: Duration,
+    /// The longest a stream of events can put the hint off.
+    pub debounce_max: Duration,
+    /// The time after which a hint is given without any event.
+    pub poll: Duration,
+    /// How often a root that is gone is looked for.
+    pub poll_missing: Duration,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        Self {
+            debounce: Duration::from_millis(200),
+            debounce_max: Duration::from_secs(2),
+            poll: Duration::from_secs(60),
+            poll_missing: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Watches the root of a source, the folder of each symlink on the way to it, and everything beneath it.
+#[derive(Debug)]
+pub struct Watcher {
+    root: PathBuf,
+    options: WatchOptions,
+    signal: Arc<Signal>,
+    armed: Option<Armed>,
+    /// An event was taken, and the hint for it is not given yet.
+    has_event: bool,
+    /// When the next hint is due without any event.
+    poll_at: Option<Instant>,
+    /// Whether the root was found when last looked for.
+    was_found: bool,
+    /// Whether it was said already that events do not work.
+    has_warned: bool,
+}
+
+/// What the watching thread tells.
+#[derive(Debug, Default)]
+struct Signal {
+    changed: Notify,
+    /// Events were lost, so folders may be unwatched: watch anew.
+    is_incomplete: AtomicBool,
+}
+
+/// The watches in place. Replaced whole when the layout changes: the new ones are set before the old ones go.
+#[derive(Debug)]
+struct Armed {
+    layout: Layout,
+    /// `None` when events do not work here; then the poll is all there is. Dropping it ends the watching.
+    _watcher: Option<RecommendedWatcher>,
+}
+
+/// What a look at the root found.
+enum Look {
+    Missing,
+    Same,
+    Armed(Box<Armed>, Option<notify::Error>),
+}
+
+impl Watcher {
+    /// A watcher of the folder `root`. Nothing is watched before the first [`Self::changed`].
+    #[must_use]
+    pub fn new(root: PathBuf, options: WatchOptions) -> Self {
+        Self {
+            root,
+            options,
+            signal: Arc::default(),
+            armed: None,
+            has_event: false,
+            poll_at: None,
+            was_found: true,
+            has_warned: false,
+        }
+    }
+
+    /// Returns when the source may have changed since the last return: after an event and the quiet that follows it,
+    /// when the root has come, gone or moved, or when a poll is due. The first call returns at once, with the watches
+    /// in place; so does a call after the layout changed. Dropping the future loses nothing.
+    pub async fn changed(&mut self) {
+        self.wait().await;
+        self.has_event = false;
+        self.poll_at = None;
+    }
+
+    async fn wait(&mut self) {
+        if self.look().await {
+            return;
+        }
+        let poll = *self.poll_at.get_or_insert_with(|| now() + self.options.poll);
+        loop {
+            let wake = if self.armed.is_some() { poll } else { poll.min(now() + self.options.poll_missing) };
+            self.has_event = self.has_event || timeout_at(wake, self.signal.changed.notified()).await.is_ok();
+            if self.has_event {
+                self.settle().await;
+            }
+            // Look before returning: what changes after this is seen by the new watches, and what changed before it by
+            // the load that follows.
+            if self.look().await || self.has_event || now() >= poll {
+                return;
+            }
+        }
+    }
+
+    /// Waits until events pause, at most `debounce_max`.
+    async fn settle(&self) {
+        let end = now() + self.options.debounce_max;
+        while now() < end && timeout(self.options.debounce, self.signal.changed.notified()).await.is_ok() {}
+    }
+
+    /// Resolves the root and watches anew if it leads elsewhere; says whether it does.
+    async fn look(&mut self) -> bool {
+        let root = self.root.clone();
+        let before = self.armed.as_ref().map(|armed| armed.layout.clone());
+        let signal = Arc::clone(&self.signal);
+        let forced = self.signal.is_incomplete.load(Ordering::Acquire);
+        let look =
+            tokio::task::spawn_blocking(move || look_at(&root, before.as_ref().filter(|_| !forced), &signal)).await;
+        // A cancelled task means that the runtime ends; there is nothing to say any more.
+        match look.unwrap_or(Look::Same) {
+            Look::Same => false,
+            Look::Missing => {
+                self.armed = None;
+                std::mem::replace(&mut self.was_found, false)
+            }
+            Look::Armed(armed, problem) => {
+                self.signal.is_incomplete.store(false, Ordering::Release);
+                self.armed = Some(*armed);
+                self.was_found = true;
+                if let (Some(error), false) = (problem, self.has_warned) {
+                    self.has_warned = true;
+                    let poll_s = self.options.poll.as_secs();
+                    tracing::warn!(root = %self.root.display(), %error, poll_s, "cannot watch all of the manifests, polling for the rest");
+                }
+                true
+            }
+        }
+    }
+}
+
+fn look_at(root: &Path, before: Option<&Layout>, signal: &Arc<Signal>) -> Look {
+    let mut last = Look::Missing;
+    for _ in 0..ATTEMPTS_MAX {
+        let Ok(layout) = Layout::resolve(root) else { return Look::Missing };
+        if before == Some(&layout) {
+            return Look::Same;
+        }
+        let (watcher, problem) = watch(&layout, Arc::clone(signal));
+        // A flip may have taken the old tree away under the watching: then another attempt is worth it.
+        let is_done = problem.is_none();
+        last = Look::Armed(Box::new(Armed { layout, _watcher: watcher }), problem);
+        if is_done {
+            break;
+        }
+    }
+    last
+}
+
+/// Watches the folder of each link, and the tree. What can be watched is, whatever else fails; the first failure comes
+/// back beside it.
+fn watch(layout: &Layout, signal: Arc<Signal>) -> (Option<RecommendedWatcher>, Option<notify::Error>) {
+    let handler = move |event: notify::Result<notify::Event>| {
+        let (is_reading, is_incomplete) = match &event {
+            // Reading is an event too, ours included.
+            Ok(event) => (matches!(event.kind, EventKind::Access(_)), event.need_rescan()),
+            Err(_) => (false, true),
+        };
+        if is_incomplete {
+            signal.is_incomplete.store(true, Ordering::Release);
+        }
+        if is_incomplete || !is_reading {
+            signal.changed.notify_one();
+        }
+    };
+    let config = Config::default().with_follow_symlinks(false);
+    let mut watcher = match <RecommendedWatcher as notify::Watcher>::new(handler, config) {
+        Ok(watcher) => watcher,
+        Err(error) => return (None, Some(error)),
+    };
+    let link_folders = layout.links.iter().filter_map(|link| link.path.parent());
+    let folders = link_folders.map(|folder| (folder, RecursiveMode::NonRecursive));
+    let mut problem = None;
+    for (folder, mode) in folders.chain([(layout.root.as_path(), RecursiveMode::Recursive)]) {
+        if let Err(error) = notify::Watcher::watch(&mut watcher, folder, mode) {
+            problem.get_or_insert(error);
+        }
+    }
+    (Some(watcher), problem)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the thin loop that waits for events reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    /// Far longer than any hint takes; a test that waits so long fails.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// No poll within a test, and quick to speak.
+    fn options() -> WatchOptions {
+        WatchOptions {
+            debounce: Duration::from_millis(20),
+            debounce_max: Duration::from_millis(200),
+            poll: Duration::from_secs(3600),
+            poll_missing: Duration::from_millis(20),
+        }
+    }
+
+    async fn is_hinted(watcher: &mut Watcher) -> bool {
+        timeout(PATIENCE, watcher.changed()).await.is_ok()
+    }
+
+    /// A watcher that has given its first hint.
+    async fn armed(root: PathBuf) -> Watcher {
+        let mut watcher = Watcher::new(root, options());
+        assert!(is_hinted(&mut watcher).await, "the first call returns at once");
+        watcher
+    }
+
+    fn flip(target: &str, link: &Path) {
+        let new = link.with_file_name("flip");
+        symlink(target, &new).unwrap();
+        fs::rename(&new, link).unwrap();
+    }
+
+    #[tokio::test]
+    async fn edits_renames_new_folders_and_removals_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("m");
+        fs::create_dir(&root).unwrap();
+        let mut watcher = armed(root.clone()).await;
+        fs::write(root.join("a.yaml"), "1").unwrap();
+        assert!(is_hinted(&mut watcher).await, "new file");
+        fs::write(root.join("a.yaml"), "2").unwrap();
+        assert!(is_hinted(&mut watcher).await, "edit");
+        fs::write(root.join(".a.tmp"), "3").unwrap();
+        fs::rename(root.join(".a.tmp"), root.join("a.yaml")).unwrap();
+        assert!(is_hinted(&mut watcher).await, "rename over");
+        fs::create_dir_all(root.join("x/y")).unwrap();
+        fs::write(root.join("x/y/b.yaml"), "1").unwrap();
+        assert!(is_hinted(&mut watcher).await, "new folder");
+        fs::write(root.join("x/y/b.yaml"), "2").unwrap();
+        assert!(is_hinted(&mut watcher).await, "edit in the new folder");
+        fs::remove_dir_all(root.join("x")).unwrap();
+        assert!(is_hinted(&mut watcher).await, "removal");
+    }
+
+    #[tokio::test]
+    async fn every_flip_is_noticed_and_so_is_the_edit_after_it() {
+        for (link, root) in [("current", "current"), ("current", "current/fleet"), ("m/..data", "m")] {
+            let folder = tempfile::tempdir().unwrap();
+            let base = folder.path();
+            let within = if link == "current" { "" } else { "m/" };
+            for revision in ["one", "two"] {
+                fs::create_dir_all(base.join(within).join(revision).join("fleet")).unwrap();
+            }
+            symlink("one", base.join(link)).unwrap();
+            let mut watcher = armed(base.join(root)).await;
+            for revision in ["two", "one", "two"] {
+                flip(revision, &base.join(link));
+                assert!(is_hinted(&mut watcher).await, "flip of {link} to {revision}");
+                let file = base.join(within).join(revision).join("fleet/a.yaml");
+                fs::write(file, revision).unwrap();
+                assert!(is_hinted(&mut watcher).await, "edit after the flip of {link} to {revision}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_root_that_goes_and_comes_back_is_noticed_both_times_and_watched_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("m");
+        fs::create_dir(&root).unwrap();
+        let mut watcher = armed(root.clone()).await;
+        fs::rename(&root, folder.path().join("away")).unwrap();
+        assert!(is_hinted(&mut watcher).await, "gone");
+        assert!(watcher.armed.is_none());
+        fs::create_dir(&root).unwrap();
+        assert!(is_hinted(&mut watcher).await, "back");
+        fs::write(root.join("a.yaml"), "1").unwrap();
+        assert!(is_hinted(&mut watcher).await, "edit");
+    }
+
+    #[tokio::test]
+    async fn a_root_that_is_missing_from_the_start_is_noticed_when_it_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("m");
+        let mut watcher = armed(root.clone()).await;
+        let waiting = timeout(Duration::from_millis(100), watcher.changed()).await;
+        assert!(waiting.is_err(), "a missing root is told once");
+        fs::create_dir(&root).unwrap();
+        assert!(is_hinted(&mut watcher).await);
+    }
+
+    #[tokio::test]
+    async fn a_poll_comes_without_events_and_reading_is_no_event() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.yaml"), "1").unwrap();
+        let mut watcher = armed(folder.path().to_owned()).await;
+        fs::read(folder.path().join("a.yaml")).unwrap();
+        assert!(timeout(Duration::from_millis(200), watcher.changed()).await.is_err(), "reading is no event");
+        let poll = WatchOptions { poll: Duration::from_millis(20), ..options() };
+        let mut watcher = Watcher::new(folder.path().to_owned(), poll);
+        for _ in 0..3 {
+            assert!(is_hinted(&mut watcher).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hint_survives_the_future_that_waited_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let slow = WatchOptions { debounce: Duration::from_millis(300), debounce_max: PATIENCE, ..options() };
+        let mut watcher = Watcher::new(folder.path().to_owned(), slow);
+        assert!(is_hinted(&mut watcher).await);
+        fs::write(folder.path().join("a.yaml"), "1").unwrap();
+        // Ends while the event settles, or before it came.
+        assert!(timeout(Duration::from_millis(100), watcher.changed()).await.is_err());
+        assert!(is_hinted(&mut watcher).await);
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_events_puts_the_hint_off_only_so_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watcher = armed(folder.path().to_owned()).await;
+        let file = folder.path().join("a.yaml");
+        let stream = async {
+            loop {
+                fs::write(&file, "1").unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        let is_hinted = tokio::select! {
+            is_hinted = is_hinted(&mut watcher) => is_hinted,
+            () = stream => false,
+        };
+        assert!(is_hinted);
+    }
+}
