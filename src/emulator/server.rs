@@ -114,7 +114,9 @@ pub struct ConnectionInfo {
 
 impl ConnectionInfo {
     fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec_pretty(self).expect("strings, addresses and UTF-8 paths always serialize")
+        let mut text = serde_json::to_vec_pretty(self).expect("strings, addresses and UTF-8 paths always serialize");
+        text.push(b'\n');
+        text
     }
 }
 
@@ -217,6 +219,8 @@ impl EmbeddedHub {
 
 impl Drop for EmbeddedHub {
     fn drop(&mut self) {
+        // Whoever reads the file next would find nothing served; a failure here has nobody left to hear of it.
+        self.state.remove(CONNECTION_FILE).ok();
         self.server.shutdown();
     }
 }
