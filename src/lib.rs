@@ -14,6 +14,7 @@
 //!   0  twin                     ids, values, patches, limits     |
 //! ```
 
+pub mod emulator;
 pub mod hub;
 pub mod plan;
 pub mod query;
