@@ -190,8 +190,12 @@ impl RestHub {
             format!("{address}: no connection in time")
         } else if timeout {
             format!("{address}: no answer in time")
-        } else if why.contains("invalid peer certificate") {
+        } else if why.contains("UnknownIssuer") {
             format!("{address}: certificate not trusted: {why}; a private CA must be given to geminid")
+        } else if why.contains("invalid peer certificate") {
+            format!("{address}: certificate not trusted: {why}")
+        } else if why.contains("corrupt message") {
+            format!("{address}: nothing there speaks TLS: {why}")
         } else {
             format!("{address}: {why}")
         };
@@ -302,14 +306,14 @@ fn not_understood(message: String) -> HubError {
     HubError::Server { status: None, message }
 }
 
-/// What lies beneath an error, outermost first; the error itself only repeats the URL. A link that its own cause
-/// repeats is left out.
+/// What lies beneath an error, outermost first; the error itself only repeats the URL. Links that say nothing of their
+/// own are left out.
 fn causes(error: &reqwest::Error) -> String {
     let mut texts: Vec<String> = Vec::new();
     let mut source = error.source();
     while let Some(cause) = source {
         let text = cause.to_string();
-        if texts.last().is_none_or(|last| !last.ends_with(&text)) {
+        if !text.starts_with("client error (") && texts.last().is_none_or(|last| !last.ends_with(&text)) {
             texts.push(text);
         }
         source = cause.source();
