@@ -14,6 +14,7 @@
 //!   0  twin                     ids, values, patches, limits     |
 //! ```
 
+pub mod app;
 pub mod controller;
 pub mod emulator;
 pub mod exporter;
