@@ -197,3 +197,121 @@ impl HubHandle {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs::File;
+    use std::pin::Pin;
+    use std::task::Poll;
+
+    use tokio::task::JoinSet;
+
+    use super::super::identity::IdentitySpec;
+    use super::super::if_match::IfMatch;
+    use super::super::store::{Store, run_committer};
+    use super::*;
+    use crate::twin::{MergePatch, Object, Value};
+
+    fn id(text: &str) -> DeviceId {
+        DeviceId::new(text).unwrap()
+    }
+
+    fn random() -> Randomness {
+        Box::new(|bytes| bytes.fill(4))
+    }
+
+    fn hub(places: usize) -> (HubHandle, mpsc::Receiver<Waiting>, watch::Sender<Durable>) {
+        let (sender, receiver) = mpsc::channel(places);
+        let (durable, progress) = watch::channel(Durable::UpTo(0));
+        let clock = || Timestamp::UNIX_EPOCH;
+        (HubHandle::new(Registry::default(), random(), clock, sender, progress), receiver, durable)
+    }
+
+    async fn create(hub: &HubHandle, device: DeviceId) -> Result<Change, Refusal> {
+        hub.write(|registry, random, now| {
+            registry.put_identity(&device, IdentitySpec::default(), &IfMatch::Absent, random, now)
+        })
+        .await
+    }
+
+    /// Whether one look at `future` finds it unfinished.
+    async fn waits<F: Future>(future: &mut Pin<&mut F>) -> bool {
+        std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn nothing_is_told_before_it_is_kept() {
+        let (hub, _receiver, durable) = hub(8);
+        let device = id("d");
+        let mut write = std::pin::pin!(create(&hub, device.clone()));
+        assert!(waits(&mut write).await, "the write");
+        let mut read = std::pin::pin!(hub.device(&device));
+        assert!(waits(&mut read).await, "a read of it");
+        let mut query = std::pin::pin!(hub.query("SELECT * FROM devices", None, None));
+        assert!(waits(&mut query).await, "a query that finds it");
+        let mut again = std::pin::pin!(create(&hub, device.clone()));
+        assert!(waits(&mut again).await, "a refusal that rests on it");
+        durable.send_replace(Durable::UpTo(1));
+        assert!(write.await.is_ok());
+        assert!(read.await.is_ok());
+        assert!(query.await.is_ok());
+        assert_eq!(again.await, Err(Refusal::DeviceAlreadyExists(device.clone())));
+    }
+
+    #[tokio::test]
+    async fn a_failed_store_refuses_reads_and_writes_and_says_why() {
+        let (hub, receiver, durable) = hub(8);
+        durable.send_replace(Durable::Failed("disk full".into()));
+        let refused = Refusal::Unavailable("disk full".to_owned());
+        assert_eq!(create(&hub, id("d")).await, Err(refused.clone()));
+        assert_eq!(hub.device(&id("d")).await, Err(refused.clone()));
+        drop(receiver);
+        assert_eq!(create(&hub, id("e")).await, Err(refused));
+    }
+
+    #[tokio::test]
+    async fn a_closed_hub_takes_no_write() {
+        let (hub, receiver, durable) = hub(8);
+        drop((receiver, durable));
+        assert_eq!(create(&hub, id("d")).await, Err(Refusal::Unavailable("the hub is stopping".to_owned())));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_writers_at_once_leave_in_the_store_what_is_in_the_registry() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let open = || {
+            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+            Store::open(file, &path).unwrap()
+        };
+        // Few places, so that writers also wait for one.
+        let (hub, receiver, durable) = hub(3);
+        let store = open();
+        let committer = tokio::task::spawn_blocking(|| run_committer(store, receiver, durable));
+        let mut writers = JoinSet::new();
+        for writer in 0..40_i64 {
+            let hub = hub.clone();
+            writers.spawn(async move {
+                let device = id(&format!("d{}", writer % 4));
+                // All but the first of each device are refused.
+                create(&hub, device.clone()).await.ok();
+                for round in 0..5 {
+                    let tags = Object::from([(format!("w{writer}"), Value::from(round))]);
+                    let patch = MergePatch { tags: Some(tags), desired: None };
+                    hub.write(|registry, _, now| registry.patch_twin(&device, &patch, &IfMatch::Absent, now))
+                        .await
+                        .unwrap();
+                }
+            });
+        }
+        writers.join_all().await;
+        hub.close().await;
+        committer.await.unwrap();
+        let in_registry = hub.list(None).await.unwrap();
+        assert_eq!(in_registry.iter().map(|device| device.twin.etag_number).sum::<u64>(), 4 + 40 * 5);
+        let content = |device: &Device| (device.identity.device.clone(), device.twin.clone());
+        let in_store: BTreeMap<_, _> = open().devices().unwrap().iter().map(content).collect();
+        assert_eq!(in_store, in_registry.iter().map(|device| content(device)).collect::<BTreeMap<_, _>>());
+    }
+}

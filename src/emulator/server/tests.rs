@@ -85,6 +85,31 @@ async fn a_client_that_trusts_the_authority_is_served_and_a_restart_keeps_everyt
 }
 
 #[tokio::test]
+async fn both_versions_of_tls_are_spoken_and_a_silent_client_holds_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = EmbeddedHub::start(options(&folder)).await.unwrap();
+    create(&hub).await;
+    let info = hub.connection_info();
+    // One says nothing, one says no TLS; both stay open.
+    let _silent = TcpStream::connect(hub.address()).await.unwrap();
+    let noisy = TcpStream::connect(hub.address()).await.unwrap();
+    noisy.writable().await.unwrap();
+    noisy.try_write(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let authority = reqwest::Certificate::from_pem(&std::fs::read(&info.ca_file).unwrap()).unwrap();
+    let url = format!("https://localhost:{}/twins/d1?api-version=2021-04-12", info.https.port());
+    for version in [reqwest::tls::Version::TLS_1_2, reqwest::tls::Version::TLS_1_3] {
+        let builder = reqwest::Client::builder().tls_certs_only([authority.clone()]);
+        let client = builder.tls_version_min(version).tls_version_max(version).build().unwrap();
+        let request = client.get(&url).header("Authorization", token(&info.service_connection_string));
+        let response = request.send().await.unwrap();
+        assert_eq!((response.status().as_u16(), response.version()), (200, reqwest::Version::HTTP_11), "{version:?}");
+    }
+    let stranger = reqwest::Client::builder().build().unwrap();
+    assert!(stranger.get(&url).send().await.is_err(), "who does not trust the authority is not served");
+    hub.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_copy_of_a_running_hub_s_store_holds_what_was_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let hub = EmbeddedHub::start(options(&folder)).await.unwrap();
@@ -124,6 +149,12 @@ async fn a_hub_that_cannot_start_says_why_in_one_sentence() {
     let damaged = tempfile::tempdir().unwrap();
     drop(StateDir::open(&options(&damaged).state_dir).unwrap());
     std::fs::write(options(&damaged).state_dir.join(STORE_FILE), "nonsense").unwrap();
+    let unusable = tempfile::tempdir().unwrap();
+    let state = StateDir::open(&options(&unusable).state_dir).unwrap();
+    let kept = Certificates::obtain(None, "localhost", now()).unwrap().to_stored();
+    let kept = String::from_utf8(kept).unwrap().replace("BEGIN PRIVATE KEY", "BEGIN NO KEY");
+    state.replace(TLS_FILE, kept.as_bytes()).unwrap();
+    drop(state);
     let remote = "0.0.0.0:0".parse().unwrap();
     for (options, words) in [
         (options(&folder), "another hub is running on the state folder"),
@@ -131,6 +162,7 @@ async fn a_hub_that_cannot_start_says_why_in_one_sentence() {
         (HubOptions { https: remote, ..options(&other) }, "add --hub-allow-remote"),
         (HubOptions { host: "a;b".to_owned(), ..options(&other) }, "--hub-host takes"),
         (options(&damaged), "store.redb is damaged"),
+        (options(&unusable), "tls.json to have new ones made"),
     ] {
         let message = EmbeddedHub::start(options).await.unwrap_err().to_string();
         assert!(message.contains(words) && !message.contains('\n'), "{message}");
