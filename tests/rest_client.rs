@@ -308,6 +308,14 @@ async fn a_hub_that_cannot_be_reached_is_named_with_the_reason() {
     let words = unreachable(hub_at(server.port, |_| {}), server.port, false).await;
     assert!(words.contains("certificate not trusted") && words.contains("UnknownIssuer"), "{words}");
 
+    let text = format!("HostName=127.0.0.1:{};SharedAccessKeyName=service;SharedAccessKey={KEY}", server.port);
+    let mut options = RestOptions::new(ticking);
+    options.extra_ca_pem = Some(server.ca_pem.clone());
+    let other_name = RestHub::new(ConnectionString::parse(&text).unwrap(), options).unwrap();
+    let words = other_name.get_twin(&d1()).await.unwrap_err().to_string();
+    assert!(words.contains("127.0.0.1") && words.contains("certificate not trusted"), "{words}");
+    assert!(words.contains("not valid for name") && !words.contains("private CA"), "{words}");
+
     // The listener lets connections in but nobody ever answers them.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
@@ -359,10 +367,13 @@ async fn proxy(port_of_target: u16) -> (u16, Arc<Mutex<Vec<String>>>, JoinSet<()
 
 #[tokio::test]
 async fn a_proxy_is_used_when_it_is_set_and_not_excepted() {
-    let server = Server::start([ok(D1), ok(D1)]).await;
+    let server = Server::start([ok(D1), ok(D1), ok(D1)]).await;
     let (port, asked, _serving) = proxy(server.port).await;
     let options = |except: &str| ProxyOptions { url: format!("http://127.0.0.1:{port}").into(), except: except.into() };
-    server.hub_with(|set| set.proxy = Some(options("example.org"))).get_twin(&d1()).await.unwrap();
+    let hub = server.hub_with(|set| set.proxy = Some(options("example.org")));
+    hub.get_twin(&d1()).await.unwrap();
+    // Over the connection that is still open: one tunnel for both.
+    hub.get_twin(&d1()).await.unwrap();
     server.hub_with(|set| set.proxy = Some(options("example.org,localhost"))).get_twin(&d1()).await.unwrap();
     assert_eq!(*asked.lock().unwrap(), [format!("CONNECT localhost:{} HTTP/1.1", server.port)]);
 }

@@ -37,6 +37,9 @@ pub enum Refusal {
     /// 409: create-only, and the device exists (`iot-hub.md` 2.4).
     #[error("A device with ID '{0}' is already registered.")]
     DeviceAlreadyExists(DeviceId),
+    /// 413: no room for another device (`iot-hub.md` 6.3).
+    #[error("the hub holds its {0} devices already")]
+    TooManyDevices(usize),
     /// 412: the identity's etag is another one by now.
     #[error("Precondition failed: Device version did not match, existingVersion:{existing} newVersion:{given}")]
     IdentityChanged {
@@ -76,7 +79,7 @@ impl Refusal {
             Self::RequestTimeout => 408,
             Self::DeviceAlreadyExists(_) => 409,
             Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) => 412,
-            Self::BodyTooLarge(_) => 413,
+            Self::BodyTooLarge(_) | Self::TooManyDevices(_) => 413,
             Self::NotImplemented(_) => 501,
             Self::Unavailable(_) => 503,
         }
@@ -97,6 +100,7 @@ impl Refusal {
             Self::RequestTimeout => "GenericTimeout",
             Self::DeviceAlreadyExists(_) => "DeviceAlreadyExists",
             Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) => "PreconditionFailed",
+            Self::TooManyDevices(_) => "TooManyDevices",
             Self::BodyTooLarge(_) => "MessageTooLarge",
             Self::NotImplemented(_) => "NotImplemented",
             Self::Unavailable(_) => "ServiceUnavailable",

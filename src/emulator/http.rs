@@ -47,18 +47,20 @@ pub fn router(hub: HubHandle, gate: Gate) -> Router {
 async fn serve(State(front): State<Arc<Front>>, request: Request<Body>) -> Response<Body> {
     let tracking = front.hub.draw();
     let (head, body) = request.into_parts();
+    let (method, path) = (head.method.clone(), head.uri.path().to_owned());
     let mut response = match answer(&front, &head, body).await {
         Ok(response) => response,
         Err(refusal) => refused(&refusal, tracking, &front.hub),
     };
     let id = HeaderValue::try_from(format!("{tracking:032x}")).expect("hex digits fit a header");
     response.headers_mut().insert(REQUEST_ID, id);
+    tracing::debug!(%method, path, status = response.status().as_u16(), "embedded hub answered");
     response
 }
 
 async fn answer(front: &Front, head: &request::Parts, body: Body) -> Result<Response<Body>, Refusal> {
     let segments = segments(head.uri.path())?;
-    let token = header(&head.headers, AUTHORIZATION.as_str());
+    let token = header(&head.headers, AUTHORIZATION.as_str()).ok().flatten();
     let policy = front.gate.admit(token, &segments, front.hub.now().as_second())?;
     let operation = Operation::of(head.method.as_str(), &segments)?;
     if !policy.allows(operation.right()) {
@@ -79,7 +81,7 @@ async fn carry_out(
     query: &str,
     body: &[u8],
 ) -> Result<Response<Body>, Refusal> {
-    let if_match = IfMatch::parse(header(headers, IF_MATCH.as_str()));
+    let if_match = IfMatch::parse(header(headers, IF_MATCH.as_str())?);
     match operation {
         Operation::ListDevices => {
             let top = parameter(query, "top").and_then(|top| top.parse().ok());
@@ -117,7 +119,7 @@ async fn carry_out(
 }
 
 async fn run_query(hub: &HubHandle, headers: &HeaderMap, text: &str) -> Result<Response<Body>, Refusal> {
-    let page_size = match header(headers, MAX_ITEM_COUNT) {
+    let page_size = match header(headers, MAX_ITEM_COUNT)? {
         None => None,
         Some(text) => Some(
             text.trim()
@@ -126,7 +128,7 @@ async fn run_query(hub: &HubHandle, headers: &HeaderMap, text: &str) -> Result<R
         ),
     };
     let page_size = page_size.map(|size| usize::try_from(size).unwrap_or(0));
-    let page = hub.query(text, page_size, header(headers, CONTINUATION)).await?;
+    let page = hub.query(text, page_size, header(headers, CONTINUATION)?).await?;
     let (item_type, body) = match &page.rows {
         Rows::Twins(twins) => ("Twin", wire::json(&twins.iter().map(|device| TwinBody(device)).collect::<Vec<_>>())),
         Rows::Raw(rows) => ("Raw", wire::json(&rows.iter().map(Map).collect::<Vec<_>>())),
@@ -175,10 +177,12 @@ fn refused(refusal: &Refusal, tracking: u128, hub: &HubHandle) -> Response<Body>
     response
 }
 
-/// The decoded parts of a path; empty ones, such as behind a slash at the end, count for nothing.
+/// The decoded parts of a path; a slash at the end counts for nothing.
 fn segments(path: &str) -> Result<Vec<String>, Refusal> {
     let decoded = |part: &str| percent_decode_str(part).decode_utf8().map(std::borrow::Cow::into_owned);
-    let parts = path.split('/').filter(|part| !part.is_empty()).map(decoded).collect::<Result<_, _>>();
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let parts = path.split('/').map(decoded).collect::<Result<_, _>>();
     parts.map_err(|_| Refusal::ArgumentInvalid("the address is not UTF-8".to_owned()))
 }
 
@@ -187,8 +191,10 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query.split('&').find_map(|field| field.split_once('=').filter(|(key, _)| *key == name)).map(|(_, value)| value)
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
+/// A header's text. One that is there but no text is an error: passing over a condition would drop a guard.
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refusal> {
+    let text = headers.get(name).map(HeaderValue::to_str).transpose();
+    text.map_err(|_| Refusal::ArgumentInvalid(format!("the header {name} is not ASCII text")))
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Refusal> {

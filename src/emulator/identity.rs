@@ -183,6 +183,12 @@ impl Identity {
     pub fn etag(&self) -> String {
         BASE64.encode(self.etag_number.to_string())
     }
+
+    /// The number inside such an etag; `None` when it is not one.
+    #[must_use]
+    pub fn number_of_etag(etag: &str) -> Option<u64> {
+        String::from_utf8(BASE64.decode(etag).ok()?).ok()?.parse().ok()
+    }
 }
 
 fn keys(given: Option<(SharedKey, SharedKey)>, random: Random<'_>) -> (SharedKey, SharedKey) {

@@ -17,6 +17,8 @@ use crate::twin::{DeviceId, MergePatch, Object};
 
 /// The most devices of a list; also what a list without a usable `top` gives (`iot-hub.md` 2.2).
 pub const LIST_MAX: usize = 1000;
+/// The most devices of a hub (`iot-hub.md` 6.3).
+const DEVICES_MAX: usize = 1_000_000;
 /// .NET ticks (100 ns since year 1) at the Unix epoch; a `generationId` is such a count.
 const TICKS_AT_UNIX_EPOCH: i128 = 621_355_968_000_000_000;
 
@@ -91,8 +93,8 @@ impl Registry {
     /// (`iot-hub.md` 2.4). The twin of an existing device is not touched.
     ///
     /// # Errors
-    /// [`Refusal::DeviceAlreadyExists`], [`Refusal::DeviceNotFound`], [`Refusal::IdentityChanged`], or
-    /// [`Refusal::ArgumentInvalid`] for a reason that is too long.
+    /// [`Refusal::DeviceAlreadyExists`], [`Refusal::DeviceNotFound`], [`Refusal::IdentityChanged`],
+    /// [`Refusal::TooManyDevices`], or [`Refusal::ArgumentInvalid`] for a reason that is too long.
     pub fn put_identity(
         &mut self,
         id: &DeviceId,
@@ -105,6 +107,7 @@ impl Registry {
         let after = match (self.devices.get(id), if_match) {
             (Some(_), IfMatch::Absent) => return Err(Refusal::DeviceAlreadyExists(id.clone())),
             (None, IfMatch::Absent) => {
+                check_room(self.devices.len())?;
                 let generation = self.next_generation(now);
                 let identity = Identity::new(id.clone(), generation, spec, random);
                 Device { identity, twin: TwinRecord::new(now), change: 0 }
@@ -220,10 +223,15 @@ impl Registry {
     }
 }
 
+fn check_room(devices: usize) -> Result<(), Refusal> {
+    if devices < DEVICES_MAX { Ok(()) } else { Err(Refusal::TooManyDevices(DEVICES_MAX)) }
+}
+
 fn check_identity_etag(device: &Device, if_match: &IfMatch) -> Result<(), Refusal> {
     match if_match.identity_etag() {
         Some(given) if given != device.identity.etag() => {
-            Err(Refusal::IdentityChanged { existing: device.identity.etag_number, given: given.to_owned() })
+            let given = Identity::number_of_etag(given).map_or_else(|| given.to_owned(), |number| number.to_string());
+            Err(Refusal::IdentityChanged { existing: device.identity.etag_number, given })
         }
         Some(_) | None => Ok(()),
     }

@@ -151,7 +151,7 @@ impl EmbeddedHub {
         let mut random = system_randomness().map_err(StartError::Randomness)?;
         let state = StateDir::open(&options.state_dir)?;
         state.remove(CONNECTION_FILE)?;
-        let certificates = certificates(&state, &options)?;
+        let tls = tls(&state, &options).await?;
         let kept = if options.ephemeral { None } else { Some(Kept::open(&state, &mut random)?) };
         let listener = TcpListener::bind(options.https)
             .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
@@ -173,8 +173,7 @@ impl EmbeddedHub {
         };
         let info = connection_info(&options.host, bound, state.path(AUTHORITY_FILE), &policies);
         let gate = Gate::new(policies, &options.host, bound.port());
-        let (server, serving) = serve(listener, &certificates, http::router(hub.clone(), gate))
-            .await
+        let (server, serving) = serve(listener, tls, http::router(hub.clone(), gate))
             .map_err(|error| StartError::Bind { address: bound, error })?;
         state.replace(CONNECTION_FILE, &info.to_json())?;
         tracing::info!(address = %bound, host = %info.host_name, "embedded hub ready");
@@ -262,8 +261,8 @@ fn check(options: &HubOptions) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The certificates of the folder, as good as new; `ca.pem` beside them is the part that clients read.
-fn certificates(state: &StateDir, options: &HubOptions) -> Result<Certificates, StartError> {
+/// TLS with the certificates of the folder, renewed if need be; `ca.pem` beside them is the part that clients read.
+async fn tls(state: &StateDir, options: &HubOptions) -> Result<RustlsConfig, StartError> {
     let stored = state.read(TLS_FILE)?;
     let certificates = Certificates::obtain(stored.as_deref(), &options.host, (options.now)())?;
     let content = certificates.to_stored();
@@ -271,7 +270,13 @@ fn certificates(state: &StateDir, options: &HubOptions) -> Result<Certificates, 
         state.replace(TLS_FILE, &content)?;
     }
     state.replace(AUTHORITY_FILE, certificates.authority.as_bytes())?;
-    Ok(certificates)
+    let (certificate, key) = (certificates.certificate.into_bytes(), certificates.key.into_bytes());
+    let made = RustlsConfig::from_pem(certificate, key).await.map_err(|error| {
+        CertificateError(format!("{error}; remove {} to have new ones made", state.path(TLS_FILE).display()))
+    })?;
+    let mut config = (*made.get_inner()).clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(RustlsConfig::from_config(Arc::new(config)))
 }
 
 fn connection_info(host: &str, https: SocketAddr, ca_file: PathBuf, policies: &Policies) -> ConnectionInfo {
@@ -292,19 +297,14 @@ fn connection_info(host: &str, https: SocketAddr, ca_file: PathBuf, policies: &P
     }
 }
 
-async fn serve(
+fn serve(
     listener: TcpListener,
-    certificates: &Certificates,
+    tls: RustlsConfig,
     router: axum::Router,
 ) -> io::Result<(Handle<SocketAddr>, JoinSet<()>)> {
-    let (certificate, key) = (certificates.certificate.clone(), certificates.key.clone());
-    let made = RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes()).await?;
-    let mut config = (*made.get_inner()).clone();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let config = RustlsConfig::from_config(Arc::new(config));
     let handle = Handle::new();
     let door = Door { handle: handle.clone() };
-    let acceptor = RustlsAcceptor::new(config).handshake_timeout(HANDSHAKE_TIME_MAX).acceptor(door);
+    let acceptor = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_TIME_MAX).acceptor(door);
     let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone()).http1_only();
     server.http_builder().http1().header_read_timeout(HEAD_TIME_MAX);
     let mut serving = JoinSet::new();

@@ -316,6 +316,7 @@ fn hub_error(refusal: Refusal, twin: &TwinRef) -> HubError {
         | Refusal::AddressNotFound
         | Refusal::MethodNotAllowed
         | Refusal::RequestTimeout
+        | Refusal::TooManyDevices(_)
         | Refusal::BodyTooLarge(_) => rejected(refusal),
     }
 }

@@ -47,8 +47,8 @@ impl std::fmt::Debug for Certificates {
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make the hub's certificate: {0}")]
-pub struct CertificateError(String);
+#[error("cannot make or use the hub's certificate: {0}")]
+pub struct CertificateError(pub String);
 
 impl From<rcgen::Error> for CertificateError {
     fn from(error: rcgen::Error) -> Self {

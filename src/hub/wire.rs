@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use crate::twin::{DeviceId, ETag, MergePatch, Object, Twin, TwinRef, Value};
+use crate::twin::{DeviceId, ETag, MergePatch, ModuleId, Number, Object, Twin, TwinRef, Value};
 
 /// The most bytes of a text of the hub that go into an error.
 pub(super) const TEXT_MAX: usize = 512;
@@ -53,7 +53,7 @@ pub(super) fn query_body(query: &str) -> Vec<u8> {
 pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
     let Value::Object(mut fields) = json_value(body)? else { return Err("the twin is not an object".to_owned()) };
     check_id(&fields, "deviceId", Some(asked.device.as_str()))?;
-    check_id(&fields, "moduleId", asked.module.as_ref().map(crate::twin::ModuleId::as_str))?;
+    check_id(&fields, "moduleId", asked.module.as_ref().map(ModuleId::as_str))?;
     let etag = fields.get("etag").and_then(Value::as_str).and_then(ETag::new);
     let etag = etag.ok_or("the twin has no etag that could guard a write")?;
     let device_etag = match fields.remove("deviceEtag") {
@@ -62,7 +62,7 @@ pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
         Some(_) => return Err("deviceEtag of the twin is not a string".to_owned()),
     };
     let version = match fields.get("version") {
-        Some(Value::Number(crate::twin::Number::Integer(version))) => u64::try_from(*version).ok(),
+        Some(Value::Number(Number::Integer(version))) => u64::try_from(*version).ok(),
         Some(_) | None => None,
     };
     let version = version.ok_or("version of the twin is not a whole number")?;
@@ -201,7 +201,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::twin::ModuleId;
 
     /// The fresh device twin of `iot-hub.md` 1.1.
     const FRESH: &str = r#"{"deviceId":"d1","etag":"AAAAAAAAAAE=","deviceEtag":"NjQ1MTQxOTM4","status":"enabled",

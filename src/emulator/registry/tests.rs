@@ -268,6 +268,23 @@ fn an_identity_is_replaced_whole_and_its_etag_counts() {
 }
 
 #[test]
+fn a_stale_identity_etag_is_answered_with_both_numbers() {
+    let mut registry = with_device("d");
+    let existing = registry.device(&id("d")).unwrap().identity.etag_number;
+    let stale = registry.delete_identity(&id("d"), &IfMatch::parse(Some("\"MzQzMDYwMzU2\""))).unwrap_err();
+    let words = format!("Device version did not match, existingVersion:{existing} newVersion:343060356");
+    assert!(stale.to_string().ends_with(&words), "{stale}");
+    let odd = registry.delete_identity(&id("d"), &IfMatch::Quoted("odd".to_owned())).unwrap_err();
+    assert!(odd.to_string().ends_with("newVersion:odd"), "{odd}");
+}
+
+#[test]
+fn a_hub_has_room_for_a_million_devices() {
+    assert_eq!(check_room(999_999), Ok(()));
+    assert_eq!(check_room(1_000_000).unwrap_err().code(), "TooManyDevices");
+}
+
+#[test]
 fn a_list_is_cut_at_top_and_takes_a_bad_top_for_a_thousand() {
     let mut registry = Registry::default();
     for number in 0..=LIST_MAX {

@@ -149,6 +149,12 @@ async fn a_hub_that_cannot_start_says_why_in_one_sentence() {
     let damaged = tempfile::tempdir().unwrap();
     drop(StateDir::open(&options(&damaged).state_dir).unwrap());
     std::fs::write(options(&damaged).state_dir.join(STORE_FILE), "nonsense").unwrap();
+    let unusable = tempfile::tempdir().unwrap();
+    let state = StateDir::open(&options(&unusable).state_dir).unwrap();
+    let kept = Certificates::obtain(None, "localhost", now()).unwrap().to_stored();
+    let kept = String::from_utf8(kept).unwrap().replace("BEGIN PRIVATE KEY", "BEGIN NO KEY");
+    state.replace(TLS_FILE, kept.as_bytes()).unwrap();
+    drop(state);
     let remote = "0.0.0.0:0".parse().unwrap();
     for (options, words) in [
         (options(&folder), "another hub is running on the state folder"),
@@ -156,6 +162,7 @@ async fn a_hub_that_cannot_start_says_why_in_one_sentence() {
         (HubOptions { https: remote, ..options(&other) }, "add --hub-allow-remote"),
         (HubOptions { host: "a;b".to_owned(), ..options(&other) }, "--hub-host takes"),
         (options(&damaged), "store.redb is damaged"),
+        (options(&unusable), "tls.json to have new ones made"),
     ] {
         let message = EmbeddedHub::start(options).await.unwrap_err().to_string();
         assert!(message.contains(words) && !message.contains('\n'), "{message}");
