@@ -91,7 +91,7 @@ pub(super) struct Progress {
     pub(super) pages: usize,
     /// Rows read.
     pub(super) rows: usize,
-    /// Whether the hub throttled the page that was asked for last.
+    /// Whether the run waits because the hub throttles it.
     pub(super) throttled: bool,
 }
 
@@ -149,10 +149,10 @@ async fn read_page<H: ReadTwins>(
     let page_size = spec.page_size.clamp(1, PAGE_SIZE_MAX);
     let mut throttled = 0;
     loop {
-        let answer = hub.query_page(&spec.query, page_size, from).await;
-        progress.throttled = matches!(answer, Err(HubError::Throttled { .. }));
-        match answer {
+        progress.throttled = false;
+        match hub.query_page(&spec.query, page_size, from).await {
             Err(HubError::Throttled { retry_after, .. }) => {
+                progress.throttled = true;
                 let wait = retry_after.unwrap_or_else(|| throttle_wait(throttled, rng));
                 tokio::time::sleep(wait.max(THROTTLE_WAIT_MIN)).await;
                 throttled = (throttled + 1).min(THROTTLE_DOUBLINGS_MAX);

@@ -34,11 +34,17 @@ enum Answer {
 struct FakeHub {
     answers: Arc<Mutex<BTreeMap<Page, Answer>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    /// Held by every request that waits for its answer.
+    waiting: Arc<()>,
 }
 
 impl FakeHub {
     fn answer(&self, query: &str, from: Option<&str>, answer: Answer) {
         self.answers.lock().unwrap().insert((query.to_owned(), from.map(str::to_owned)), answer);
+    }
+
+    fn waiting(&self) -> usize {
+        Arc::weak_count(&self.waiting)
     }
 
     fn asked(&self, query: &str) -> usize {
@@ -72,7 +78,10 @@ impl ReadTwins for FakeHub {
                 tokio::time::sleep(time).await;
                 Ok(empty)
             }
-            Answer::Hang => std::future::pending().await,
+            Answer::Hang => {
+                let _waiting = Arc::downgrade(&self.waiting);
+                std::future::pending().await
+            }
             Answer::Panic => panic!("the fake hub panics"),
         }
     }
@@ -312,6 +321,18 @@ async fn a_throttled_page_is_asked_for_again_within_the_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hub_that_hangs_after_it_throttled_is_no_throttled_hub() {
+    let hub = FakeHub::default();
+    hub.answer("devices", None, throttled(Some(10 * SECOND)));
+    let running = start(&hub, &[spec("devices")]);
+    running.pass(6 * SECOND).await;
+    hub.answer("devices", None, Answer::Hang);
+    running.pass(70 * SECOND).await;
+    assert_eq!(running.failures("devices", "timeout"), 1.0);
+    assert_eq!(running.failures("devices", "throttled"), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tick_during_a_run_is_skipped_and_counted() {
     let hub = FakeHub::default();
     hub.answer("devices", None, Answer::Slow(25 * MINUTE));
@@ -356,6 +377,19 @@ async fn a_reload_keeps_unchanged_queries_and_starts_changed_ones_anew() {
     running.declare(&[]);
     running.pass(SECOND).await;
     assert_eq!(running.text(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_nobody_waits_for_is_ended() {
+    let hub = FakeHub::default();
+    let running = start(&hub, &[spec("devices"), spec("changed")]);
+    running.pass(6 * SECOND).await;
+    assert_eq!(hub.waiting(), 2);
+    let mut changed = spec("changed");
+    changed.interval = 9 * MINUTE;
+    running.declare(&[changed]);
+    running.pass(6 * SECOND).await;
+    assert_eq!(hub.waiting(), 1, "only the run of the changed query");
 }
 
 #[tokio::test(start_paused = true)]
