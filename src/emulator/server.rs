@@ -306,6 +306,10 @@ fn serve(
     let door = Door { handle: handle.clone() };
     let acceptor = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_TIME_MAX).acceptor(door);
     let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone()).http1_only();
+    server = server.accept_error_handler(|peer, error| {
+        let peer = peer.map(ToString::to_string);
+        tracing::debug!(peer, %error, "the embedded hub let a connection go before its first request");
+    });
     server.http_builder().http1().header_read_timeout(HEAD_TIME_MAX);
     let mut serving = JoinSet::new();
     serving.spawn(async move {

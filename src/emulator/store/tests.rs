@@ -147,3 +147,38 @@ async fn the_committer_keeps_the_order_and_closes_behind_what_came_before() {
     assert!(sender.send(Waiting::Close).await.is_err(), "nothing is taken any more");
     assert_eq!(content(&Registry::restored(open(&path).unwrap().devices().unwrap())), content(&registry));
 }
+
+#[test]
+fn a_flipped_bit_is_found_or_harmless_and_a_cut_file_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = open(&path).unwrap();
+    let mut registry = Registry::default();
+    store.commit(&changes(&mut registry)).unwrap();
+    drop(store);
+    let good = fs::read(&path).unwrap();
+    let expected = content(&registry);
+    let mut rng = fastrand::Rng::with_seed(11);
+    let damaged = folder.path().join("damaged.redb");
+    let (mut found, mut harmless) = (0, 0);
+    for _ in 0..80 {
+        let mut bytes = good.clone();
+        let place = rng.usize(..bytes.len());
+        bytes[place] ^= 1 << rng.u8(..8);
+        fs::write(&damaged, &bytes).unwrap();
+        match open(&damaged).and_then(|store| store.devices()) {
+            Ok(devices) => {
+                assert_eq!(content(&Registry::restored(devices)), expected, "the flip at {place} went unnoticed");
+                harmless += 1;
+            }
+            Err(StoreError::Damaged { .. } | StoreError::Format { .. }) => found += 1,
+            Err(error @ StoreError::Write { .. }) => panic!("{error}"),
+        }
+    }
+    assert!(found > 0 && harmless > 0, "both kinds were met: {found} and {harmless}");
+    for length in [1, 4096, good.len() / 2, good.len() - 1] {
+        fs::write(&damaged, &good[..length]).unwrap();
+        let result = open(&damaged).and_then(|store| store.devices());
+        assert!(matches!(result, Err(StoreError::Damaged { .. })), "cut to {length} bytes: {result:?}");
+    }
+}
