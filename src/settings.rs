@@ -112,6 +112,8 @@ pub struct Settings {
     pub https_proxy: Option<String>,
     /// `NO_PROXY`.
     pub no_proxy: Option<String>,
+    /// Whether terminals may be coloured: `NO_COLOR` is not set.
+    pub colour: bool,
 }
 
 impl Default for Settings {
@@ -124,6 +126,7 @@ impl Default for Settings {
             hubs: BTreeMap::new(),
             https_proxy: None,
             no_proxy: None,
+            colour: true,
         }
     }
 }
@@ -202,6 +205,7 @@ pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> R
     let raw = builder.build().and_then(Config::try_deserialize::<RawSettings>).map_err(|error| file_error(&error))?;
     let mut settings = settings_of(raw, secrets)?;
     let proxy = |name: &str| variables.get(name).or_else(|| variables.get(&name.to_lowercase())).cloned();
+    settings.colour = variables.get("NO_COLOR").is_none_or(String::is_empty);
     (settings.https_proxy, settings.no_proxy) = (proxy("HTTPS_PROXY"), proxy("NO_PROXY"));
     Ok(settings)
 }
@@ -257,6 +261,7 @@ fn settings_of(raw: RawSettings, mut secrets: BTreeMap<String, SecretString>) ->
         hubs,
         https_proxy: None,
         no_proxy: None,
+        colour: true,
     })
 }
 

@@ -46,7 +46,8 @@ pub fn hub_parts(settings: &Settings) -> anyhow::Result<Vec<HubParts>> {
     if settings.hubs.is_empty() {
         bail!("no hub is configured; name one in a settings file (--settings), or try --embedded-hub");
     }
-    let owner = settings.owner.as_deref().context("no owner is set; add `owner = \"...\"` or --owner, one per instance")?;
+    let owner =
+        settings.owner.as_deref().context("no owner is set; add `owner = \"...\"` or --owner, one per instance")?;
     let owner = Owner::new(owner)?;
     let mut parts: Vec<HubParts> = Vec::new();
     for (name, hub) in &settings.hubs {

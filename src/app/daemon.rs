@@ -41,20 +41,22 @@ pub struct Announcement {
     pub hubs: Vec<(String, String, PathBuf)>,
 }
 
-/// Runs the daemon until a signal, and drains it.
+/// Runs the daemon until a signal, and drains it. `embedded` is a hub to run in this process with the folder of its
+/// manifests, `sweep` the interval that goes over its default.
 ///
 /// # Errors
 /// One sentence when it cannot start, or when a part of it failed for a reason of its own.
 pub async fn run_daemon(
     mut settings: Settings,
     embedded: Option<(HubOptions, PathBuf)>,
+    sweep: Option<Duration>,
     log: &LogOptions,
     announce: impl FnOnce(&Announcement),
 ) -> anyhow::Result<()> {
     let listener = TcpListener::bind(&settings.listen)
         .await
         .with_context(|| format!("cannot listen on {}; choose another address with --listen", settings.listen))?;
-    let hub = start_embedded(&mut settings, embedded).await?;
+    let hub = start_embedded(&mut settings, embedded, sweep).await?;
     let parts = hub_parts(&settings)?;
     let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
     let registry = Registry::new();
@@ -93,6 +95,7 @@ fn announced(part: &HubParts) -> (String, String, PathBuf) {
 async fn start_embedded(
     settings: &mut Settings,
     embedded: Option<(HubOptions, PathBuf)>,
+    sweep: Option<Duration>,
 ) -> anyhow::Result<Option<EmbeddedHub>> {
     let Some((options, manifests)) = embedded else { return Ok(None) };
     if !settings.hubs.is_empty() {
@@ -101,7 +104,9 @@ async fn start_embedded(
     let hub = EmbeddedHub::start(options).await?;
     let info = hub.connection_info();
     let connection = Secret::Value(SecretString::from(info.owner_connection_string.as_str()));
-    settings.hubs.insert(EMBEDDED.to_owned(), hub_defaults(manifests, connection, Some(info.ca_file.clone())));
+    let mut entry = hub_defaults(manifests, connection, Some(info.ca_file.clone()));
+    entry.sweep = sweep.unwrap_or(entry.sweep);
+    settings.hubs.insert(EMBEDDED.to_owned(), entry);
     Ok(Some(hub))
 }
 
@@ -142,12 +147,8 @@ async fn serve_ops(
     shared: Shared,
     ended: CancellationToken,
 ) -> anyhow::Result<()> {
-    let ops = Ops {
-        registry,
-        metrics: shared.metrics.ops.clone(),
-        published: shared.published,
-        readiness: shared.readiness,
-    };
+    let ops =
+        Ops { registry, metrics: shared.metrics.ops.clone(), published: shared.published, readiness: shared.readiness };
     ops::serve(listener, ops::router(ops), ended).await;
     Ok(())
 }
