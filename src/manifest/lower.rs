@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Severity};
+use super::metric_schema::{collision_message, may_share_name};
 use super::parse::{Declares, Identity, ParsedDocument, ParsedFile};
-use super::query_schema::{collision_message, may_share_name};
 use crate::plan::{DeclaredState, FileSpan, Frozen, TwinManifest};
 use crate::series::{MetricSpec, QuerySpec};
 use crate::twin::TwinRef;
