@@ -19,7 +19,8 @@ const INTERVAL_DEFAULT: Duration = Duration::from_secs(300);
 const INTERVAL_MIN: Duration = Duration::from_secs(5);
 /// Shorter intervals warn: the queries of a hub share 20 pages a minute and unit (`metrics.md` 1.1).
 const INTERVAL_ADVISED: Duration = Duration::from_secs(30);
-const INTERVAL_MAX: Duration = Duration::from_secs(24 * 3600);
+/// A result lives 24 h at most, and the next one may come an interval and a timeout later.
+const INTERVAL_MAX: Duration = Duration::from_secs(12 * 3600);
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const STALE_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);

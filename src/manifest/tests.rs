@@ -249,7 +249,7 @@ const TWIN_QUERIES: &[Case] = &[
     ),
     (
         "  query: SELECT deviceId AS device FROM devices\n  interval: 2s\n  metrics:\n  - name: twinquery_n\n    help: N.\n    value: {count: true}\n",
-        &[("out-of-range", "6:13: error: expected 5s to 24h, found 2s (spec.interval)")],
+        &[("out-of-range", "6:13: error: expected 5s to 12h, found 2s (spec.interval)")],
     ),
     (
         "  query: SELECT deviceId AS device FROM devices\n  interval: 10s\n  metrics:\n  - name: twinquery_n\n    help: N.\n    value: {count: true}\n",
