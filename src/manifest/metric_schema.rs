@@ -87,8 +87,10 @@ fn read_metric(checker: &mut Checker<'_>, node: &Node, path: &str, limits: &Limi
         }
     }
     let help = read_help(checker, &fields);
-    let labels =
-        fields.get("labels").map(|entry| read_labels(checker, entry, &fields.path("labels"))).unwrap_or_default();
+    let labels = fields
+        .get("labels")
+        .map(|entry| read_labels(checker, entry, &fields.path("labels"), limits))
+        .unwrap_or_default();
     if let Some(entry) = checker.required(&fields, "value", "write value: {count: true}") {
         let path = fields.path("value");
         let later = ["column", "parse", "map", "scale", "onMissing", "onInvalid", "reduce", "const"];
@@ -143,14 +145,14 @@ fn read_help(checker: &mut Checker<'_>, fields: &Fields<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn read_labels(checker: &mut Checker<'_>, entry: &Entry, path: &str) -> BTreeMap<String, LabelSource> {
+fn read_labels(checker: &mut Checker<'_>, entry: &Entry, path: &str, limits: &Limits) -> BTreeMap<String, LabelSource> {
     let mut labels = BTreeMap::new();
     for label in checker.mapping(&entry.value, path).unwrap_or_default() {
         let path = join(path, &label.key);
         check_label_name(checker, label, &path);
         let later = ["default", "map", "case", "allow", "other"];
         let Some(fields) = checker.fields(&label.value, &path, &["column", "const"], &later) else { continue };
-        if let Some(source) = read_label_source(checker, &fields) {
+        if let Some(source) = read_label_source(checker, &fields, limits) {
             labels.insert(label.key.clone(), source);
         }
     }
@@ -176,7 +178,7 @@ fn check_label_name(checker: &mut Checker<'_>, label: &Entry, path: &str) {
     }
 }
 
-fn read_label_source(checker: &mut Checker<'_>, fields: &Fields<'_>) -> Option<LabelSource> {
+fn read_label_source(checker: &mut Checker<'_>, fields: &Fields<'_>, limits: &Limits) -> Option<LabelSource> {
     match (fields.get("column"), fields.get("const")) {
         (Some(column), None) => {
             let path = fields.path("column");
@@ -194,6 +196,12 @@ fn read_label_source(checker: &mut Checker<'_>, fields: &Fields<'_>) -> Option<L
             let text = checker.text(&constant.value, &path)?;
             if text.is_empty() {
                 let message = "an empty label is no label to Prometheus; give a value or remove the label";
+                checker.error(constant.value.at, path, "label-const", message);
+                return None;
+            }
+            if text.len() > limits.max_label_length {
+                let message =
+                    format!("a label value has at most {} bytes (maxLabelLength); shorten it", limits.max_label_length);
                 checker.error(constant.value.at, path, "label-const", message);
                 return None;
             }

@@ -174,7 +174,7 @@ impl Reading<'_> {
 
     fn read_file(&mut self, path: &Path, expected: &fs::Metadata) -> Result<FileContent, ReadError> {
         let unreadable = |error: io::Error| FileContent::Unusable("unreadable", format!("cannot be read: {error}"));
-        let file = match File::open(path) {
+        let mut file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Unsteady),
             Err(error) => return Ok(unreadable(error)),
@@ -187,13 +187,18 @@ impl Reading<'_> {
             return Err(ReadError::Unsteady);
         }
         let mut bytes = Vec::new();
-        if let Err(error) = file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes) {
+        if let Err(error) = file.by_ref().take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes) {
             return Ok(unreadable(error));
         }
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if size > FILE_SIZE_MAX {
             let message = format!("larger than {FILE_SIZE_MAX} bytes; split it over several files");
             return Ok(FileContent::Unusable("file-size", message));
+        }
+        // Somebody writes it right now: half of it may be valid, and say less.
+        let now = file.metadata();
+        if size != opened.len() || now.is_ok_and(|now| (now.len(), now.mtime_nsec()) != (size, opened.mtime_nsec())) {
+            return Err(ReadError::Unsteady);
         }
         self.total = self.total.saturating_add(size);
         if self.total > TOTAL_SIZE_MAX {
