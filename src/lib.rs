@@ -14,9 +14,18 @@
 //!   0  twin                     ids, values, patches, limits     |
 //! ```
 
+pub mod app;
+pub mod cli;
+pub mod controller;
+pub mod emulator;
+pub mod exporter;
 pub mod hub;
 pub mod manifest;
+pub mod metrics;
+pub mod ops;
 pub mod plan;
+pub mod query;
 pub mod series;
+pub mod settings;
 pub mod source;
 pub mod twin;

@@ -1,3 +1,7 @@
-//! The geminid binary.
+//! The `geminid` binary: parse, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    geminid::cli::main()
+}

@@ -4,8 +4,23 @@
 //! [`WriteTwins::create_device`] is create-only, so nothing can ask for `If-Match: *`. Who holds only a
 //! [`ReadTwins`] cannot write. No implementation retries, one renewal of an expired credential excepted.
 
+mod address;
+mod observe;
+mod pages;
+mod refusal;
+mod rest;
+mod sas;
+mod wire;
+
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
+
+pub use address::{AddressError, HubAddress};
+pub use observe::Observed;
+pub use pages::{PageError, Pages};
+pub use rest::{ProxyOptions, RestHub, RestOptions, SetupError};
+pub use sas::{Clock, ConnectionString, ConnectionStringError};
 
 use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef, Value};
 
@@ -65,6 +80,31 @@ pub trait WriteTwins: ReadTwins {
     /// # Errors
     /// [`HubError::AlreadyExists`] when the device exists by now; else what stopped the write.
     fn create_device(&self, device: &DeviceId) -> impl Future<Output = Result<(), HubError>> + Send;
+}
+
+impl<H: ReadTwins> ReadTwins for Arc<H> {
+    async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
+        H::get_twin(self, twin).await
+    }
+
+    async fn query_page(
+        &self,
+        query: &str,
+        page_size: usize,
+        from: Option<&Continuation>,
+    ) -> Result<QueryPage, HubError> {
+        H::query_page(self, query, page_size, from).await
+    }
+}
+
+impl<H: WriteTwins> WriteTwins for Arc<H> {
+    async fn patch_twin(&self, twin: &TwinRef, patch: &MergePatch, etag: &ETag) -> Result<Twin, HubError> {
+        H::patch_twin(self, twin, patch, etag).await
+    }
+
+    async fn create_device(&self, device: &DeviceId) -> Result<(), HubError> {
+        H::create_device(self, device).await
+    }
 }
 
 /// Why the hub did not do what was asked, shaped by what the caller does next. Texts from the hub are cut to 512

@@ -2,6 +2,23 @@
 //!
 //! Invariant: floor 2, pure. A plan is data; applying it makes no decision.
 
+mod declare;
 mod declared;
+mod diff;
+mod guard;
+mod outcome;
+mod seal;
+mod sweep;
+mod twin_plan;
 
+pub use declare::{Declaration, Declared, Leaf, declare};
 pub use declared::{DeclaredState, FileSpan, Frozen, Profile, RemovalPolicy, TwinManifest};
+pub use diff::plan_twin;
+pub use guard::{FleetSize, RemovalGuard, RemovalLimit};
+pub use outcome::{Condition, Outcome, Synced, TwinState};
+pub use seal::{
+    DeclaredHash, Owner, OwnerError, PathHash, SEAL_KEY, SEAL_VERSION, Seal, SealScope, SealState, etag_counter,
+    identity_hash, next_etag,
+};
+pub use sweep::{RowVerdict, SweepRow, Verified, judge_row, sweep_query};
+pub use twin_plan::{Cause, Change, Held, HeldReason, RemovalHold, Removals, SealAction, TwinPlan};

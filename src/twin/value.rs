@@ -144,7 +144,7 @@ impl Value {
 
     /// The value at `keys` beneath this one.
     #[must_use]
-    pub fn get<'a>(&'a self, keys: impl IntoIterator<Item = &'a str>) -> Option<&'a Self> {
+    pub fn get<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Option<&Self> {
         keys.into_iter().try_fold(self, |value, key| value.as_object()?.get(key))
     }
 

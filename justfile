@@ -1,0 +1,19 @@
+# What contributors run; `just --list` shows it.
+
+# Everything the checks run.
+ci:
+    bash .ci/run
+
+# Format, lint, test: before each commit.
+check:
+    cargo fmt --all --check
+    cargo clippy --all-targets --locked -- -D warnings
+    cargo test --locked
+
+# The demonstration of the README.
+demo:
+    cargo run --release -- run --embedded-hub --manifests manifests
+
+# The API documentation.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked

@@ -1,0 +1,169 @@
+//! `run`: everything together, from the first port to the last drained write.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use prometheus::Registry;
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::connect::{HubParts, hub_parts};
+use super::logging::{LogOptions, start_logging};
+use super::pass::{Shared, run_hub};
+use super::shutdown::stop_signal;
+use crate::emulator::{EmbeddedHub, HubHandle, HubOptions, report_when_registered};
+use crate::exporter::Published;
+use crate::metrics::Metrics;
+use crate::ops::{self, Ops, Readiness};
+use crate::plan::DeclaredState;
+use crate::settings::{Secret, Settings, hub_defaults};
+use crate::twin::{Object, Value};
+
+/// The name of the embedded hub among the hubs.
+const EMBEDDED: &str = "embedded";
+/// How long after its registration the demonstration's device reports.
+const REPORT_AFTER: Duration = Duration::from_secs(8);
+
+/// What a newcomer needs next.
+#[derive(Debug, Clone)]
+pub struct Announcement {
+    /// Where `/metrics` is.
+    pub listen: SocketAddr,
+    /// The embedded hub's address and the file with its connection strings.
+    pub embedded: Option<(SocketAddr, PathBuf)>,
+    /// Each hub's name, host and folder of manifests.
+    pub hubs: Vec<(String, String, PathBuf)>,
+}
+
+/// Runs the daemon until a signal, and drains it. `embedded` is a hub to run in this process with the folder of its
+/// manifests, `sweep` the interval that goes over its default.
+///
+/// # Errors
+/// One sentence when it cannot start, or when a part of it failed for a reason of its own.
+pub async fn run_daemon(
+    mut settings: Settings,
+    embedded: Option<(HubOptions, PathBuf)>,
+    sweep: Option<Duration>,
+    log: &LogOptions,
+    announce: impl FnOnce(&Announcement),
+) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(&settings.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; choose another address with --listen", settings.listen))?;
+    let hub = start_embedded(&mut settings, embedded, sweep).await?;
+    let parts = hub_parts(&settings)?;
+    let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
+    let registry = Registry::new();
+    let metrics = Metrics::register(&registry, &names).context("cannot set up metrics")?;
+    start_logging(log, Some(metrics.process.clone()))?;
+    let (first, first_receiver) = watch::channel(None);
+    let readiness = Readiness::new(&names);
+    let shared = Shared { metrics, published: Published::default(), readiness, first };
+    announce(&Announcement {
+        listen: listener.local_addr().context("the listening socket has no address")?,
+        embedded: hub.as_ref().map(|hub| (hub.address(), hub.connection_file())),
+        hubs: parts.iter().map(announced).collect(),
+    });
+    let cancel = CancellationToken::new();
+    let ended = CancellationToken::new();
+    let mut around = JoinSet::new();
+    around.spawn(stop_signal(cancel.clone(), ended.clone()));
+    around.spawn(serve_ops(listener, registry, shared.clone(), ended.clone()));
+    if let Some(hub) = &hub {
+        around.spawn(demonstrate(hub.handle(), first_receiver, ended.clone()));
+    }
+    let result = run_hubs(parts, shared, &cancel, &mut around).await;
+    ended.cancel();
+    while around.join_next().await.is_some() {}
+    if let Some(hub) = hub {
+        hub.shutdown().await;
+    }
+    result
+}
+
+fn announced(part: &HubParts) -> (String, String, PathBuf) {
+    (part.name.clone(), part.scope.host.clone(), part.settings.manifests.clone())
+}
+
+/// Starts the embedded hub, if there is to be one, and puts it among the hubs.
+async fn start_embedded(
+    settings: &mut Settings,
+    embedded: Option<(HubOptions, PathBuf)>,
+    sweep: Option<Duration>,
+) -> anyhow::Result<Option<EmbeddedHub>> {
+    let Some((options, manifests)) = embedded else { return Ok(None) };
+    if !settings.hubs.is_empty() {
+        bail!("--embedded-hub stands alone; remove the hubs from the settings, or leave it out");
+    }
+    let hub = EmbeddedHub::start(options).await?;
+    let info = hub.connection_info();
+    let connection = Secret::Value(SecretString::from(info.owner_connection_string.as_str()));
+    let mut entry = hub_defaults(manifests, connection, Some(info.ca_file.clone()));
+    entry.sweep = sweep.unwrap_or(entry.sweep);
+    settings.hubs.insert(EMBEDDED.to_owned(), entry);
+    Ok(Some(hub))
+}
+
+/// Runs every hub's loops until all have ended.
+async fn run_hubs(
+    parts: Vec<HubParts>,
+    shared: Shared,
+    cancel: &CancellationToken,
+    around: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let mut hubs = JoinSet::new();
+    for part in parts {
+        hubs.spawn(run_hub(part, shared.clone(), cancel.clone()));
+    }
+    let mut result = Ok(());
+    while !hubs.is_empty() {
+        tokio::select! {
+            Some(ended) = hubs.join_next() => {
+                if let Err(error) = ended.context("internal error").and_then(std::convert::identity) {
+                    cancel.cancel();
+                    result = result.and(Err(error));
+                }
+            }
+            Some(ended) = around.join_next() => {
+                if let Err(error) = ended.context("internal error").and_then(std::convert::identity) {
+                    cancel.cancel();
+                    result = result.and(Err(error));
+                }
+            }
+        }
+    }
+    result
+}
+
+async fn serve_ops(
+    listener: TcpListener,
+    registry: Registry,
+    shared: Shared,
+    ended: CancellationToken,
+) -> anyhow::Result<()> {
+    let ops =
+        Ops { registry, metrics: shared.metrics.ops.clone(), published: shared.published, readiness: shared.readiness };
+    ops::serve(listener, ops::router(ops), ended).await;
+    Ok(())
+}
+
+/// The demonstration: the first declared device comes to life and reports how it is connected.
+async fn demonstrate(
+    hub: HubHandle,
+    mut first: watch::Receiver<Option<Arc<DeclaredState>>>,
+    ended: CancellationToken,
+) -> anyhow::Result<()> {
+    let known = ended.run_until_cancelled(first.wait_for(Option::is_some)).await.is_some();
+    let state = first.borrow().clone().filter(|_| known);
+    let device = state.and_then(|state| state.twins.keys().next().map(|twin| twin.device.clone()));
+    let Some(device) = device else { return Ok(()) };
+    let reported = Object::from([("connectivity".to_owned(), Value::from("cellular"))]);
+    report_when_registered(hub, device, reported, REPORT_AFTER, ended).await?;
+    Ok(())
+}

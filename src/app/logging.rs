@@ -1,0 +1,62 @@
+//! Log lines: to standard error, counted by level.
+
+use std::io::{IsTerminal as _, stderr};
+
+use anyhow::Context as _;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::metrics::{Level as LevelLabel, ProcessMetrics};
+use crate::settings::LogFormat;
+
+/// How to log.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// A level, or tracing directives such as `info,geminid=debug`.
+    pub level: String,
+    /// Whether colour is allowed on a terminal.
+    pub colour: bool,
+}
+
+/// Starts logging. `metrics` counts messages, where there are metrics.
+///
+/// # Errors
+/// When the level is none, or logging was started before.
+pub fn start_logging(options: &LogOptions, metrics: Option<ProcessMetrics>) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&options.level)
+        .with_context(|| format!("log level {:?} is neither error, warn, info, debug nor trace", options.level))?;
+    let counted = metrics.map(Counted);
+    let registry = tracing_subscriber::registry().with(filter).with(counted);
+    match options.format {
+        LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(stderr)).try_init(),
+        LogFormat::Text => {
+            let colour = options.colour && stderr().is_terminal();
+            registry.with(fmt::layer().with_target(false).with_ansi(colour).with_writer(stderr)).try_init()
+        }
+    }
+    .context("cannot start logging")
+}
+
+/// Counts what passes the filter.
+struct Counted(ProcessMetrics);
+
+impl<S: Subscriber> Layer<S> for Counted {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let level = *event.metadata().level();
+        self.0.logged(if level == Level::ERROR {
+            LevelLabel::Error
+        } else if level == Level::WARN {
+            LevelLabel::Warn
+        } else if level == Level::INFO {
+            LevelLabel::Info
+        } else if level == Level::DEBUG {
+            LevelLabel::Debug
+        } else {
+            LevelLabel::Trace
+        });
+    }
+}

@@ -1,0 +1,17 @@
+//! The composition root: settings to parts to tasks to drain. All wiring, and nothing else.
+//!
+//! Invariants: every task lives in a `JoinSet` that is awaited; one token ends them all, and the order of ending is
+//! the order of need: loops drain before the embedded hub under them stops.
+
+mod connect;
+mod daemon;
+mod logging;
+mod pass;
+mod shutdown;
+mod source;
+
+pub use connect::{HubParts, hub_file, hub_parts};
+pub use daemon::{Announcement, run_daemon};
+pub use logging::{LogOptions, start_logging};
+pub use pass::{apply_once, run_hub};
+pub use shutdown::stop_signal;

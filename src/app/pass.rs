@@ -1,0 +1,146 @@
+//! One hub's loops: as the daemon runs them, and once for `apply`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::connect::{HubParts, system_time};
+use super::source::{Source, specs};
+use crate::controller::{self, Ended, Options};
+use crate::exporter::{self, Published};
+use crate::hub::Observed;
+use crate::metrics::Metrics;
+use crate::ops::Readiness;
+use crate::plan::DeclaredState;
+use crate::source::Snapshot;
+
+/// Reconciles under way at one time on one hub; as many as the client keeps connections open.
+const WORKERS: usize = 32;
+
+/// What the loops of all hubs share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Our instruments.
+    pub(super) metrics: Metrics,
+    /// What the queries give.
+    pub(super) published: Published,
+    /// What `/readyz` says.
+    pub(super) readiness: Readiness,
+    /// The first revision of the first hub, for the demonstration.
+    pub(super) first: watch::Sender<Option<Arc<DeclaredState>>>,
+}
+
+fn options(parts: &HubParts, single_pass: bool, first_contact: CancellationToken) -> Options {
+    Options {
+        hub: parts.name.clone(),
+        scope: parts.scope.clone(),
+        sweep: parts.settings.sweep,
+        verify: parts.settings.verify,
+        removals: parts.removal_limit(),
+        workers: WORKERS,
+        single_pass,
+        first_contact,
+        wall_clock: system_time,
+    }
+}
+
+/// Loads, reconciles and queries for one hub until cancelled. Nothing here depends on another hub.
+///
+/// # Errors
+/// When a loop ended by itself, which is an internal error.
+pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken) -> anyhow::Result<()> {
+    let name = parts.name.clone();
+    let mut source = Source::new(&name, parts.settings.manifests.clone(), shared.metrics.source.hub(&name));
+    let Some(first) = cancel.run_until_cancelled(source.next()).await else { return Ok(()) };
+    shared.readiness.loaded(&name, &first.revision);
+    shared.first.send_if_modified(|known| known.is_none() && known.replace(Arc::clone(&first.state)).is_none());
+    let (declared, declared_receiver) = watch::channel(Arc::clone(&first.state));
+    let (queries, queries_receiver) = watch::channel(specs(&first));
+    let first_contact = CancellationToken::new();
+    let options = options(&parts, false, first_contact.clone());
+    let hub = Arc::new(Observed::new(parts.hub, shared.metrics.client.hub(&name)));
+    let mut loops = JoinSet::new();
+    let (metrics, token) = (shared.metrics.controller.hub(&name), cancel.clone());
+    let (controller_hub, rng) = (Arc::clone(&hub), fastrand::Rng::new());
+    loops.spawn(async move {
+        controller::run(options, controller_hub, declared_receiver, metrics, token, rng).await;
+    });
+    let (published, token, rng) = (shared.published.clone(), cancel.clone(), fastrand::Rng::new());
+    let query_hub = name.clone();
+    loops.spawn(async move {
+        exporter::run(query_hub, hub, queries_receiver, published, token, rng).await;
+    });
+    let mut contact = std::pin::pin!(first_contact.cancelled_owned());
+    let mut contacted = false;
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            snapshot = source.next() => {
+                shared.readiness.loaded(&name, &snapshot.revision);
+                hand_on(&declared, &queries, &snapshot);
+            }
+            () = &mut contact, if !contacted => {
+                contacted = true;
+                shared.readiness.contacted(&name);
+            }
+            Some(ended) = loops.join_next() => {
+                cancel.cancel();
+                drain(&mut loops).await;
+                bail!("hub {name}: internal error: a loop ended: {}", ended.err().map_or_else(String::new, |e| e.to_string()));
+            }
+        }
+    }
+    drain(&mut loops).await;
+    Ok(())
+}
+
+/// Hands a revision on where it says something new; a poll that found nothing wakes nobody.
+fn hand_on(
+    declared: &watch::Sender<Arc<DeclaredState>>,
+    queries: &watch::Sender<Arc<Vec<crate::series::QuerySpec>>>,
+    snapshot: &Snapshot,
+) {
+    declared.send_if_modified(|state| {
+        let news = *state != snapshot.state;
+        state.clone_from(&snapshot.state);
+        news
+    });
+    let specs = specs(snapshot);
+    queries.send_if_modified(|known| {
+        let news = *known != specs;
+        *known = specs;
+        news
+    });
+}
+
+async fn drain(loops: &mut JoinSet<()>) {
+    while loops.join_next().await.is_some() {}
+}
+
+/// Brings one hub to `state` once, and says how every twin stands.
+///
+/// # Errors
+/// When the hub could not be swept at all.
+pub async fn apply_once(
+    parts: HubParts,
+    state: Arc<DeclaredState>,
+    metrics: &Metrics,
+    cancel: CancellationToken,
+) -> anyhow::Result<Ended> {
+    let name = parts.name.clone();
+    let mut options = options(&parts, true, CancellationToken::new());
+    // A pass sweeps once; the interval only says how long its series would be good for.
+    options.sweep = Duration::from_secs(60);
+    let (_sender, receiver) = watch::channel(state);
+    let hub = Observed::new(parts.hub, metrics.client.hub(&name));
+    let handle = metrics.controller.hub(&name);
+    let ended = controller::run(options, hub, receiver, handle, cancel, fastrand::Rng::new()).await;
+    match &ended.error {
+        Some(error) => bail!("hub {name}: {error}"),
+        None => Ok(ended),
+    }
+}

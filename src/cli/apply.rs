@@ -1,0 +1,68 @@
+//! `geminid apply`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use prometheus::Registry;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::args::{Access, LogArgs, SettingsArgs, log_options};
+use super::output::{Output, counted};
+use super::validate::load;
+use crate::app::{apply_once, start_logging, stop_signal};
+use crate::controller::Statuses;
+use crate::metrics::Metrics;
+use crate::plan::{Synced, TwinState};
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub(super) struct ApplyArgs {
+    /// Folder of manifests [default: that of the settings]
+    #[arg(long, value_name = "FOLDER")]
+    manifests: Option<PathBuf>,
+    /// The hub, when several are configured
+    #[arg(long, value_name = "NAME")]
+    hub: Option<String>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Makes one pass: 0 when every twin is in sync, 1 when not.
+pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
+    let settings = args.settings.load(args.manifests.as_ref(), Access::Owner)?;
+    let log = log_options(&settings, &args.log)?;
+    let parts = args.settings.one_hub(&settings, args.hub.as_deref())?;
+    let (snapshot, problems) = load(&parts.settings.manifests)?;
+    let registry = Registry::new();
+    let metrics = Metrics::register(&registry, &[&parts.name]).context("cannot set up counters")?;
+    start_logging(&log, None)?;
+    let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
+    let mut signals = JoinSet::new();
+    signals.spawn(stop_signal(cancel.clone(), ended.clone()));
+    let result = apply_once(parts, snapshot.state, &metrics, cancel.clone()).await;
+    ended.cancel();
+    while signals.join_next().await.is_some() {}
+    let statuses = result?.statuses;
+    if cancel.is_cancelled() {
+        bail!("stopped before every twin was tried; apply again to go on");
+    }
+    let in_sync = tell(&statuses);
+    Ok(u8::from(!in_sync || problems > 0))
+}
+
+/// The twins that are not in sync, and the counts. Answers whether all are.
+fn tell(statuses: &Statuses) -> bool {
+    let mut out = Output::stdout();
+    for (twin, status) in statuses.iter() {
+        if let Some(condition) = status.outcome.condition().filter(|condition| condition.synced != Synced::True) {
+            out.line(&format!("{twin}: {}: {}", condition.reason, status.message));
+        }
+    }
+    let in_sync = statuses.count(TwinState::InSync);
+    out.line(&format!("{} in sync, {} not", counted(in_sync, "twin"), statuses.len() - in_sync));
+    in_sync == statuses.len()
+}

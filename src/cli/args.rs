@@ -1,0 +1,166 @@
+//! What several verbs take: settings, hub, owner, logging, the embedded hub's flags.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use crate::app::{HubParts, LogOptions, hub_file, hub_parts};
+use crate::emulator::HubOptions;
+use crate::settings::{self, Secret, Settings, hub_defaults};
+
+/// The owner where nobody names one: trials on an embedded hub.
+pub(super) const DEMO_OWNER: &str = "demo";
+/// The name of a hub that only a `hub.json` describes.
+const FILE_HUB: &str = "embedded";
+
+/// Where settings come from.
+#[derive(Debug, Clone, Args)]
+pub(super) struct SettingsArgs {
+    /// Settings file (TOML); the environment (GEMINID_*) goes over it
+    #[arg(long, value_name = "FILE")]
+    pub(super) settings: Option<PathBuf>,
+    /// Use the hub that `geminid hub` started elsewhere: its hub.json
+    #[arg(long, value_name = "FILE")]
+    pub(super) hub_json: Option<PathBuf>,
+    /// Who owns what is written; one per instance [default with --embedded-hub or --hub-json: demo]
+    #[arg(long)]
+    pub(super) owner: Option<String>,
+}
+
+/// How to log.
+#[derive(Debug, Clone, Args)]
+pub(super) struct LogArgs {
+    /// Log lines as text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) log_format: Option<String>,
+    /// error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub(super) log_level: Option<String>,
+}
+
+/// The embedded hub.
+#[derive(Debug, Clone, Args)]
+pub(super) struct EmbeddedArgs {
+    /// Where the embedded hub serves HTTPS; port 0 takes a free one [default: 127.0.0.1:8443]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) hub_https: Option<SocketAddr>,
+    /// The embedded hub's host name, in connection strings and certificate [default: localhost]
+    #[arg(long, value_name = "NAME")]
+    pub(super) hub_host: Option<String>,
+    /// The embedded hub's folder: twins, keys, hub.json [default: .geminid]
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) state_dir: Option<PathBuf>,
+    /// Keep no twins when the embedded hub ends
+    #[arg(long)]
+    pub(super) hub_ephemeral: bool,
+    /// Let the embedded hub serve other machines
+    #[arg(long)]
+    pub(super) hub_allow_remote: bool,
+}
+
+impl EmbeddedArgs {
+    pub(super) fn options(&self) -> HubOptions {
+        HubOptions {
+            https: self.hub_https.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8443))),
+            host: self.hub_host.clone().unwrap_or_else(|| "localhost".to_owned()),
+            state_dir: self.state_dir.clone().unwrap_or_else(|| PathBuf::from(".geminid")),
+            ephemeral: self.hub_ephemeral,
+            allow_remote: self.hub_allow_remote,
+            now: wall_clock,
+        }
+    }
+
+    /// A flag of the embedded hub without the embedded hub is a mistake worth telling.
+    pub(super) fn first_given(&self) -> Option<&'static str> {
+        let given = [
+            ("--hub-https", self.hub_https.is_some()),
+            ("--hub-host", self.hub_host.is_some()),
+            ("--state-dir", self.state_dir.is_some()),
+            ("--hub-ephemeral", self.hub_ephemeral),
+            ("--hub-allow-remote", self.hub_allow_remote),
+        ];
+        given.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command line hands the clock in")]
+fn wall_clock() -> Timestamp {
+    Timestamp::now()
+}
+
+/// Which of the two policies of a `hub.json` a verb needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Reads twins.
+    Service,
+    /// Registers devices too.
+    Owner,
+}
+
+impl SettingsArgs {
+    /// Settings with flags over environment over file. With `--hub-json` there is exactly that hub, and `manifests`
+    /// is its folder.
+    pub(super) fn load(&self, manifests: Option<&PathBuf>, access: Access) -> anyhow::Result<Settings> {
+        let mut settings = settings::load(self.settings.as_deref())?;
+        if let Some(owner) = &self.owner {
+            settings.owner = Some(owner.clone());
+        }
+        if let Some(file) = &self.hub_json {
+            if !settings.hubs.is_empty() {
+                bail!("--hub-json stands alone; remove the hubs from the settings, or leave it out");
+            }
+            let (connection, ca_file) = read_hub_json(file, access)?;
+            let manifests = manifests.cloned().unwrap_or_default();
+            settings.hubs.insert(FILE_HUB.to_owned(), hub_defaults(manifests, connection, Some(ca_file)));
+            settings.owner.get_or_insert_with(|| DEMO_OWNER.to_owned());
+        } else if let Some(manifests) = manifests {
+            let count = settings.hubs.len();
+            let Some(hub) = settings.hubs.values_mut().next().filter(|_| count == 1) else {
+                bail!(
+                    "--manifests needs exactly one hub, {count} are configured; set `manifests` of each in the settings"
+                );
+            };
+            hub.manifests.clone_from(manifests);
+        }
+        Ok(settings)
+    }
+
+    /// The one hub that the verb is about: the only one, or the one named.
+    pub(super) fn one_hub(&self, settings: &Settings, name: Option<&str>) -> anyhow::Result<HubParts> {
+        let mut parts = hub_parts(settings)?;
+        let names: Vec<String> = parts.iter().map(|part| part.name.clone()).collect();
+        let index = match name {
+            Some(name) => parts.iter().position(|part| part.name == name),
+            None if parts.len() == 1 => Some(0),
+            None => bail!("{} hubs are configured; choose one with --hub: {}", parts.len(), names.join(", ")),
+        };
+        let index = index.with_context(|| format!("no such hub; configured are {}", names.join(", ")))?;
+        Ok(parts.swap_remove(index))
+    }
+}
+
+/// Flags over settings.
+pub(super) fn log_options(settings: &Settings, args: &LogArgs) -> anyhow::Result<LogOptions> {
+    let format = args.log_format.as_deref().map_or(Ok(settings.log_format), settings::parse_log_format)?;
+    let level = args.log_level.clone().unwrap_or_else(|| settings.log_level.clone());
+    Ok(LogOptions { format, level, colour: settings.colour })
+}
+
+fn read_hub_json(file: &std::path::Path, access: Access) -> anyhow::Result<(Secret, PathBuf)> {
+    let text = hub_file(file).context("--hub-json: is `geminid hub` running?")?;
+    let json: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("--hub-json: {} is no JSON", file.display()))?;
+    let field = |name: &str| {
+        let value = json.get(name).and_then(serde_json::Value::as_str);
+        value.with_context(|| format!("--hub-json: {} has no {name}; is it a hub.json?", file.display()))
+    };
+    let name = match access {
+        Access::Service => "serviceConnectionString",
+        Access::Owner => "ownerConnectionString",
+    };
+    Ok((Secret::Value(SecretString::from(field(name)?)), PathBuf::from(field("caFile")?)))
+}

@@ -1,0 +1,106 @@
+//! The command line: one file a verb.
+//!
+//! Exit codes: 0 as wished, 1 as the verb says (not in sync, changes, problems), 2 for an error, in one line. Results go
+//! to standard output, everything else to standard error.
+
+mod apply;
+mod args;
+mod hub;
+mod output;
+mod plan;
+mod query;
+mod run;
+mod validate;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use output::{Output, print_error};
+
+/// GitOps for Azure IoT Hub device twins.
+#[derive(Debug, Parser)]
+#[command(name = "geminid", version, about, long_about = None, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch manifests and keep the twins as they declare, until Ctrl-C
+    Run(run::RunArgs),
+    /// Bring the twins to what the manifests declare, once
+    Apply(apply::ApplyArgs),
+    /// Show what `run` or `apply` would change, reading only
+    #[command(alias = "diff")]
+    Plan(plan::PlanArgs),
+    /// Check manifests without a hub
+    Validate(validate::ValidateArgs),
+    /// Ask the hub with its own query language; one JSON object a row
+    Query(query::QueryArgs),
+    /// Run an embedded IoT Hub for trials and tests
+    Hub(hub::HubArgs),
+    /// Print the version
+    Version,
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let result = match cli.command {
+        Command::Run(args) => block_on(run::run(args)),
+        Command::Apply(args) => block_on(apply::run(args)),
+        Command::Plan(args) => block_on(plan::run(args)),
+        Command::Validate(args) => validate::run(&args),
+        Command::Query(args) => block_on(query::run(args)),
+        Command::Hub(args) => block_on(hub::run(args)),
+        Command::Version => version(),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            print_error(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Help goes to standard output with 0; a usage error is one line on standard error with 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let text = error.render().to_string();
+        let line: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).collect();
+        let line = line.iter().filter(|line| !line.is_empty()).copied().collect::<Vec<_>>().join(" ");
+        print_error(&anyhow::anyhow!("{}; see geminid --help", line.trim_start_matches("error: ")));
+        return ExitCode::from(2);
+    }
+    let code = if error.use_stderr() { 2 } else { 0 };
+    let text = error.render().to_string();
+    if code == 0 {
+        Output::stdout().line(text.trim_end());
+    } else {
+        Output::stderr().line(&Cli::command().render_help().to_string());
+    }
+    ExitCode::from(code)
+}
+
+fn block_on(task: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let result = runtime.block_on(task);
+    // Whatever still blocks, a file read say, must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+fn version() -> anyhow::Result<u8> {
+    Output::stdout().line(concat!("geminid ", env!("CARGO_PKG_VERSION")));
+    Ok(0)
+}

@@ -1,0 +1,115 @@
+//! `geminid plan`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::args::{Access, LogArgs, SettingsArgs, log_options};
+use super::output::{Output, counted};
+use super::validate::load;
+use crate::app::start_logging;
+use crate::controller::{Surveyed, survey};
+use crate::plan::{Cause, SealAction, TwinPlan};
+use crate::twin::TwinRef;
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    /// Folder of manifests [default: that of the settings]
+    #[arg(long, value_name = "FOLDER")]
+    manifests: Option<PathBuf>,
+    /// The hub, when several are configured
+    #[arg(long, value_name = "NAME")]
+    hub: Option<String>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Shows the plan: 0 no change, 1 changes, 2 when not everything could be planned.
+pub(super) async fn run(args: PlanArgs) -> anyhow::Result<u8> {
+    let settings = args.settings.load(args.manifests.as_ref(), Access::Service)?;
+    start_logging(&log_options(&settings, &args.log)?, None)?;
+    let parts = args.settings.one_hub(&settings, args.hub.as_deref())?;
+    let (snapshot, problems) = load(&parts.settings.manifests)?;
+    let plans = survey(Arc::new(parts.hub), &parts.scope, &snapshot.state).await?;
+    let counts = show(&plans, &mut Output::stdout());
+    Ok(if counts.failed > 0 || problems > 0 { 2 } else { u8::from(counts.changes()) })
+}
+
+/// Twins by what would happen to them; one twin may be in several.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    create: usize,
+    change: usize,
+    release: usize,
+    held: usize,
+    missing: usize,
+    failed: usize,
+    seal: usize,
+    in_sync: usize,
+}
+
+impl Counts {
+    fn changes(&self) -> bool {
+        self.create + self.change + self.release + self.held + self.missing > 0
+    }
+}
+
+fn show<W: std::io::Write>(plans: &BTreeMap<TwinRef, Surveyed>, out: &mut Output<W>) -> Counts {
+    let mut counts = Counts::default();
+    for (twin, surveyed) in plans {
+        match surveyed {
+            Surveyed::Plan(plan) => show_plan(twin, plan, &mut counts, out),
+            Surveyed::Create(plan) => {
+                counts.create += 1;
+                out.line(&format!("{twin}: would be registered"));
+                plan.changes.iter().for_each(|change| out.line(&format!("  {change}")));
+            }
+            Surveyed::Missing => {
+                counts.missing += 1;
+                out.line(&format!("{twin}: is not registered; register it, or set `create: true`"));
+            }
+            Surveyed::Failed(error) => {
+                counts.failed += 1;
+                out.line(&format!("{twin}: cannot be planned: {error}"));
+            }
+        }
+    }
+    let listed = [
+        (counts.create, "to register"),
+        (counts.change, "to change"),
+        (counts.release, "to release"),
+        (counts.held, "held"),
+        (counts.missing, "missing"),
+        (counts.failed, "not planned"),
+        (counts.seal, "to seal"),
+        (counts.in_sync, "in sync"),
+    ];
+    let shown: Vec<String> =
+        listed.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    let summary = if shown.is_empty() { String::new() } else { format!(": {}", shown.join(", ")) };
+    out.line(&format!("{}{summary}", counted(plans.len(), "twin")));
+    counts
+}
+
+fn show_plan<W: std::io::Write>(twin: &TwinRef, plan: &TwinPlan, counts: &mut Counts, out: &mut Output<W>) {
+    if plan.in_sync() {
+        counts.in_sync += 1;
+        counts.seal += usize::from(plan.seal == SealAction::Write);
+        return;
+    }
+    let why = if plan.cause == Cause::Drift && !plan.changes.is_empty() { " (changed outside)" } else { "" };
+    out.line(&format!("{twin}{why}"));
+    plan.changes.iter().for_each(|change| out.line(&format!("  {change}")));
+    plan.held.iter().for_each(|held| out.line(&format!("  {held}")));
+    if plan.seal == SealAction::Remove {
+        counts.release += 1;
+        out.line("  its manifest is gone: the seal would be removed");
+    }
+    counts.change += usize::from(!plan.changes.is_empty() && plan.seal != SealAction::Remove);
+    counts.held += usize::from(!plan.held.is_empty());
+}

@@ -1,0 +1,78 @@
+//! `geminid run`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::args::{Access, DEMO_OWNER, EmbeddedArgs, LogArgs, SettingsArgs, log_options};
+use super::output::Output;
+use crate::app::{Announcement, run_daemon};
+use crate::settings;
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Start an embedded IoT Hub and use it: needs no settings and no Azure
+    #[arg(long, conflicts_with = "hub_json")]
+    embedded_hub: bool,
+    /// Folder of manifests
+    #[arg(long, value_name = "FOLDER")]
+    manifests: Option<PathBuf>,
+    /// Where to serve /metrics, /livez and /readyz [default: 127.0.0.1:9797]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Time from one sweep over all twins to the next, such as 10m
+    #[arg(long, value_name = "DURATION")]
+    sweep: Option<String>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    embedded: EmbeddedArgs,
+}
+
+/// Runs the daemon.
+pub(super) async fn run(args: RunArgs) -> anyhow::Result<u8> {
+    let named = args.manifests.as_ref().filter(|_| !args.embedded_hub);
+    let mut settings = args.settings.load(named, Access::Owner)?;
+    if let Some(listen) = args.listen {
+        settings.listen = listen;
+    }
+    let sweep = args.sweep.as_deref().map(|text| settings::parse_sweep("--sweep", text)).transpose()?;
+    if let Some(sweep) = sweep {
+        settings.hubs.values_mut().for_each(|hub| hub.sweep = sweep);
+    }
+    let log = log_options(&settings, &args.log)?;
+    let embedded = if args.embedded_hub {
+        settings.owner.get_or_insert_with(|| DEMO_OWNER.to_owned());
+        let manifests = args.manifests.context("--embedded-hub needs --manifests FOLDER")?;
+        Some((args.embedded.options(), manifests))
+    } else {
+        if let Some(flag) = args.embedded.first_given() {
+            bail!("{flag} is for --embedded-hub; add that, or leave {flag} out");
+        }
+        if args.settings.hub_json.is_some() && args.manifests.is_none() {
+            bail!("--hub-json needs --manifests FOLDER");
+        }
+        None
+    };
+    run_daemon(settings, embedded, sweep, &log, announce).await?;
+    Ok(0)
+}
+
+/// What a newcomer needs next.
+fn announce(about: &Announcement) {
+    let mut out = Output::stdout();
+    out.line(concat!("geminid ", env!("CARGO_PKG_VERSION")));
+    if let Some((address, file)) = &about.embedded {
+        out.line(&format!("  embedded hub   https://{address}"));
+        out.line(&format!("  connect with   {} (connection strings, CA)", file.display()));
+    }
+    for (name, host, manifests) in &about.hubs {
+        out.line(&format!("  hub {name:<10} {host}, manifests in {}", manifests.display()));
+    }
+    out.line(&format!("  metrics        http://{}/metrics", about.listen));
+    out.line("  stop           Ctrl-C");
+}

@@ -1,0 +1,124 @@
+//! What a new declared state means for the twins: who changed, and who would lose something.
+//!
+//! Invariant: pure comparison of two states; a twin that moved to another line has not changed.
+
+use std::collections::BTreeSet;
+
+use crate::plan::{Declaration, DeclaredState, declare};
+use crate::twin::{TwinRef, Value};
+
+/// The difference of two declared states.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct StateChange {
+    /// Twins for which something else is declared now, or whose manifest broke or was mended.
+    pub(super) changed: BTreeSet<TwinRef>,
+    /// Those of them that lose a leaf, or their manifest.
+    pub(super) losing: BTreeSet<TwinRef>,
+}
+
+/// Compares `before` and `after`.
+pub(super) fn compare(before: &DeclaredState, after: &DeclaredState) -> StateChange {
+    let mut change = StateChange::default();
+    let everywhere = before.frozen.unknown.is_empty() != after.frozen.unknown.is_empty();
+    let twins = |state: &DeclaredState| -> BTreeSet<TwinRef> {
+        state.twins.keys().chain(state.frozen.held.keys()).cloned().collect()
+    };
+    for twin in twins(before).union(&twins(after)) {
+        let (old, new) = (declare(before, twin, None), declare(after, twin, None));
+        if everywhere || !same(&old, &new) {
+            change.changed.insert(twin.clone());
+        }
+        if loses(&old, &new) {
+            change.losing.insert(twin.clone());
+        }
+    }
+    change
+}
+
+/// Whether both declare the same and are broken alike; the place does not matter.
+fn same(old: &Declaration, new: &Declaration) -> bool {
+    let alike = std::mem::discriminant(old) == std::mem::discriminant(new);
+    alike
+        && match (old.declared(), new.declared()) {
+            (Some(old), Some(new)) => {
+                (&old.leaves, old.create, old.removal_policy) == (&new.leaves, new.create, new.removal_policy)
+            }
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+}
+
+fn loses(old: &Declaration, new: &Declaration) -> bool {
+    let Some(old) = old.declared() else { return false };
+    match new {
+        Declaration::Absent => true,
+        Declaration::Broken(_) | Declaration::Incomplete(_) => false,
+        Declaration::Declared(new) | Declaration::Kept(new, _) => {
+            let kept = |leaf| new.leaves.get(leaf).is_some_and(|value| *value != Value::Null);
+            old.leaves.iter().any(|(leaf, value)| *value != Value::Null && !kept(leaf))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::plan::{FileSpan, RemovalPolicy, TwinManifest};
+    use crate::twin::{DeviceId, Object};
+
+    fn twin(id: &str) -> TwinRef {
+        TwinRef::device(DeviceId::new(id).unwrap())
+    }
+
+    fn place(line: usize) -> FileSpan {
+        FileSpan { file: "a.yaml".into(), line, column: 1 }
+    }
+
+    fn state(twins: &[(&str, &str, usize)]) -> DeclaredState {
+        let manifest = |tags: &str, line| TwinManifest {
+            tags: Value::parse_json(tags).unwrap().as_object().unwrap().clone(),
+            desired: Object::new(),
+            create: false,
+            removal_policy: RemovalPolicy::Orphan,
+            labels: BTreeMap::new(),
+            source: place(line),
+        };
+        let twins = twins.iter().map(|(id, tags, line)| (twin(id), Arc::new(manifest(tags, *line)))).collect();
+        DeclaredState { twins, ..DeclaredState::default() }
+    }
+
+    fn names(twins: &BTreeSet<TwinRef>) -> String {
+        twins.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn only_twins_with_another_declaration_change_and_only_losers_lose() {
+        let before =
+            state(&[("gone", "{}", 1), ("less", r#"{"a":1,"b":1}"#, 2), ("moved", r#"{"a":1}"#, 3), ("set", "{}", 4)]);
+        let after = state(&[
+            ("less", r#"{"a":1,"b":null}"#, 2),
+            ("moved", r#"{"a":1}"#, 9),
+            ("new", r#"{"a":1}"#, 5),
+            ("set", r#"{"a":2}"#, 4),
+        ]);
+        let change = compare(&before, &after);
+        assert_eq!(names(&change.changed), "gone less new set");
+        assert_eq!(names(&change.losing), "gone less");
+    }
+
+    #[test]
+    fn a_manifest_that_breaks_changes_its_twin_and_loses_nothing() {
+        let before = state(&[("a", r#"{"a":1}"#, 1), ("b", r#"{"a":1}"#, 1)]);
+        let mut kept = before.clone();
+        kept.frozen.kept.insert(twin("a"), place(1));
+        assert_eq!(names(&compare(&before, &kept).changed), "a");
+        assert_eq!(names(&compare(&kept, &before).losing), "");
+        let mut incomplete = before.clone();
+        incomplete.frozen.unknown.insert(place(3));
+        let change = compare(&before, &incomplete);
+        assert_eq!((names(&change.changed).as_str(), names(&change.losing).as_str()), ("a b", ""));
+    }
+}

@@ -1,0 +1,24 @@
+//! The reconcile loop: a queue of names, bounded workers, a periodic sweep.
+//!
+//! Invariants: a queue entry is a `TwinRef`; no event carries state into a reconcile, every reconcile reads anew.
+//! All retries live in the queue. Dropping the loop at any await loses nothing: the next one converges from the live
+//! twins alone.
+
+mod backoff;
+mod change;
+mod gate;
+mod health;
+mod queue;
+mod reconcile;
+mod report;
+mod run;
+mod status;
+mod survey;
+mod sweep;
+
+pub use backoff::{Circumstances, Requeue, next as next_try};
+pub use queue::{Lane, Queue, Taken};
+pub use reconcile::Reconciled;
+pub use run::{Ended, Options, run};
+pub use status::{Statuses, TwinStatus};
+pub use survey::{Surveyed, survey};

@@ -1,0 +1,236 @@
+//! The queue of twins to reconcile: three sets and no state but names and times.
+//!
+//! ```text
+//!             add                 take                done
+//!   (nothing) ---> ready (+ due) -----> running ----------> (nothing)
+//!                                          | add  ^
+//!                                          v      | done: ready again
+//!                                        dirty ---+
+//! ```
+//!
+//! Invariants: one worker per twin at a time; a twin added while it runs runs once more; a twin is in the queue at
+//! most once, so the queue is bounded by the fleet. Time is the age of the process, handed in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::twin::TwinRef;
+
+/// What a twin waits for; the lower goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Git changed what is declared for it.
+    Git,
+    /// It failed before, or somebody wrote in between.
+    Retry,
+    /// A sweep nominated it.
+    Sweep,
+    /// Only its seal is to be written.
+    Seal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    lane: Lane,
+    due: Duration,
+}
+
+impl Entry {
+    /// One entry for two wishes: the better lane and the earlier time.
+    fn merged(self, other: Self) -> Self {
+        Self { lane: self.lane.min(other.lane), due: self.due.min(other.due) }
+    }
+}
+
+/// What [`Queue::take`] hands to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The twin.
+    pub twin: TwinRef,
+    /// Its lane.
+    pub lane: Lane,
+    /// How long it had been due.
+    pub waited: Duration,
+}
+
+/// The queue of one hub.
+#[derive(Debug, Clone, Default)]
+pub struct Queue {
+    ready: BTreeMap<TwinRef, Entry>,
+    /// `ready` that is not due yet, by time.
+    waiting: BTreeSet<(Duration, TwinRef)>,
+    /// `ready` that is due, by lane and time.
+    due: BTreeSet<(Lane, Duration, TwinRef)>,
+    running: BTreeSet<TwinRef>,
+    dirty: BTreeMap<TwinRef, Entry>,
+}
+
+impl Queue {
+    /// Asks for `twin` to be reconciled at `due`. An earlier time or a better lane of an entry that waits is kept.
+    pub fn add(&mut self, twin: &TwinRef, lane: Lane, due: Duration) {
+        let entry = Entry { lane, due };
+        if self.running.contains(twin) {
+            let merged = self.dirty.get(twin).map_or(entry, |dirty| dirty.merged(entry));
+            self.dirty.insert(twin.clone(), merged);
+            return;
+        }
+        let merged = self.ready.get(twin).map_or(entry, |ready| ready.merged(entry));
+        self.remove_ready(twin);
+        self.waiting.insert((merged.due, twin.clone()));
+        self.ready.insert(twin.clone(), merged);
+    }
+
+    /// Like [`add`](Self::add), but leaves a twin alone that waits or runs already: a sweep must not cut a backoff
+    /// short. Answers whether the twin was added.
+    pub fn nominate(&mut self, twin: &TwinRef, lane: Lane, due: Duration) -> bool {
+        let known = self.ready.contains_key(twin) || self.running.contains(twin);
+        if !known {
+            self.add(twin, lane, due);
+        }
+        !known
+    }
+
+    /// Takes the next twin that is due: best lane first, longest due first within it.
+    pub fn take(&mut self, now: Duration) -> Option<Taken> {
+        self.promote(now);
+        let (lane, due, twin) = self.due.pop_first()?;
+        self.ready.remove(&twin);
+        self.running.insert(twin.clone());
+        Some(Taken { twin, lane, waited: now.saturating_sub(due) })
+    }
+
+    /// A worker is done with `twin`; if it was added meanwhile it is ready again.
+    ///
+    /// # Panics
+    /// When `twin` was not taken: the loop has lost count of its workers.
+    pub fn done(&mut self, twin: &TwinRef) {
+        let ran = self.running.remove(twin);
+        assert!(ran, "only a running twin can be done");
+        if let Some(entry) = self.dirty.remove(twin) {
+            self.add(twin, entry.lane, entry.due);
+        }
+    }
+
+    /// Forgets `twin` unless it runs.
+    pub fn forget(&mut self, twin: &TwinRef) {
+        self.remove_ready(twin);
+        self.ready.remove(twin);
+        self.dirty.remove(twin);
+    }
+
+    /// When the next twin is due; in the past when one is.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Duration> {
+        let due = self.due.iter().map(|(_, at, _)| *at).next();
+        due.or_else(|| self.waiting.first().map(|(at, _)| *at))
+    }
+
+    /// Twins that wait, due or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// Whether nothing waits and nothing runs.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.running.is_empty()
+    }
+
+    /// Twins that are due now and wait for a worker.
+    pub fn depth(&mut self, now: Duration) -> usize {
+        self.promote(now);
+        self.due.len()
+    }
+
+    fn promote(&mut self, now: Duration) {
+        while let Some((due, twin)) = self.waiting.pop_first() {
+            if due > now {
+                self.waiting.insert((due, twin));
+                break;
+            }
+            let lane = self.ready.get(&twin).expect("whatever waits is ready").lane;
+            self.due.insert((lane, due, twin));
+        }
+    }
+
+    fn remove_ready(&mut self, twin: &TwinRef) {
+        if let Some(entry) = self.ready.get(twin) {
+            self.waiting.remove(&(entry.due, twin.clone()));
+            self.due.remove(&(entry.lane, entry.due, twin.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::DeviceId;
+
+    fn twin(id: &str) -> TwinRef {
+        TwinRef::device(DeviceId::new(id).unwrap())
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn take(queue: &mut Queue, now: u64) -> Option<String> {
+        queue.take(at(now)).map(|taken| taken.twin.to_string())
+    }
+
+    #[test]
+    fn the_better_lane_goes_first_and_within_it_the_longest_due() {
+        let mut queue = Queue::default();
+        queue.add(&twin("sweep"), Lane::Sweep, at(0));
+        queue.add(&twin("later"), Lane::Git, at(2));
+        queue.add(&twin("git2"), Lane::Git, at(1));
+        queue.add(&twin("git1"), Lane::Git, at(0));
+        assert_eq!(take(&mut queue, 1).as_deref(), Some("git1"));
+        assert_eq!(take(&mut queue, 1).as_deref(), Some("git2"));
+        assert_eq!(take(&mut queue, 1).as_deref(), Some("sweep"));
+        assert_eq!(take(&mut queue, 1), None);
+        assert_eq!(queue.next_due(), Some(at(2)));
+        assert_eq!(take(&mut queue, 2).as_deref(), Some("later"));
+    }
+
+    #[test]
+    fn a_twin_added_while_it_runs_runs_once_more() {
+        let mut queue = Queue::default();
+        queue.add(&twin("a"), Lane::Git, at(0));
+        assert!(take(&mut queue, 0).is_some());
+        queue.add(&twin("a"), Lane::Sweep, at(5));
+        queue.add(&twin("a"), Lane::Git, at(0));
+        assert_eq!(take(&mut queue, 9), None);
+        queue.done(&twin("a"));
+        let again = queue.take(at(9)).unwrap();
+        assert_eq!((again.lane, again.waited), (Lane::Git, at(9)));
+        queue.done(&twin("a"));
+        assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn a_twin_waits_once_with_its_best_lane_and_earliest_time() {
+        let mut queue = Queue::default();
+        queue.add(&twin("a"), Lane::Retry, at(60));
+        assert!(!queue.nominate(&twin("a"), Lane::Sweep, at(0)));
+        assert_eq!(take(&mut queue, 59), None);
+        queue.add(&twin("a"), Lane::Git, at(10));
+        queue.add(&twin("a"), Lane::Sweep, at(20));
+        assert_eq!((queue.len(), queue.next_due()), (1, Some(at(10))));
+        assert_eq!(queue.depth(at(30)), 1);
+        queue.add(&twin("a"), Lane::Git, at(5));
+        assert_eq!((queue.len(), queue.depth(at(30))), (1, 1));
+        let taken = queue.take(at(10)).unwrap();
+        assert_eq!((taken.lane, taken.waited), (Lane::Git, at(5)));
+        assert!(queue.nominate(&twin("b"), Lane::Sweep, at(0)));
+        queue.forget(&twin("b"));
+        assert_eq!(take(&mut queue, 99), None);
+    }
+}

@@ -1,0 +1,280 @@
+//! One reconcile of one twin: read, plan, write once guarded, say how it ended.
+//!
+//! Invariants: every write is planned on a read made in the same reconcile and guarded by its etag. Nothing is
+//! remembered between reconciles that the next one would need: dropping this future at any await loses nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::gate::Gate;
+use super::queue::Lane;
+use crate::hub::{HubError, WriteTwins};
+use crate::plan::{
+    Cause, Change, Declaration, DeclaredState, Held, HeldReason, Outcome, Removals, SealScope, TwinPlan, Verified,
+    declare, plan_twin,
+};
+use crate::twin::{Twin, TwinRef};
+
+/// Reads and writes tried again at once when somebody else wrote in between; then the queue backs off.
+const CONFLICTS_MAX: u32 = 5;
+/// The cheapest question a hub answers only to a credential that may read twins.
+const PROBE_QUERY: &str = "SELECT deviceId AS d FROM devices";
+
+/// Everything a reconcile needs; shared by the workers of one hub.
+#[derive(Debug)]
+pub(super) struct Context<H> {
+    pub(super) hub: H,
+    pub(super) scope: SealScope,
+    pub(super) declared: watch::Receiver<Arc<DeclaredState>>,
+    pub(super) gate: Mutex<Gate>,
+    /// What this process last saw of each twin.
+    pub(super) memory: Mutex<BTreeMap<TwinRef, Verified>>,
+    pub(super) started: Instant,
+}
+
+impl<H> Context<H> {
+    /// The age of the process.
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The memory; see [`gate`](Self::gate) for a panicked worker.
+    pub(super) fn memory(&self) -> MutexGuard<'_, BTreeMap<TwinRef, Verified>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The gate; a worker that panicked while it held it leaves counts that are still good.
+    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a worker is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Task {
+    pub(super) twin: TwinRef,
+    pub(super) lane: Lane,
+    /// Whether this process has seen the twin since its manifest last changed: then it is not created again.
+    pub(super) seen: bool,
+}
+
+/// How a reconcile ended, and everything worth telling of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reconciled {
+    /// The twin.
+    pub twin: TwinRef,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The leaves written.
+    pub changes: Vec<Change>,
+    /// Why they differed.
+    pub cause: Cause,
+    /// What was held.
+    pub held: Vec<Held>,
+    /// Whether our seal was written, alone or with the changes, or removed.
+    pub sealed: bool,
+    /// Whether the device was registered.
+    pub created: bool,
+    /// Whether the seal is to be written once nothing better is to do.
+    pub seal_due: bool,
+    /// Whether the hub's etag after the write was the foretold one; `None` without a write or a prophecy.
+    pub foretold: Option<bool>,
+    /// Writes refused because somebody else had written.
+    pub conflicts: u32,
+    /// What is known of the twin now.
+    pub verified: Option<Verified>,
+    /// What the hub said when it failed.
+    pub error: Option<HubError>,
+    /// Whether the credential is refused for the hub as a whole.
+    pub hub_unauthorized: bool,
+}
+
+impl Reconciled {
+    fn new(twin: &TwinRef) -> Self {
+        Self {
+            twin: twin.clone(),
+            outcome: Outcome::Pending,
+            changes: Vec::new(),
+            cause: Cause::FirstContact,
+            held: Vec::new(),
+            sealed: false,
+            created: false,
+            seal_due: false,
+            foretold: None,
+            conflicts: 0,
+            verified: None,
+            error: None,
+            hub_unauthorized: false,
+        }
+    }
+
+    fn ended(mut self, outcome: Outcome) -> Self {
+        self.outcome = outcome;
+        self
+    }
+}
+
+/// What a step of a reconcile leads to.
+enum Step {
+    /// Read again.
+    Again,
+    /// The reconcile is over.
+    Ended(Outcome),
+}
+
+/// Reconciles one twin.
+pub(super) async fn reconcile<H: WriteTwins>(context: &Context<H>, task: &Task) -> Reconciled {
+    let mut result = Reconciled::new(&task.twin);
+    while result.conflicts <= CONFLICTS_MAX {
+        let step = match context.hub.get_twin(&task.twin).await {
+            Ok(live) => write_plan(context, task, &live, &mut result).await,
+            Err(HubError::NotFound(_)) => missing(context, task, &mut result).await,
+            Err(error) => failed(context, error, &mut result).await,
+        };
+        if let Step::Ended(outcome) = step {
+            return result.ended(outcome);
+        }
+    }
+    result.ended(Outcome::Conflict)
+}
+
+async fn write_plan<H: WriteTwins>(context: &Context<H>, task: &Task, live: &Twin, result: &mut Reconciled) -> Step {
+    let state = Arc::clone(&context.declared.borrow());
+    let declaration = declare(&state, &task.twin, Some(live));
+    let plan = permitted_plan(context, &declaration, live);
+    result.verified = Some(verified(live, &plan, context.now()));
+    let Some(patch) = &plan.patch else {
+        return Step::Ended(settle(result, &declaration, plan));
+    };
+    if plan.seal_only() && task.lane < Lane::Sweep && plan.held.is_empty() {
+        result.seal_due = true;
+        return Step::Ended(settle(result, &declaration, TwinPlan { patch: None, ..plan }));
+    }
+    match context.hub.patch_twin(&task.twin, patch, &live.etag).await {
+        Ok(after) => {
+            result.sealed = true;
+            result.foretold = plan.etag_after.as_ref().map(|foretold| *foretold == after.etag);
+            result.verified = Some(verified(&after, &plan, context.now()));
+            Step::Ended(settle(result, &declaration, plan))
+        }
+        Err(HubError::PreconditionFailed) => {
+            result.conflicts += 1;
+            Step::Again
+        }
+        Err(error) => {
+            // After a refusal the twin is as it was read; after anything else nothing is known of it.
+            result.verified = result.verified.take().filter(|_| matches!(error, HubError::Rejected { .. }));
+            failed(context, error, result).await
+        }
+    }
+}
+
+/// The plan with removals only where the gate lets them pass; every removal is counted before it is made.
+fn permitted_plan<H>(context: &Context<H>, declaration: &Declaration, live: &Twin) -> TwinPlan {
+    let plan = plan_twin(&context.scope, declaration, live, &Removals::Go);
+    let mut gate = context.gate();
+    if !plan.removes {
+        gate.removes_nothing(&live.twin_ref);
+        return plan;
+    }
+    let verdict = gate.permit(&live.twin_ref, *declaration == Declaration::Absent, context.now());
+    drop(gate);
+    match verdict {
+        Removals::Go => plan,
+        Removals::Held(_) => plan_twin(&context.scope, declaration, live, &verdict),
+    }
+}
+
+/// What is known after a read or a write. While a removal waits for the guard nothing counts as verified, so that
+/// every sweep asks again.
+fn verified(twin: &Twin, plan: &TwinPlan, at: Duration) -> Verified {
+    let waits = plan.held.iter().any(|held| matches!(held.reason, HeldReason::Removal(_)));
+    Verified {
+        etag: twin.etag.clone(),
+        device_etag: twin.device_etag.clone(),
+        declared: plan.declared.clone().filter(|_| !waits),
+        at,
+    }
+}
+
+/// Takes the plan into the result, as far as it was done, and names the outcome.
+fn settle(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) -> Outcome {
+    let wrote = plan.patch.is_some();
+    result.cause = plan.cause;
+    result.held = plan.held;
+    if wrote {
+        result.changes = plan.changes;
+    }
+    match (result.held.first(), declaration) {
+        (Some(held), _) => Outcome::Held(held.reason.clone()),
+        (None, Declaration::Absent) => {
+            result.verified = None;
+            Outcome::Released
+        }
+        (None, Declaration::Kept(..)) => Outcome::Kept,
+        (None, Declaration::Declared(_) | Declaration::Broken(_) | Declaration::Incomplete(_)) => {
+            if result.changes.is_empty() { Outcome::InSync } else { Outcome::Applied }
+        }
+    }
+}
+
+/// The hub says that the twin does not exist.
+async fn missing<H: WriteTwins>(context: &Context<H>, task: &Task, result: &mut Reconciled) -> Step {
+    result.verified = None;
+    let state = Arc::clone(&context.declared.borrow());
+    let create = match declare(&state, &task.twin, None) {
+        Declaration::Absent => return Step::Ended(Outcome::Released),
+        Declaration::Broken(place) => return Step::Ended(hold(result, HeldReason::ManifestBroken(place))),
+        Declaration::Incomplete(place) => return Step::Ended(hold(result, HeldReason::SourceIncomplete(place))),
+        Declaration::Declared(declared) | Declaration::Kept(declared, _) => declared.create,
+    };
+    if !create || task.twin.module.is_some() {
+        return Step::Ended(Outcome::Missing);
+    }
+    if task.seen {
+        return Step::Ended(hold(result, HeldReason::DeletedOutside));
+    }
+    match context.hub.create_device(&task.twin.device).await {
+        Ok(()) if result.created => Step::Ended(Outcome::Missing),
+        Ok(()) => {
+            result.created = true;
+            Step::Again
+        }
+        // Somebody else was faster; the next read shows their device. Counted, so that it ends.
+        Err(HubError::AlreadyExists(_)) => {
+            result.conflicts += 1;
+            Step::Again
+        }
+        Err(error) => failed(context, error, result).await,
+    }
+}
+
+fn hold(result: &mut Reconciled, reason: HeldReason) -> Outcome {
+    result.held = vec![Held { change: None, reason: reason.clone() }];
+    Outcome::Held(reason)
+}
+
+async fn failed<H: WriteTwins>(context: &Context<H>, error: HubError, result: &mut Reconciled) -> Step {
+    let outcome = match &error {
+        HubError::Throttled { .. } => Outcome::Throttled,
+        HubError::Quota => Outcome::Quota,
+        HubError::Rejected { .. } => Outcome::Rejected,
+        HubError::NotFound(_) => Outcome::Missing,
+        HubError::Unauthorized { .. } => {
+            // One twin may be refused alone (a module of a disabled device); a query tells whether all are.
+            let probe = context.hub.query_page(PROBE_QUERY, 1, None).await;
+            result.hub_unauthorized = matches!(probe, Err(HubError::Unauthorized { .. }));
+            Outcome::Unauthorized
+        }
+        HubError::PreconditionFailed
+        | HubError::AlreadyExists(_)
+        | HubError::Server { .. }
+        | HubError::Transport { .. } => Outcome::Failed,
+    };
+    result.error = Some(error);
+    Step::Ended(outcome)
+}

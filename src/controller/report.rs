@@ -1,0 +1,241 @@
+//! What the loop tells people and Prometheus.
+//!
+//! Invariants: an error is logged once, where it is handled; a state that lasts is said when it begins and when it
+//! ends. Info is per pass and per change made, debug per twin.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinError;
+use tracing::{debug, error, info, warn};
+
+use super::queue::Lane;
+use super::reconcile::Reconciled;
+use super::run::{Options, guard_of};
+use super::status::{Statuses, held_message};
+use super::sweep::Swept;
+use crate::hub::{HubError, PageError};
+use crate::metrics::{ControllerHub, Guard, Reason, Target, TwinKind, TwinState as StateLabel};
+use crate::plan::{Cause, Change, DeclaredState, Outcome, RemovalHold, Synced, TwinState};
+use crate::twin::{Section, TwinRef};
+
+/// The voice of one loop.
+#[derive(Debug)]
+pub(super) struct Report {
+    hub: String,
+    workers: usize,
+    metrics: ControllerHub,
+    removal_hold: Option<RemovalHold>,
+    sweep_failing: bool,
+}
+
+impl Report {
+    pub(super) fn new(options: &Options, metrics: ControllerHub) -> Self {
+        metrics.set_interval(TwinKind::Device, options.sweep);
+        Self { hub: options.hub.clone(), workers: options.workers, metrics, removal_hold: None, sweep_failing: false }
+    }
+
+    /// One sentence on how a reconcile ended; empty when the outcome says it all.
+    pub(super) fn message(result: &Reconciled) -> String {
+        match &result.error {
+            Some(error) => error.to_string(),
+            None if result.outcome == Outcome::Missing => {
+                "the device is not registered; register it, or set `create: true`".to_owned()
+            }
+            None if result.outcome == Outcome::Conflict => {
+                format!("somebody else wrote in between {} times in a row", result.conflicts)
+            }
+            None => held_message(&result.held),
+        }
+    }
+
+    pub(super) fn reconciled(
+        &self,
+        result: &Reconciled,
+        took: Duration,
+        news: bool,
+        statuses: &Statuses,
+        revision: &str,
+    ) {
+        let (hub, twin) = (&self.hub, &result.twin);
+        if result.created {
+            info!(%hub, %twin, revision, "registered the device");
+        }
+        for change in &result.changes {
+            info!(%hub, %twin, revision, "{change}");
+        }
+        if result.outcome == Outcome::Released && result.sealed {
+            info!(%hub, %twin, revision, "released: its manifest is gone, the seal is removed");
+        }
+        let condition = result.outcome.condition();
+        let trouble = condition.is_some_and(|condition| condition.synced != Synced::True);
+        let reason = condition.map_or("Released", |condition| condition.reason);
+        let message = Self::message(result);
+        if news && trouble {
+            warn!(%hub, %twin, reason, "{message}");
+        } else {
+            debug!(%hub, %twin, reason, message, duration_ms = u64::try_from(took.as_millis()).ok(), "reconciled");
+        }
+        self.count(result, took);
+        self.states(statuses);
+    }
+
+    fn count(&self, result: &Reconciled, took: Duration) {
+        let kind = kind_of(&result.twin);
+        self.metrics.reconciled(kind, took);
+        self.metrics.queue().worked(took);
+        if let Some(error) = &result.error {
+            self.metrics.failed(kind, Reason::of(error.category()));
+        } else if result.outcome == Outcome::Missing {
+            self.metrics.failed(kind, Reason::NotFound);
+        } else if result.outcome == Outcome::Conflict {
+            self.metrics.failed(kind, Reason::Conflict);
+        }
+        (0..result.conflicts).for_each(|_| self.metrics.conflict());
+        if result.sealed {
+            self.metrics.patched(target_of(&result.changes));
+        }
+        if result.cause == Cause::Drift && !result.changes.is_empty() {
+            self.metrics.drifted(target_of(&result.changes));
+        }
+    }
+
+    fn states(&self, statuses: &Statuses) {
+        for state in TwinState::ALL {
+            self.metrics.set_twins(label_of(state), statuses.count(state));
+        }
+    }
+
+    pub(super) fn swept(&mut self, swept: &Swept, statuses: &Statuses, at: SystemTime) {
+        self.sweep_failing = false;
+        self.metrics.sweep_completed(at);
+        self.metrics.pass_succeeded(TwinKind::Device, at);
+        self.states(statuses);
+        let (hub, sealed, pages) = (&self.hub, swept.sealed, swept.pages);
+        info!(%hub, twins = statuses.len(), sealed, to_read = swept.nominated.len(), pages, "sweep complete");
+    }
+
+    pub(super) fn sweep_failed(&mut self, error: &PageError) {
+        let hub = &self.hub;
+        if self.sweep_failing {
+            debug!(%hub, %error, "the sweep failed again");
+        } else {
+            warn!(%hub, "the sweep failed and is tried again: {error}");
+        }
+        self.sweep_failing = true;
+    }
+
+    pub(super) fn state_changed(&self, state: &DeclaredState, changed: usize) {
+        let (hub, revision) = (&self.hub, &state.revision);
+        info!(%hub, %revision, declared = state.twins.len(), changed, "manifests changed");
+    }
+
+    /// Says when removals begin to wait, or wait for another reason, and when they go on.
+    pub(super) fn removals(&mut self, hold: Option<&RemovalHold>, waiting: usize) {
+        let hold = hold.filter(|_| waiting > 0);
+        let (guard, empty) = guard_of(hold);
+        self.metrics.set_guard(Guard::Removals, guard);
+        self.metrics.set_guard(Guard::Empty, empty);
+        self.metrics.set_removals_held(if hold.is_some() { waiting } else { 0 });
+        let hub = &self.hub;
+        match hold {
+            Some(RemovalHold::FirstSweep) | None => {
+                if self.removal_hold.is_some() && hold.is_none() {
+                    info!(%hub, "removals go on");
+                }
+            }
+            Some(hold) if self.removal_hold.as_ref() != Some(hold) => {
+                warn!(%hub, twins = waiting, "removals are held: {hold}");
+            }
+            Some(_) => {}
+        }
+        self.removal_hold = hold.cloned();
+    }
+
+    pub(super) fn hub_failed(&self, error: &HubError) {
+        let hub = &self.hub;
+        error!(%hub, reason = error.category(), "{error}; trying again until it answers");
+    }
+
+    pub(super) fn hub_recovered(&self) {
+        let hub = &self.hub;
+        info!(%hub, "the hub answers again");
+    }
+
+    pub(super) fn mispredicted(&self, twin: &TwinRef, gives_up: bool) {
+        self.metrics.seal_mispredicted();
+        let hub = &self.hub;
+        debug!(%hub, %twin, "the hub's etag after the write is not the foretold one");
+        if gives_up {
+            warn!(%hub, "the hub's etags cannot be foretold; sweeps read every sealed twin from now on");
+        }
+    }
+
+    pub(super) fn panicked(&self, error: &JoinError, twin: Option<&TwinRef>) {
+        let (hub, twin) = (&self.hub, twin.map_or_else(|| "sweep".to_owned(), ToString::to_string));
+        error!(%hub, twin, "internal error, please report it: {error}");
+        self.metrics.queue().retried();
+    }
+
+    pub(super) fn added(&self, lane: Lane) {
+        self.metrics.queue().added();
+        if lane == Lane::Retry {
+            self.metrics.queue().retried();
+        }
+    }
+
+    pub(super) fn waited(&self, time: Duration) {
+        self.metrics.queue().waited(time);
+    }
+
+    pub(super) fn queue(&self, depth: usize, workers: usize, spent: impl Iterator<Item = Duration>) {
+        let queue = self.metrics.queue();
+        queue.set_depth(depth);
+        queue.set_workers(workers, self.workers);
+        let (sum, longest) =
+            spent.fold((Duration::ZERO, Duration::ZERO), |(sum, longest), time| (sum + time, longest.max(time)));
+        queue.set_running(sum, longest);
+    }
+
+    pub(super) fn draining(&self, running: usize) {
+        let hub = &self.hub;
+        info!(%hub, running, "stopping: waiting for what is under way");
+    }
+
+    pub(super) fn drain_incomplete(&self, workers: usize) {
+        let hub = &self.hub;
+        warn!(%hub, workers, "stopped before every write was answered; the next start finds out what was done");
+    }
+
+    pub(super) fn ended(&self, statuses: &Statuses) {
+        let hub = &self.hub;
+        debug!(%hub, twins = statuses.len(), in_sync = statuses.count(TwinState::InSync), "reconciling ended");
+    }
+}
+
+fn kind_of(twin: &TwinRef) -> TwinKind {
+    if twin.module.is_some() { TwinKind::Module } else { TwinKind::Device }
+}
+
+fn target_of(changes: &[Change]) -> Target {
+    let touches = |section| changes.iter().any(|change| change.leaf.section == section);
+    match (touches(Section::Tags), touches(Section::Desired)) {
+        (true, true) => Target::Both,
+        (true, false) => Target::Tags,
+        (false, true) => Target::Desired,
+        (false, false) => Target::Seal,
+    }
+}
+
+fn label_of(state: TwinState) -> StateLabel {
+    match state {
+        TwinState::InSync => StateLabel::InSync,
+        TwinState::Pending => StateLabel::Pending,
+        TwinState::Held => StateLabel::Held,
+        TwinState::Conflict => StateLabel::Conflict,
+        TwinState::Frozen => StateLabel::Frozen,
+        TwinState::Rejected => StateLabel::Rejected,
+        TwinState::Missing => StateLabel::Missing,
+        TwinState::Unauthorized => StateLabel::Unauthorized,
+        TwinState::Failed => StateLabel::Failed,
+    }
+}

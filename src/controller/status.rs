@@ -1,0 +1,133 @@
+//! What is known of every twin, in memory: its last outcome and since when.
+//!
+//! Invariant: a twin has exactly one state, so the counts by state add up to the twins managed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::plan::{Held, Outcome, TwinState};
+use crate::twin::TwinRef;
+
+/// One twin as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwinStatus {
+    /// How its last reconcile ended.
+    pub outcome: Outcome,
+    /// One sentence for people; empty when the outcome says it all.
+    pub message: String,
+    /// When the reason last changed, since the start of the process.
+    pub since: Duration,
+    /// Failed reconciles in a row.
+    pub failures: u32,
+}
+
+/// The twins of one hub.
+#[derive(Debug, Clone, Default)]
+pub struct Statuses {
+    twins: BTreeMap<TwinRef, TwinStatus>,
+    counts: BTreeMap<TwinState, usize>,
+}
+
+impl Statuses {
+    /// The status of one twin.
+    #[must_use]
+    pub fn get(&self, twin: &TwinRef) -> Option<&TwinStatus> {
+        self.twins.get(twin)
+    }
+
+    /// All twins, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&TwinRef, &TwinStatus)> {
+        self.twins.iter()
+    }
+
+    /// Twins in `state`.
+    #[must_use]
+    pub fn count(&self, state: TwinState) -> usize {
+        self.counts.get(&state).copied().unwrap_or_default()
+    }
+
+    /// Twins managed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.twins.len()
+    }
+
+    /// Whether no twin is managed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.twins.is_empty()
+    }
+
+    /// Takes in how a reconcile of `twin` ended and answers whether its reason or message changed: then it is news.
+    pub(super) fn record(&mut self, twin: &TwinRef, outcome: Outcome, message: String, now: Duration) -> bool {
+        let Some(condition) = outcome.condition() else {
+            return self.forget(twin);
+        };
+        let before = self.twins.get(twin);
+        let failing = matches!(
+            outcome,
+            Outcome::Failed
+                | Outcome::Throttled
+                | Outcome::Conflict
+                | Outcome::Missing
+                | Outcome::Unauthorized
+                | Outcome::Quota
+        );
+        let failures = if failing { before.map_or(0, |status| status.failures).saturating_add(1) } else { 0 };
+        let reason = |status: &TwinStatus| status.outcome.condition().map(|condition| condition.reason);
+        let same_reason = before.and_then(reason) == Some(condition.reason);
+        let news = !same_reason || before.is_none_or(|status| status.message != message);
+        let since = before.filter(|_| same_reason).map_or(now, |status| status.since);
+        if let Some(old) = before.and_then(|status| status.outcome.condition()) {
+            *self.counts.entry(old.state).or_default() -= 1;
+        }
+        *self.counts.entry(condition.state).or_default() += 1;
+        self.twins.insert(twin.clone(), TwinStatus { outcome, message, since, failures });
+        news
+    }
+
+    /// A new declared state gives a twin a fresh start.
+    pub(super) fn reset_failures(&mut self, twin: &TwinRef) {
+        if let Some(status) = self.twins.get_mut(twin) {
+            status.failures = 0;
+        }
+    }
+
+    fn forget(&mut self, twin: &TwinRef) -> bool {
+        let known = self.twins.remove(twin);
+        if let Some(condition) = known.as_ref().and_then(|status| status.outcome.condition()) {
+            *self.counts.entry(condition.state).or_default() -= 1;
+        }
+        known.is_some()
+    }
+}
+
+/// What is held, as one sentence.
+pub(super) fn held_message(held: &[Held]) -> String {
+    held.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::HeldReason;
+    use crate::twin::DeviceId;
+
+    #[test]
+    fn states_exclude_one_another_and_add_up() {
+        let twin = |id: &str| TwinRef::device(DeviceId::new(id).unwrap());
+        let at = Duration::from_secs;
+        let mut statuses = Statuses::default();
+        let mut record = |id: &str, outcome, now| statuses.record(&twin(id), outcome, String::new(), at(now));
+        assert!(record("a", Outcome::Pending, 0));
+        assert!(record("a", Outcome::Failed, 1));
+        assert!(!record("a", Outcome::Failed, 2));
+        assert!(record("b", Outcome::Held(HeldReason::DeletedOutside), 2));
+        assert_eq!(statuses.get(&twin("a")).map(|status| (status.failures, status.since)), Some((2, at(1))));
+        let counts: Vec<usize> = TwinState::ALL.iter().map(|state| statuses.count(*state)).collect();
+        assert_eq!((counts.iter().sum::<usize>(), statuses.count(TwinState::Failed)), (2, 1));
+        assert!(statuses.record(&twin("a"), Outcome::Released, String::new(), at(3)));
+        assert!(!statuses.record(&twin("a"), Outcome::Released, String::new(), at(4)));
+        assert_eq!((statuses.len(), statuses.count(TwinState::Failed)), (1, 0));
+    }
+}

@@ -1,0 +1,111 @@
+//! Plans for a whole fleet, made by reading alone: what `plan` shows.
+//!
+//! Invariant: takes a [`ReadTwins`], so nothing here could write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::hub::{HubError, PAGE_SIZE_MAX, PageError, Pages, ReadTwins};
+use crate::plan::{
+    Change, Declaration, DeclaredState, HeldReason, Leaf, Removals, SealScope, SweepRow, TwinPlan, declare, plan_twin,
+    sweep_query,
+};
+use crate::twin::{TwinRef, Value};
+
+/// Reads under way at one time.
+const READS_MAX: usize = 16;
+/// Pages of sealed twins read.
+const PAGES_MAX: usize = 20_000;
+
+/// What would be done to one twin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Surveyed {
+    /// This plan.
+    Plan(Box<TwinPlan>),
+    /// The device would be registered and then be given these leaves.
+    Create(Box<TwinPlan>),
+    /// The device is not registered and is not to be created.
+    Missing,
+    /// The twin could not be read.
+    Failed(HubError),
+}
+
+/// Plans every declared twin, and every twin that carries our seal and is declared no more.
+///
+/// # Errors
+/// When the sealed twins cannot be listed; a twin that cannot be read is an entry of the result.
+pub async fn survey<H: ReadTwins + 'static>(
+    hub: Arc<H>,
+    scope: &SealScope,
+    state: &Arc<DeclaredState>,
+) -> Result<BTreeMap<TwinRef, Surveyed>, PageError> {
+    let query = sweep_query(&scope.owner);
+    let mut pages = Pages::new(&*hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
+    let mut twins: BTreeSet<TwinRef> = state.twins.keys().chain(state.frozen.held.keys()).cloned().collect();
+    while let Some(page) = pages.next().await {
+        twins.extend(page?.iter().filter_map(SweepRow::from_value).map(|row| row.twin));
+    }
+    let mut plans = BTreeMap::new();
+    let mut reads = JoinSet::new();
+    for twin in twins {
+        if reads.len() == READS_MAX {
+            collect(&mut reads, &mut plans).await;
+        }
+        let (hub, scope, state) = (Arc::clone(&hub), scope.clone(), Arc::clone(state));
+        reads.spawn(async move {
+            let surveyed = survey_twin(&*hub, &scope, &state, &twin).await;
+            (twin, surveyed)
+        });
+    }
+    while !reads.is_empty() {
+        collect(&mut reads, &mut plans).await;
+    }
+    Ok(plans)
+}
+
+async fn collect(reads: &mut JoinSet<(TwinRef, Option<Surveyed>)>, plans: &mut BTreeMap<TwinRef, Surveyed>) {
+    match reads.join_next().await {
+        Some(Ok((twin, Some(surveyed)))) => {
+            plans.insert(twin, surveyed);
+        }
+        Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Some(Ok((_, None)) | Err(_)) | None => {}
+    }
+}
+
+/// `None` for a row of a device that is gone and that nobody declares.
+async fn survey_twin<H: ReadTwins>(
+    hub: &H,
+    scope: &SealScope,
+    state: &DeclaredState,
+    twin: &TwinRef,
+) -> Option<Surveyed> {
+    let live = match hub.get_twin(twin).await {
+        Ok(live) => live,
+        Err(HubError::NotFound(_)) => return survey_missing(state, twin),
+        Err(error) => return Some(Surveyed::Failed(error)),
+    };
+    let declaration = declare(state, twin, Some(&live));
+    Some(Surveyed::Plan(Box::new(plan_twin(scope, &declaration, &live, &Removals::Go))))
+}
+
+fn survey_missing(state: &DeclaredState, twin: &TwinRef) -> Option<Surveyed> {
+    let declared = match declare(state, twin, None) {
+        Declaration::Absent => return None,
+        Declaration::Broken(place) => return Some(held(HeldReason::ManifestBroken(place))),
+        Declaration::Incomplete(place) => return Some(held(HeldReason::SourceIncomplete(place))),
+        Declaration::Declared(declared) | Declaration::Kept(declared, _) => declared,
+    };
+    if !declared.create {
+        return Some(Surveyed::Missing);
+    }
+    let set = |(leaf, value): (&Leaf, &Value)| Change { leaf: leaf.clone(), from: None, to: Some(value.clone()) };
+    let changes = declared.leaves.iter().filter(|(_, value)| **value != Value::Null).map(set).collect();
+    Some(Surveyed::Create(Box::new(TwinPlan { changes, ..TwinPlan::nothing(None) })))
+}
+
+fn held(reason: HeldReason) -> Surveyed {
+    Surveyed::Plan(Box::new(TwinPlan::nothing(Some(reason))))
+}

@@ -1,0 +1,78 @@
+//! One sweep: page through what we have sealed and nominate what somebody may have touched.
+//!
+//! Invariant: a sweep counts only when its last page arrived; a row is never taken for absence, so what is declared
+//! and has no row is nominated for a read.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::reconcile::Context;
+use crate::hub::{PAGE_SIZE_MAX, PageError, Pages, ReadTwins};
+use crate::plan::{DeclaredHash, RowVerdict, SweepRow, declare, judge_row, sweep_query};
+use crate::twin::TwinRef;
+
+/// Pages of one sweep: a million twins at a hundred a page, and as much again for short pages.
+const PAGES_MAX: usize = 20_000;
+
+/// How sweeps judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SweepOptions {
+    /// Every sealed twin is read again within this time, whatever its row says.
+    pub(super) verify: Duration,
+    /// Whether the hub's etags come out as foretold.
+    pub(super) trust_seals: bool,
+}
+
+/// What a complete sweep found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Swept {
+    /// Twins to read, in order.
+    pub(super) nominated: BTreeSet<TwinRef>,
+    /// Twins that nobody touched since we sealed them, known without a read.
+    pub(super) untouched: Vec<TwinRef>,
+    /// Twins that carry our seal.
+    pub(super) sealed: usize,
+    /// Pages read.
+    pub(super) pages: usize,
+}
+
+/// Sweeps once.
+///
+/// # Errors
+/// What stopped it; nothing that it found until then counts.
+pub(super) async fn sweep<H: ReadTwins>(context: &Context<H>, options: SweepOptions) -> Result<Swept, PageError> {
+    let query = sweep_query(&context.scope.owner);
+    let state = Arc::clone(&context.declared.borrow());
+    let mut pages = Pages::new(&context.hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
+    let mut swept = Swept::default();
+    let mut seen = BTreeSet::new();
+    while let Some(page) = pages.next().await {
+        swept.pages += 1;
+        for row in page?.iter().filter_map(SweepRow::from_value) {
+            let declaration = declare(&state, &row.twin, None);
+            let hash = declaration.declared().map(|declared| DeclaredHash::of(&context.scope, &row.twin, declared));
+            let now = context.now();
+            let memory = context.memory();
+            let known = memory.get(&row.twin);
+            let overdue = now.saturating_sub(known.map_or(Duration::ZERO, |known| known.at)) > options.verify;
+            let verdict = judge_row(&row, hash.as_ref(), known, options.trust_seals, now);
+            drop(memory);
+            match verdict {
+                RowVerdict::SealMatches | RowVerdict::MemoryMatches if overdue => {
+                    swept.nominated.insert(row.twin.clone());
+                }
+                RowVerdict::SealMatches => swept.untouched.push(row.twin.clone()),
+                RowVerdict::MemoryMatches | RowVerdict::Older => {}
+                RowVerdict::Read => {
+                    swept.nominated.insert(row.twin.clone());
+                }
+            }
+            seen.insert(row.twin);
+        }
+    }
+    swept.sealed = seen.len();
+    let named = state.twins.keys().chain(state.frozen.held.keys());
+    swept.nominated.extend(named.filter(|twin| !seen.contains(*twin)).cloned());
+    Ok(swept)
+}

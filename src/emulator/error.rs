@@ -1,0 +1,109 @@
+//! What the embedded hub refuses, with the status and the code a real hub would answer.
+//!
+//! Invariant: every refusal names one row of `iot-hub.md` 3.2; no text holds a key or a token.
+
+use crate::twin::DeviceId;
+
+/// A request that was not carried out. `Display` is the text after the code in the body (`iot-hub.md` 3.1, shape A).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// 400: the request breaks a rule of `iot-hub.md` section 4, or is not one the hub knows.
+    #[error("{0}")]
+    ArgumentInvalid(String),
+    /// 400: something the operation needs is null or missing.
+    #[error("{0}")]
+    ArgumentNull(String),
+    /// 400: the body is not the JSON that the operation takes.
+    #[error("{0}")]
+    Deserialization(String),
+    /// 400: no `api-version` in the query (`iot-hub.md` 2.1).
+    #[error("the query parameter api-version is missing")]
+    ApiVersionMissing,
+    /// 401: no token, a wrong one, an expired one, or one whose policy lacks the right. The reason stays inside.
+    #[error("Unauthorized")]
+    Unauthorized,
+    /// 404: no such device.
+    #[error("{0}")]
+    DeviceNotFound(DeviceId),
+    /// 404: no such address.
+    #[error("there is nothing at this address")]
+    AddressNotFound,
+    /// 405: the address exists, the method does not.
+    #[error("this address does not take this method")]
+    MethodNotAllowed,
+    /// 408: the body did not arrive in time.
+    #[error("the body of the request did not arrive in time")]
+    RequestTimeout,
+    /// 409: create-only, and the device exists (`iot-hub.md` 2.4).
+    #[error("A device with ID '{0}' is already registered.")]
+    DeviceAlreadyExists(DeviceId),
+    /// 413: no room for another device (`iot-hub.md` 6.3).
+    #[error("the hub holds its {0} devices already")]
+    TooManyDevices(usize),
+    /// 412: the identity's etag is another one by now.
+    #[error("Precondition failed: Device version did not match, existingVersion:{existing} newVersion:{given}")]
+    IdentityChanged {
+        /// The live etag's number.
+        existing: u64,
+        /// What the request named.
+        given: String,
+    },
+    /// 412: a delete without `If-Match` (`iot-hub.md` 2.4).
+    #[error("Etag missing")]
+    EtagMissing,
+    /// 412: the twin's etag is another one by now.
+    #[error("ETag mismatch for device ID '{0}'")]
+    TwinChanged(DeviceId),
+    /// 413: the body is larger than the hub reads.
+    #[error("the body has more than {0} bytes")]
+    BodyTooLarge(usize),
+    /// 501: a real hub has this, the embedded one does not yet.
+    #[error("{0} is not implemented by the embedded hub")]
+    NotImplemented(String),
+    /// 503: the store failed or the hub is stopping. Whether the write happened is unknown.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl Refusal {
+    /// The HTTP status.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        match self {
+            Self::ArgumentInvalid(_) | Self::ArgumentNull(_) | Self::Deserialization(_) | Self::ApiVersionMissing => {
+                400
+            }
+            Self::Unauthorized => 401,
+            Self::DeviceNotFound(_) | Self::AddressNotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::RequestTimeout => 408,
+            Self::DeviceAlreadyExists(_) => 409,
+            Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) => 412,
+            Self::BodyTooLarge(_) | Self::TooManyDevices(_) => 413,
+            Self::NotImplemented(_) => 501,
+            Self::Unavailable(_) => 503,
+        }
+    }
+
+    /// The code: in the body and in the header `iothub-errorcode` (`iot-hub.md` 3.1 and 3.2).
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::ArgumentInvalid(_) => "ArgumentInvalid",
+            Self::ArgumentNull(_) => "ArgumentNull",
+            Self::Deserialization(_) => "DeserializationError",
+            Self::ApiVersionMissing => "InvalidProtocolVersion",
+            Self::Unauthorized => "IotHubUnauthorizedAccess",
+            Self::DeviceNotFound(_) => "DeviceNotFound",
+            Self::AddressNotFound => "ResourceNotFound",
+            Self::MethodNotAllowed => "MethodNotAllowed",
+            Self::RequestTimeout => "GenericTimeout",
+            Self::DeviceAlreadyExists(_) => "DeviceAlreadyExists",
+            Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) => "PreconditionFailed",
+            Self::TooManyDevices(_) => "TooManyDevices",
+            Self::BodyTooLarge(_) => "MessageTooLarge",
+            Self::NotImplemented(_) => "NotImplemented",
+            Self::Unavailable(_) => "ServiceUnavailable",
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The running hub as its front doors see it: one registry, guarded, and the way to the store.
+//!
+//! Invariant: changes go to the store in the order the registry made them, because they are sent while the registry
+//! is locked, through a place reserved before. No answer, read or write, tells of a change that is not kept yet.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+
+use super::error::Refusal;
+use super::identity::Random;
+use super::query::{self, Page};
+use super::registry::{Change, Device, Registry};
+use super::store::{Durable, Waiting};
+use crate::twin::DeviceId;
+
+/// Fills a buffer with random bytes.
+pub type Randomness = Box<dyn FnMut(&mut [u8]) + Send>;
+
+/// A running hub, shared by whoever serves it.
+#[derive(Clone)]
+pub struct HubHandle(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// `None` keeps nothing.
+    store: Option<mpsc::Sender<Waiting>>,
+    durable: watch::Receiver<Durable>,
+    changes: watch::Sender<u64>,
+    now: fn() -> Timestamp,
+}
+
+struct State {
+    registry: Registry,
+    random: Randomness,
+}
+
+impl fmt::Debug for HubHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubHandle").field("changes", &*self.0.changes.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl HubHandle {
+    /// A hub over `registry`. Changes go to `store`, whose progress is `durable`.
+    #[must_use]
+    pub fn new(
+        registry: Registry,
+        random: Randomness,
+        now: fn() -> Timestamp,
+        store: mpsc::Sender<Waiting>,
+        durable: watch::Receiver<Durable>,
+    ) -> Self {
+        Self::make(registry, random, now, Some(store), durable)
+    }
+
+    /// A hub that keeps nothing.
+    #[must_use]
+    pub fn ephemeral(random: Randomness, now: fn() -> Timestamp) -> Self {
+        let (_, durable) = watch::channel(Durable::UpTo(u64::MAX));
+        Self::make(Registry::default(), random, now, None, durable)
+    }
+
+    fn make(
+        registry: Registry,
+        random: Randomness,
+        now: fn() -> Timestamp,
+        store: Option<mpsc::Sender<Waiting>>,
+        durable: watch::Receiver<Durable>,
+    ) -> Self {
+        let (changes, _) = watch::channel(registry.changes());
+        Self(Arc::new(Shared { state: Mutex::new(State { registry, random }), store, durable, changes, now }))
+    }
+
+    /// The hub's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        (self.0.now)()
+    }
+
+    /// The number of the last change, and a notice of each later one.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Random bytes of the hub.
+    #[must_use]
+    pub fn draw(&self) -> u128 {
+        let mut bytes = [0; 16];
+        (self.lock().random)(&mut bytes);
+        u128::from_be_bytes(bytes)
+    }
+
+    /// Changes the registry and waits until the change is kept.
+    ///
+    /// # Errors
+    /// What `change` refused; [`Refusal::Unavailable`] when the store failed or was closed.
+    pub async fn write(
+        &self,
+        change: impl FnOnce(&mut Registry, Random<'_>, Timestamp) -> Result<Change, Refusal>,
+    ) -> Result<Change, Refusal> {
+        let place = match &self.0.store {
+            Some(store) => Some(store.reserve().await.map_err(|_| self.stopped())?),
+            None => None,
+        };
+        let (result, number) = {
+            let mut state = self.lock();
+            let State { registry, random } = &mut *state;
+            let result = change(registry, random, (self.0.now)());
+            if let (Ok(change), Some(place)) = (&result, place) {
+                place.send(Waiting::Change(change.clone()));
+            }
+            let number = registry.changes();
+            self.0.changes.send_if_modified(|last| std::mem::replace(last, number) != number);
+            (result, number)
+        };
+        // A refusal waits too: it may rest on a change that a crash would still undo.
+        self.kept(result.as_ref().map_or(number, |change| change.number)).await?;
+        result
+    }
+
+    /// One device, as it is kept.
+    ///
+    /// # Errors
+    /// [`Refusal::DeviceNotFound`]; [`Refusal::Unavailable`] when the store failed.
+    pub async fn device(&self, id: &DeviceId) -> Result<Arc<Device>, Refusal> {
+        let (found, number) = {
+            let state = self.lock();
+            let found = state.registry.device(id);
+            let number = found.as_ref().map_or(state.registry.changes(), |device| device.change);
+            (found, number)
+        };
+        self.kept(number).await?;
+        found
+    }
+
+    /// The first devices by id, as they are kept.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] when the store failed.
+    pub async fn list(&self, top: Option<usize>) -> Result<Vec<Arc<Device>>, Refusal> {
+        let (found, number) = {
+            let state = self.lock();
+            (state.registry.list(top), state.registry.changes())
+        };
+        self.kept(number).await?;
+        Ok(found)
+    }
+
+    /// One page of a query, over what is kept.
+    ///
+    /// # Errors
+    /// As [`query::run_page`]; [`Refusal::Unavailable`] when the store failed.
+    pub async fn query(&self, text: &str, page_size: Option<usize>, token: Option<&str>) -> Result<Page, Refusal> {
+        let (page, number) = {
+            let state = self.lock();
+            (query::run_page(&state.registry, text, page_size, token), state.registry.changes())
+        };
+        self.kept(number).await?;
+        page
+    }
+
+    /// Has the store keep what was changed so far and take nothing more.
+    pub async fn close(&self) {
+        if let Some(store) = &self.0.store {
+            // When nobody takes it, the store is closed already.
+            store.send(Waiting::Close).await.ok();
+        }
+    }
+
+    /// Waits until the change of this number is kept.
+    async fn kept(&self, number: u64) -> Result<(), Refusal> {
+        let mut durable = self.0.durable.clone();
+        let reached = |durable: &Durable| match durable {
+            Durable::UpTo(kept) => *kept >= number,
+            Durable::Failed(_) => true,
+        };
+        match durable.wait_for(reached).await.as_deref() {
+            Ok(Durable::UpTo(_)) => Ok(()),
+            Ok(Durable::Failed(reason)) => Err(Refusal::Unavailable(reason.to_string())),
+            Err(_) => Err(self.stopped()),
+        }
+    }
+
+    fn stopped(&self) -> Refusal {
+        match &*self.0.durable.borrow() {
+            Durable::UpTo(_) => Refusal::Unavailable("the hub is stopping".to_owned()),
+            Durable::Failed(reason) => Refusal::Unavailable(reason.to_string()),
+        }
+    }
+
+    /// A panic elsewhere leaves the registry whole: it changes by one insertion or removal at a time.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs::File;
+    use std::pin::Pin;
+    use std::task::Poll;
+
+    use tokio::task::JoinSet;
+
+    use super::super::identity::IdentitySpec;
+    use super::super::if_match::IfMatch;
+    use super::super::store::{Store, run_committer};
+    use super::*;
+    use crate::twin::{MergePatch, Object, Value};
+
+    fn id(text: &str) -> DeviceId {
+        DeviceId::new(text).unwrap()
+    }
+
+    fn random() -> Randomness {
+        Box::new(|bytes| bytes.fill(4))
+    }
+
+    fn hub(places: usize) -> (HubHandle, mpsc::Receiver<Waiting>, watch::Sender<Durable>) {
+        let (sender, receiver) = mpsc::channel(places);
+        let (durable, progress) = watch::channel(Durable::UpTo(0));
+        let clock = || Timestamp::UNIX_EPOCH;
+        (HubHandle::new(Registry::default(), random(), clock, sender, progress), receiver, durable)
+    }
+
+    async fn create(hub: &HubHandle, device: DeviceId) -> Result<Change, Refusal> {
+        hub.write(|registry, random, now| {
+            registry.put_identity(&device, IdentitySpec::default(), &IfMatch::Absent, random, now)
+        })
+        .await
+    }
+
+    /// Whether one look at `future` finds it unfinished.
+    async fn waits<F: Future>(future: &mut Pin<&mut F>) -> bool {
+        std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn nothing_is_told_before_it_is_kept() {
+        let (hub, _receiver, durable) = hub(8);
+        let device = id("d");
+        let mut write = std::pin::pin!(create(&hub, device.clone()));
+        assert!(waits(&mut write).await, "the write");
+        let mut read = std::pin::pin!(hub.device(&device));
+        assert!(waits(&mut read).await, "a read of it");
+        let mut query = std::pin::pin!(hub.query("SELECT * FROM devices", None, None));
+        assert!(waits(&mut query).await, "a query that finds it");
+        let mut again = std::pin::pin!(create(&hub, device.clone()));
+        assert!(waits(&mut again).await, "a refusal that rests on it");
+        durable.send_replace(Durable::UpTo(1));
+        assert!(write.await.is_ok());
+        assert!(read.await.is_ok());
+        assert!(query.await.is_ok());
+        assert_eq!(again.await, Err(Refusal::DeviceAlreadyExists(device.clone())));
+    }
+
+    #[tokio::test]
+    async fn a_failed_store_refuses_reads_and_writes_and_says_why() {
+        let (hub, receiver, durable) = hub(8);
+        durable.send_replace(Durable::Failed("disk full".into()));
+        let refused = Refusal::Unavailable("disk full".to_owned());
+        assert_eq!(create(&hub, id("d")).await, Err(refused.clone()));
+        assert_eq!(hub.device(&id("d")).await, Err(refused.clone()));
+        drop(receiver);
+        assert_eq!(create(&hub, id("e")).await, Err(refused));
+    }
+
+    #[tokio::test]
+    async fn a_closed_hub_takes_no_write() {
+        let (hub, receiver, durable) = hub(8);
+        drop((receiver, durable));
+        assert_eq!(create(&hub, id("d")).await, Err(Refusal::Unavailable("the hub is stopping".to_owned())));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_writers_at_once_leave_in_the_store_what_is_in_the_registry() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let open = || {
+            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+            Store::open(file, &path).unwrap()
+        };
+        // Few places, so that writers also wait for one.
+        let (hub, receiver, durable) = hub(3);
+        let store = open();
+        let committer = tokio::task::spawn_blocking(|| run_committer(store, receiver, durable));
+        let mut writers = JoinSet::new();
+        for writer in 0..40_i64 {
+            let hub = hub.clone();
+            writers.spawn(async move {
+                let device = id(&format!("d{}", writer % 4));
+                // All but the first of each device are refused.
+                create(&hub, device.clone()).await.ok();
+                for round in 0..5 {
+                    let tags = Object::from([(format!("w{writer}"), Value::from(round))]);
+                    let patch = MergePatch { tags: Some(tags), desired: None };
+                    hub.write(|registry, _, now| registry.patch_twin(&device, &patch, &IfMatch::Absent, now))
+                        .await
+                        .unwrap();
+                }
+            });
+        }
+        writers.join_all().await;
+        hub.close().await;
+        committer.await.unwrap();
+        let in_registry = hub.list(None).await.unwrap();
+        assert_eq!(in_registry.iter().map(|device| device.twin.etag_number).sum::<u64>(), 4 + 40 * 5);
+        let content = |device: &Device| (device.identity.device.clone(), device.twin.clone());
+        let in_store: BTreeMap<_, _> = open().devices().unwrap().iter().map(content).collect();
+        assert_eq!(in_store, in_registry.iter().map(|device| content(device)).collect::<BTreeMap<_, _>>());
+    }
+}

@@ -1,0 +1,235 @@
+//! Requests as SDKs send them, through the router without a socket.
+
+use axum::http::Method;
+use jiff::Timestamp;
+use tower::ServiceExt;
+
+use super::super::auth::{Policies, PolicyName, sign};
+use super::*;
+use crate::twin::Value;
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_700_000_000).unwrap()
+}
+
+/// A hub of one test, with the keys it was made with.
+struct Hub {
+    router: Router,
+    policies: Policies,
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        header(&self.headers, name).unwrap()
+    }
+
+    fn get<'a>(&'a self, keys: impl IntoIterator<Item = &'a str>) -> String {
+        self.body.get(keys).map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+impl Hub {
+    fn new() -> Self {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let policies = Policies::generate(&mut |bytes| rng.fill(bytes));
+        let hub = HubHandle::ephemeral(Box::new(move |bytes| rng.fill(bytes)), now);
+        let router = router(hub, Gate::new(policies.clone(), "localhost", 8443));
+        Self { router, policies }
+    }
+
+    fn token(&self, policy: PolicyName) -> String {
+        sign(self.policies.key(policy), "localhost%3A8443", now().as_second() + 60, Some(policy.as_str()))
+    }
+
+    async fn send(
+        &self,
+        policy: PolicyName,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let mut request = Request::builder().method(method).uri(format!("{path}{separator}api-version=2021-04-12"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.raw(request.header(AUTHORIZATION, self.token(policy)).body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    async fn raw(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let body =
+            if body.is_empty() { Value::Null } else { Value::parse_json(std::str::from_utf8(&body).unwrap()).unwrap() };
+        Answer { status: head.status.as_u16(), headers: head.headers, body }
+    }
+
+    async fn owner(&self, method: Method, path: &str, body: &str) -> Answer {
+        self.send(PolicyName::Owner, method, path, &[], body).await
+    }
+
+    async fn owner_if(&self, method: Method, path: &str, if_match: &str, body: &str) -> Answer {
+        self.send(PolicyName::Owner, method, path, &[("If-Match", if_match)], body).await
+    }
+}
+
+#[tokio::test]
+async fn the_life_of_a_device_goes_as_the_sdks_expect() {
+    let hub = Hub::new();
+    let created = hub.owner(Method::PUT, "/devices/myDevice", r#"{"deviceId":"myDevice"}"#).await;
+    assert_eq!((created.status, created.get(["deviceId"])), (200, "\"myDevice\"".to_owned()));
+    let etag = created.get(["etag"]);
+    assert_eq!(created.header("etag"), Some(etag.as_str()), "quoted in the header, without quotes in the body");
+    assert_eq!(hub.owner(Method::PUT, "/devices/myDevice", "{}").await.status, 409);
+
+    let twin = hub.owner(Method::GET, "/twins/myDevice", "").await;
+    assert_eq!((twin.status, twin.header("etag")), (200, None));
+    assert_eq!(twin.header("content-type"), Some("application/json; charset=utf-8"));
+    assert_eq!((twin.get(["etag"]), twin.get(["tags"])), ("\"AAAAAAAAAAE=\"".to_owned(), String::new()));
+
+    let body = r#"{"tags":{"location":{"region":"US"}},"properties":{"desired":{"power_level":1}}}"#;
+    let patched = hub.owner_if(Method::PATCH, "/twins/myDevice", "\"AAAAAAAAAAE=\"", body).await;
+    assert_eq!((patched.status, patched.get(["version"])), (200, "3".to_owned()));
+    assert_eq!(patched.get(["properties", "desired", "$version"]), "2");
+    let stale = hub.owner_if(Method::PATCH, "/twins/myDevice", "\"AAAAAAAAAAE=\"", body).await;
+    assert_eq!((stale.status, stale.header("iothub-errorcode")), (412, Some("PreconditionFailed")));
+    assert!(stale.get(["Message"]).contains("ErrorCode:PreconditionFailed;ETag mismatch for device ID 'myDevice'"));
+
+    let replaced = hub.owner_if(Method::PUT, "/twins/myDevice", "\"*\"", r#"{"tags":{"a":3}}"#).await;
+    assert_eq!((replaced.status, replaced.get(["tags"])), (200, r#"{"a":3}"#.to_owned()));
+    assert_eq!(replaced.get(["properties", "desired", "power_level"]), "");
+
+    assert_eq!(hub.owner(Method::DELETE, "/devices/myDevice", "").await.status, 412);
+    assert_eq!(hub.owner_if(Method::DELETE, "/devices/myDevice", "\"*\"", "").await.status, 204);
+    let gone = hub.owner(Method::GET, "/twins/myDevice", "").await;
+    assert_eq!((gone.status, gone.header("iothub-errorcode")), (404, Some("DeviceNotFound")));
+    assert_eq!(gone.get(["Message"]), "\"ErrorCode:DeviceNotFound;myDevice\"");
+}
+
+#[tokio::test]
+async fn ids_travel_percent_encoded_and_lists_take_a_slash_at_the_end() {
+    let hub = Hub::new();
+    for id in ["a%25b", "a%2Bb%3D", "x:y", "query"] {
+        assert_eq!(hub.owner(Method::PUT, &format!("/devices/{id}"), "{}").await.status, 200, "{id}");
+        assert_eq!(hub.owner(Method::GET, &format!("/twins/{id}"), "").await.status, 200, "{id}");
+    }
+    assert_eq!(hub.owner(Method::GET, "/twins/a%2525b", "").await.status, 404);
+    assert_eq!(hub.owner(Method::GET, "/twins/a%20b", "").await.status, 400);
+    assert_eq!(hub.owner(Method::GET, "/twins/%FF", "").await.status, 400);
+    assert_eq!(hub.owner(Method::GET, "/twins//x:y", "").await.status, 404);
+    for (path, count) in
+        [("/devices", 4), ("/devices/", 4), ("/devices?top=2", 2), ("/devices/?top=0", 4), ("/devices?top=x", 4)]
+    {
+        let Value::Array(list) = hub.owner(Method::GET, path, "").await.body else { panic!("{path} is a list") };
+        assert_eq!(list.len(), count, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn queries_page_by_header_and_the_last_page_has_no_token() {
+    let hub = Hub::new();
+    for id in ["d1", "d2", "d3"] {
+        hub.owner(Method::PUT, &format!("/devices/{id}"), "{}").await;
+    }
+    let query = r#"{"query":"SELECT * FROM devices"}"#;
+    let ask = |headers: Vec<(&'static str, String)>| {
+        let hub = &hub;
+        async move {
+            let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            hub.send(PolicyName::Service, Method::POST, "/devices/query", &headers, query).await
+        }
+    };
+    let first = ask(vec![(MAX_ITEM_COUNT, "2".to_owned())]).await;
+    assert_eq!((first.status, first.header(ITEM_TYPE)), (200, Some("Twin")));
+    let token = first.header(CONTINUATION).unwrap().to_owned();
+    let second = ask(vec![(MAX_ITEM_COUNT, "2".to_owned()), (CONTINUATION, token)]).await;
+    assert_eq!(second.header(CONTINUATION), None);
+    let Value::Array(rows) = &second.body else { panic!("rows") };
+    assert_eq!(rows[0].get(["deviceId"]), Some(&Value::from("d3")));
+    assert_eq!(ask(vec![(CONTINUATION, "MQ==".to_owned())]).await.status, 400);
+    assert_eq!(ask(vec![(MAX_ITEM_COUNT, "many".to_owned())]).await.status, 400);
+    assert!(ask(vec![(MAX_ITEM_COUNT, "-1".to_owned())]).await.header(CONTINUATION).is_some());
+
+    let count = hub.owner(Method::POST, "/devices/query", r#"{"query":"SELECT COUNT() AS n FROM devices"}"#).await;
+    assert_eq!((count.header(ITEM_TYPE), count.body.to_string()), (Some("Raw"), r#"[{"n":3}]"#.to_owned()));
+    for (body, status, code) in [
+        (r#"{"query":"SELECT"}"#, 400, "ArgumentInvalid"),
+        (r#"{"query":"SELECT AVG(version) FROM devices"}"#, 400, "ArgumentInvalid"),
+        (r#"{"query":null}"#, 400, "ArgumentNull"),
+        ("{}", 400, "ArgumentNull"),
+        ("nonsense", 400, "DeserializationError"),
+        (r#"{"query":"SELECT * FROM devices.jobs"}"#, 501, "NotImplemented"),
+    ] {
+        let refused = hub.owner(Method::POST, "/devices/query", body).await;
+        assert_eq!((refused.status, refused.header(ERROR_CODE)), (status, Some(code)), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn each_policy_opens_its_own_doors_and_no_token_opens_none() {
+    let hub = Hub::new();
+    hub.owner(Method::PUT, "/devices/d1", "{}").await;
+    for (policy, registry, twin) in [
+        (PolicyName::Owner, 200, 200),
+        (PolicyName::Service, 401, 200),
+        (PolicyName::RegistryRead, 200, 401),
+        (PolicyName::RegistryReadWrite, 200, 401),
+        (PolicyName::Device, 401, 401),
+    ] {
+        assert_eq!(hub.send(policy, Method::GET, "/devices/d1", &[], "").await.status, registry, "{policy:?}");
+        assert_eq!(hub.send(policy, Method::GET, "/twins/d1", &[], "").await.status, twin, "{policy:?}");
+    }
+    assert_eq!(hub.send(PolicyName::RegistryRead, Method::PUT, "/devices/d2", &[], "{}").await.status, 401);
+    for path in ["/twins/d1?api-version=1", "/no/such/place", "/twins/d1"] {
+        let refused = hub.raw(Request::get(path).body(Body::empty()).unwrap()).await;
+        assert_eq!((refused.status, refused.header(ERROR_CODE)), (401, Some("IotHubUnauthorizedAccess")), "{path}");
+        assert_eq!(refused.get(["Message"]), "\"ErrorCode:IotHubUnauthorizedAccess;Unauthorized\"");
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_wrong_or_too_large_is_said_with_its_status() {
+    let hub = Hub::new();
+    hub.owner(Method::PUT, "/devices/d1", "{}").await;
+    for (method, path, body, status) in [
+        (Method::GET, "/no/such/place", "", 404),
+        (Method::POST, "/twins/d1", "", 405),
+        (Method::POST, "/twins/d1/methods", "{}", 501),
+        (Method::POST, "/devices", "[]", 501),
+        (Method::PATCH, "/twins/d1", "{", 400),
+        (Method::PATCH, "/twins/d1", r#"{"tags":{"a$b":1}}"#, 400),
+        (Method::PUT, "/devices/d2", r#"{"deviceId":"d3"}"#, 400),
+        (Method::GET, "/devices/d9", "", 404),
+    ] {
+        let refused = hub.owner(method.clone(), path, body).await;
+        assert_eq!(refused.status, status, "{method} {path} {body}");
+        assert!(refused.header(ERROR_CODE).is_some() && refused.header(REQUEST_ID).is_some());
+    }
+    let large = format!(r#"{{"tags":{{"a":"{}"}}}}"#, "x".repeat(BODY_BYTES_MAX));
+    assert_eq!(hub.owner(Method::PATCH, "/twins/d1", &large).await.status, 413);
+    for name in ["If-Match", CONTINUATION] {
+        // Passing over what cannot be read would write without a guard, or begin a query anew.
+        let unreadable = [(name, "\u{e4}")];
+        let refused = hub.send(
+            PolicyName::Owner,
+            Method::POST,
+            "/devices/query",
+            &unreadable,
+            r#"{"query":"SELECT * FROM devices"}"#,
+        );
+        assert_eq!(refused.await.status, 400, "{name}");
+    }
+    let token = hub.token(PolicyName::Owner);
+    for uri in ["/twins/d1", "/twins/d1?api-version=", "/twins/d1?apiversion=2021-04-12"] {
+        let request = Request::get(uri).header(AUTHORIZATION, &token).body(Body::empty()).unwrap();
+        assert_eq!(hub.raw(request).await.status, 400, "{uri}");
+    }
+}

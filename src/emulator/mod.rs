@@ -1,0 +1,38 @@
+//! The embedded IoT Hub: devices and twins behind the hub's own protocols, small and honest.
+//!
+//! ```text
+//!   server     folder, certificate, store, front door: start and stop
+//!   http       request -> token (auth) -> operation (route) -> body (wire) -> answer
+//!   handle     one registry behind a lock; changes in order to the store; nothing told before it is kept
+//!   registry   identities, twins, counters, limits (identity, twin_record, if_match, query): no I/O
+//!   store      one redb file, group commit (stored: the form of a record)
+//!   reporter   the demo's device, in this process
+//!   sim        the same registry without a socket, with faults, for tests
+//! ```
+//!
+//! Invariant: it knows nothing of the controller and shares no wire type with the client. It follows `iot-hub.md`
+//! where that is certain, and answers 501 to what it does not implement, never a lenient 200.
+
+pub mod auth;
+pub mod error;
+pub mod handle;
+pub mod http;
+pub mod identity;
+pub mod if_match;
+pub mod query;
+pub mod registry;
+pub mod reporter;
+pub mod route;
+pub mod server;
+pub mod sim;
+pub mod state_dir;
+pub mod store;
+pub mod stored;
+pub mod tls;
+pub mod twin_record;
+pub mod wire;
+
+pub use handle::HubHandle;
+pub use reporter::report_when_registered;
+pub use server::{ConnectionInfo, EmbeddedHub, HubOptions, StartError};
+pub use sim::{Applied, Fault, SimCalls, SimHub, SimOperation};

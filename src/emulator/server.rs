@@ -1,0 +1,354 @@
+//! Starting and stopping an embedded hub.
+//!
+//! Invariant: `hub.json` exists exactly while the addresses in it are served (a killed process excepted, whose file
+//! the next start removes first). After a shutdown everything acknowledged is in the store and the folder is free.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::Handle;
+use axum_server::accept::Accept;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::auth::{Gate, Policies, PolicyName};
+use super::handle::{HubHandle, Randomness};
+use super::http;
+use super::registry::Registry;
+use super::state_dir::{StateDir, StateDirError};
+use super::store::{CHANGES_WAITING_MAX, Durable, Store, StoreError, run_committer};
+use super::tls::{CertificateError, Certificates};
+
+const STORE_FILE: &str = "store.redb";
+const TLS_FILE: &str = "tls.json";
+const AUTHORITY_FILE: &str = "ca.pem";
+const CONNECTION_FILE: &str = "hub.json";
+/// The port that connection strings leave out.
+const HTTPS_PORT: u16 = 443;
+/// Connections served at once; more are closed at once.
+const CONNECTIONS_MAX: usize = 4096;
+/// How long a handshake may take.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the head of a request may take, and how long a connection may idle before it. Longer than the 90 s after
+/// which common clients close idle connections themselves, so that none is closed under a request.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(120);
+/// How long open requests may take to end when the hub stops.
+const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How to run a hub.
+#[derive(Debug, Clone)]
+pub struct HubOptions {
+    /// Where to serve HTTPS; port 0 takes a free one (`--hub-https`).
+    pub https: SocketAddr,
+    /// The host's name in connection strings and in the certificate (`--hub-host`).
+    pub host: String,
+    /// The hub's folder (`--state-dir`).
+    pub state_dir: PathBuf,
+    /// Whether to keep no twins (`--hub-ephemeral`). Certificates and `hub.json` are written all the same; a store
+    /// that lies in the folder is left as it is.
+    pub ephemeral: bool,
+    /// Whether to serve other machines (`--hub-allow-remote`).
+    pub allow_remote: bool,
+    /// The hub's clock.
+    pub now: fn() -> Timestamp,
+}
+
+/// Why a hub did not start. Each text is one sentence with the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is not loopback.
+    #[error("{0} can be reached from other machines; add --hub-allow-remote if the embedded hub shall serve them")]
+    Remote(SocketAddr),
+    /// The host's name cannot stand in a connection string.
+    #[error("{0:?} is no host name; --hub-host takes letters, digits, dots and hyphens")]
+    Host(String),
+    /// The folder cannot be used.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The address cannot be bound.
+    #[error("cannot serve the embedded hub on {address}: {error}; choose another address with --hub-https")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The system gives no random numbers, which keys need.
+    #[error("cannot draw random numbers for the embedded hub's keys: {0}")]
+    Randomness(io::Error),
+}
+
+/// What a client needs: the content of `hub.json`. Its `Debug` hides the keys.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionInfo {
+    /// Host, with the port when it is not 443.
+    pub host_name: String,
+    /// The address really bound.
+    pub https: SocketAddr,
+    /// The address of MQTT; `None` while it is not served.
+    pub mqtts: Option<SocketAddr>,
+    /// The authority to trust, an absolute path.
+    pub ca_file: PathBuf,
+    /// Policy `service`.
+    pub service_connection_string: String,
+    /// Policy `iothubowner`.
+    pub owner_connection_string: String,
+    /// For devices, with `{device_id}` and `{key}` to fill in.
+    pub device_connection_string_template: String,
+}
+
+impl ConnectionInfo {
+    fn to_json(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec_pretty(self).expect("strings, addresses and UTF-8 paths always serialize");
+        text.push(b'\n');
+        text
+    }
+}
+
+impl std::fmt::Debug for ConnectionInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectionInfo")
+            .field("host_name", &self.host_name)
+            .field("https", &self.https)
+            .field("ca_file", &self.ca_file)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running hub. Dropping it ends it at once; what was acknowledged is kept then too.
+#[derive(Debug)]
+pub struct EmbeddedHub {
+    hub: HubHandle,
+    info: ConnectionInfo,
+    server: Handle<SocketAddr>,
+    serving: JoinSet<()>,
+    committing: JoinSet<()>,
+    state: StateDir,
+}
+
+impl EmbeddedHub {
+    /// Starts a hub and returns when its address accepts connections.
+    ///
+    /// # Errors
+    /// [`StartError`], whose text is one sentence with the remedy. Nothing runs then.
+    pub async fn start(options: HubOptions) -> Result<Self, StartError> {
+        check(&options)?;
+        let mut random = system_randomness().map_err(StartError::Randomness)?;
+        let state = StateDir::open(&options.state_dir)?;
+        state.remove(CONNECTION_FILE)?;
+        let tls = tls(&state, &options).await?;
+        let kept = if options.ephemeral { None } else { Some(Kept::open(&state, &mut random)?) };
+        let listener = TcpListener::bind(options.https)
+            .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
+            .map_err(|error| StartError::Bind { address: options.https, error });
+        let (listener, bound) = listener?;
+
+        let mut committing = JoinSet::new();
+        let (hub, policies) = match kept {
+            None => {
+                let policies = Policies::generate(&mut random);
+                (HubHandle::ephemeral(random, options.now), policies)
+            }
+            Some(Kept { store, registry, policies }) => {
+                let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
+                let (durable, progress) = watch::channel(Durable::UpTo(0));
+                committing.spawn_blocking(move || run_committer(store, receiver, durable));
+                (HubHandle::new(registry, random, options.now, sender, progress), policies)
+            }
+        };
+        let info = connection_info(&options.host, bound, state.path(AUTHORITY_FILE), &policies);
+        let gate = Gate::new(policies, &options.host, bound.port());
+        let (server, serving) = serve(listener, tls, http::router(hub.clone(), gate))
+            .map_err(|error| StartError::Bind { address: bound, error })?;
+        state.replace(CONNECTION_FILE, &info.to_json())?;
+        tracing::info!(address = %bound, host = %info.host_name, "embedded hub ready");
+        Ok(Self { hub, info, server, serving, committing, state })
+    }
+
+    /// The address really bound.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.info.https
+    }
+
+    /// What is in `hub.json`.
+    #[must_use]
+    pub fn connection_info(&self) -> &ConnectionInfo {
+        &self.info
+    }
+
+    /// Where `hub.json` lies.
+    #[must_use]
+    pub fn connection_file(&self) -> PathBuf {
+        self.state.path(CONNECTION_FILE)
+    }
+
+    /// The hub itself, for devices in this process.
+    #[must_use]
+    pub fn handle(&self) -> HubHandle {
+        self.hub.clone()
+    }
+
+    /// Stops: takes no new connection, gives open requests 5 s, keeps all that was written, frees the folder.
+    pub async fn shutdown(mut self) {
+        if let Err(error) = self.state.remove(CONNECTION_FILE) {
+            tracing::warn!(%error, "the embedded hub's connection file stays behind");
+        }
+        self.server.graceful_shutdown(Some(SHUTDOWN_TIME_MAX));
+        while self.serving.join_next().await.is_some() {}
+        self.hub.close().await;
+        while self.committing.join_next().await.is_some() {}
+    }
+}
+
+impl Drop for EmbeddedHub {
+    fn drop(&mut self) {
+        // Whoever reads the file next would find nothing served; a failure here has nobody left to hear of it.
+        self.state.remove(CONNECTION_FILE).ok();
+        self.server.shutdown();
+    }
+}
+
+/// What a folder's store holds.
+struct Kept {
+    store: Store,
+    registry: Registry,
+    policies: Policies,
+}
+
+impl Kept {
+    fn open(state: &StateDir, random: &mut Randomness) -> Result<Self, StartError> {
+        let store = Store::open(state.open_file(STORE_FILE)?, &state.path(STORE_FILE))?;
+        let registry = Registry::restored(store.devices()?);
+        let policies = match store.policies()? {
+            Some(stored) => Policies::from_stored(&stored).ok_or_else(|| StoreError::Damaged {
+                path: state.path(STORE_FILE),
+                reason: "the policies' keys".to_owned(),
+            })?,
+            None => {
+                let policies = Policies::generate(random);
+                store.put_policies(&policies.to_stored())?;
+                policies
+            }
+        };
+        Ok(Self { store, registry, policies })
+    }
+}
+
+fn check(options: &HubOptions) -> Result<(), StartError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+    if options.host.is_empty() || !options.host.chars().all(plain) {
+        return Err(StartError::Host(options.host.clone()));
+    }
+    if !options.https.ip().is_loopback() && !options.allow_remote {
+        return Err(StartError::Remote(options.https));
+    }
+    Ok(())
+}
+
+/// TLS with the certificates of the folder, renewed if need be; `ca.pem` beside them is the part that clients read.
+async fn tls(state: &StateDir, options: &HubOptions) -> Result<RustlsConfig, StartError> {
+    let stored = state.read(TLS_FILE)?;
+    let certificates = Certificates::obtain(stored.as_deref(), &options.host, (options.now)())?;
+    let content = certificates.to_stored();
+    if stored.as_deref() != Some(content.as_slice()) {
+        state.replace(TLS_FILE, &content)?;
+    }
+    state.replace(AUTHORITY_FILE, certificates.authority.as_bytes())?;
+    let (certificate, key) = (certificates.certificate.into_bytes(), certificates.key.into_bytes());
+    let made = RustlsConfig::from_pem(certificate, key).await.map_err(|error| {
+        CertificateError(format!("{error}; remove {} to have new ones made", state.path(TLS_FILE).display()))
+    })?;
+    let mut config = (*made.get_inner()).clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(RustlsConfig::from_config(Arc::new(config)))
+}
+
+fn connection_info(host: &str, https: SocketAddr, ca_file: PathBuf, policies: &Policies) -> ConnectionInfo {
+    let host_name = if https.port() == HTTPS_PORT { host.to_owned() } else { format!("{host}:{}", https.port()) };
+    let service = |policy: PolicyName| {
+        let (name, key) = (policy.as_str(), policies.key(policy).expose());
+        format!("HostName={host_name};SharedAccessKeyName={name};SharedAccessKey={key}")
+    };
+    ConnectionInfo {
+        https,
+        mqtts: None,
+        ca_file,
+        service_connection_string: service(PolicyName::Service),
+        owner_connection_string: service(PolicyName::Owner),
+        // Devices come by MQTT on a port of their own, so theirs has no port.
+        device_connection_string_template: format!("HostName={host};DeviceId={{device_id}};SharedAccessKey={{key}}"),
+        host_name,
+    }
+}
+
+fn serve(
+    listener: TcpListener,
+    tls: RustlsConfig,
+    router: axum::Router,
+) -> io::Result<(Handle<SocketAddr>, JoinSet<()>)> {
+    let handle = Handle::new();
+    let door = Door { handle: handle.clone() };
+    let acceptor = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_TIME_MAX).acceptor(door);
+    let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone()).http1_only();
+    server = server.accept_error_handler(|peer, error| {
+        let peer = peer.map(ToString::to_string);
+        tracing::debug!(peer, %error, "the embedded hub let a connection go before its first request");
+    });
+    server.http_builder().http1().header_read_timeout(HEAD_TIME_MAX);
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        if let Err(error) = server.serve(router.into_make_service()).await {
+            tracing::error!(%error, "the embedded hub stopped serving");
+        }
+    });
+    Ok((handle, serving))
+}
+
+/// Lets a connection in, without Nagle's delay, while there are not too many. Handshakes come after it, in the
+/// connection's own task.
+#[derive(Debug, Clone)]
+struct Door {
+    handle: Handle<SocketAddr>,
+}
+
+impl<S> Accept<TcpStream, S> for Door {
+    type Stream = TcpStream;
+    type Service = S;
+    type Future = std::future::Ready<io::Result<(TcpStream, S)>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        let admitted = if self.handle.connection_count() > CONNECTIONS_MAX {
+            Err(io::Error::other("too many connections"))
+        } else {
+            stream.set_nodelay(true)
+        };
+        std::future::ready(admitted.map(|()| (stream, service)))
+    }
+}
+
+/// The system's random numbers, fit for keys.
+fn system_randomness() -> io::Result<Randomness> {
+    let mut source = File::open("/dev/urandom")?;
+    let mut draw = move |bytes: &mut [u8]| source.read_exact(bytes);
+    draw(&mut [0; 16])?;
+    Ok(Box::new(move |bytes| draw(bytes).expect("a system that gave random numbers once goes on giving them")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! The store: every device in one redb file, written before a write is acknowledged.
+//!
+//! Invariant: one thread writes, in the order the registry changed; what waits is taken together in one durable
+//! commit. A file that cannot be read as a whole is an error that names it; nothing is repaired or left out silently.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::backends::FileBackend;
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
+use tokio::sync::{mpsc, watch};
+
+use super::registry::{Change, Device};
+use super::stored;
+
+/// The most changes of one commit.
+const COMMIT_CHANGES_MAX: usize = 1024;
+/// The most changes that wait for a commit; beyond it, writers wait before they change anything.
+pub const CHANGES_WAITING_MAX: usize = 4096;
+/// Pages the store may keep in memory, in bytes; the registry holds all records anyway.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+const DEVICES: TableDefinition<&str, &[u8]> = TableDefinition::new("devices");
+const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
+/// The form of everything in the file, checked at every opening.
+const FORMAT_KEY: &str = "format";
+const FORMAT: &[u8] = b"1";
+/// The policies' keys.
+const POLICIES_KEY: &str = "policies";
+
+/// Why the store cannot be used. Each text names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file is not what this program wrote, or cannot be read.
+    #[error("the hub's store {path} is damaged or cannot be read ({reason}); move it away to start with an empty hub")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the store said.
+        reason: String,
+    },
+    /// The file was written by another version.
+    #[error(
+        "the hub's store {path} has another format than this version writes; move it away to start with an empty hub"
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A commit failed.
+    #[error("cannot write the hub's store {path}: {reason}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the store said.
+        reason: String,
+    },
+}
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens `file`, which lies at `path`; an empty one is made a store. The whole file is checked first.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] or [`StoreError::Format`].
+    pub fn open(file: File, path: &Path) -> Result<Self, StoreError> {
+        let open = || -> Result<Database, redb::Error> {
+            let backend = FileBackend::new(file)?;
+            let mut builder = Builder::new();
+            builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+            Ok(builder.create_with_backend(backend)?)
+        };
+        let store = Self { database: open().map_err(|error| damaged(path, &error))?, path: path.to_owned() };
+        match store.about(FORMAT_KEY)? {
+            None if store.is_empty()? => store.put_about(FORMAT_KEY, FORMAT)?,
+            Some(format) if format == FORMAT => {}
+            None | Some(_) => return Err(StoreError::Format { path: store.path }),
+        }
+        Ok(store)
+    }
+
+    /// Everything kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when one record cannot be read; the message names it.
+    pub fn devices(&self) -> Result<Vec<Device>, StoreError> {
+        let read = || -> Result<Vec<Result<Device, String>>, redb::Error> {
+            let Some(table) = self.open_table(DEVICES)? else { return Ok(Vec::new()) };
+            let mut devices = Vec::new();
+            for row in table.iter()? {
+                let (key, record) = row?;
+                let key = key.value();
+                let device = stored::read_device(key, record.value());
+                devices.push(device.map_err(|reason| format!("the record of {key:?}: {reason}")));
+            }
+            Ok(devices)
+        };
+        let devices = read().map_err(|error| damaged(&self.path, &error))?;
+        let devices: Result<Vec<Device>, String> = devices.into_iter().collect();
+        devices.map_err(|reason| StoreError::Damaged { path: self.path.clone(), reason })
+    }
+
+    /// The policies' keys, if they were kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`].
+    pub fn policies(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.about(POLICIES_KEY)
+    }
+
+    /// Keeps the policies' keys.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`].
+    pub fn put_policies(&self, keys: &[u8]) -> Result<(), StoreError> {
+        self.put_about(POLICIES_KEY, keys)
+    }
+
+    /// Writes `changes` in their order, durably, all or none.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`]; nothing of `changes` is kept then.
+    pub fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let write = || -> Result<(), redb::Error> {
+            let transaction = self.database.begin_write()?;
+            {
+                let mut table = transaction.open_table(DEVICES)?;
+                for change in changes {
+                    match &change.after {
+                        Some(device) => table.insert(change.device.as_str(), stored::device(device).as_slice())?,
+                        None => table.remove(change.device.as_str())?,
+                    };
+                }
+            }
+            Ok(transaction.commit()?)
+        };
+        write().map_err(|error| self.write_error(&error))
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        let read = || Ok(self.database.begin_read()?.list_tables()?.next().is_none());
+        read().map_err(|error: redb::Error| damaged(&self.path, &error))
+    }
+
+    fn about(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+            let Some(table) = self.open_table(ABOUT)? else { return Ok(None) };
+            Ok(table.get(key)?.map(|value| value.value().to_vec()))
+        };
+        read().map_err(|error| damaged(&self.path, &error))
+    }
+
+    fn put_about(&self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        let write = || -> Result<(), redb::Error> {
+            let transaction = self.database.begin_write()?;
+            transaction.open_table(ABOUT)?.insert(key, value)?;
+            Ok(transaction.commit()?)
+        };
+        write().map_err(|error| self.write_error(&error))
+    }
+
+    fn open_table(
+        &self,
+        table: TableDefinition<&'static str, &'static [u8]>,
+    ) -> Result<Option<redb::ReadOnlyTable<&'static str, &'static [u8]>>, redb::Error> {
+        match self.database.begin_read()?.open_table(table) {
+            Ok(table) => Ok(Some(table)),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write_error(&self, error: &redb::Error) -> StoreError {
+        StoreError::Write { path: self.path.clone(), reason: error.to_string() }
+    }
+}
+
+fn damaged(path: &Path, error: &redb::Error) -> StoreError {
+    StoreError::Damaged { path: path.to_owned(), reason: error.to_string() }
+}
+
+/// What waits for the store.
+#[derive(Debug)]
+pub enum Waiting {
+    /// A change to keep.
+    Change(Change),
+    /// Nothing comes any more: keep what came before, then close.
+    Close,
+}
+
+/// How far the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Durable {
+    /// Every change up to this number is kept.
+    UpTo(u64),
+    /// A commit failed; nothing is written any more. The text says why.
+    Failed(Arc<str>),
+}
+
+/// Commits what arrives until told to close or until nobody can send any more; closes the store then. Blocks, so it
+/// runs on a thread of its own.
+#[expect(clippy::needless_pass_by_value, reason = "the store and both ends of the channels end with the thread")]
+pub fn run_committer(store: Store, mut waiting: mpsc::Receiver<Waiting>, durable: watch::Sender<Durable>) {
+    while let Some(first) = waiting.blocking_recv() {
+        let (mut changes, mut open) = (Vec::new(), true);
+        let mut next = Some(first);
+        while let Some(item) = next {
+            match item {
+                Waiting::Change(change) => changes.push(change),
+                Waiting::Close => open = false,
+            }
+            let room = open && changes.len() < COMMIT_CHANGES_MAX;
+            next = if room { waiting.try_recv().ok() } else { None };
+        }
+        if let Some(last) = changes.last() {
+            let number = last.number;
+            if let Err(error) = store.commit(&changes) {
+                tracing::error!(%error, "the embedded hub can keep no more writes and refuses all requests");
+                durable.send_replace(Durable::Failed(error.to_string().into()));
+                return;
+            }
+            durable.send_replace(Durable::UpTo(number));
+        }
+        if !open {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

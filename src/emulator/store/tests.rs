@@ -1,0 +1,184 @@
+//! What is kept, over closing, crashing and damage.
+
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+
+use jiff::Timestamp;
+
+use super::super::identity::IdentitySpec;
+use super::super::if_match::IfMatch;
+use super::super::registry::Registry;
+use super::*;
+use crate::twin::{DeviceId, MergePatch, Object, Value};
+
+fn open(path: &Path) -> Result<Store, StoreError> {
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+    Store::open(file, path)
+}
+
+fn id(text: &str) -> DeviceId {
+    DeviceId::new(text).unwrap()
+}
+
+fn object(json: &str) -> Object {
+    Value::parse_json(json).unwrap().as_object().unwrap().clone()
+}
+
+fn at(nanosecond: i128) -> Timestamp {
+    Timestamp::from_nanosecond(1_700_000_000_000_000_000 + nanosecond).unwrap()
+}
+
+fn create(registry: &mut Registry, device: &str) -> Change {
+    let mut random = |bytes: &mut [u8]| bytes.fill(5);
+    registry.put_identity(&id(device), IdentitySpec::default(), &IfMatch::Absent, &mut random, at(123)).unwrap()
+}
+
+/// Two devices, one of them written to on every side, and one that is deleted again.
+fn changes(registry: &mut Registry) -> Vec<Change> {
+    let content = r#"{"a":{"b":[1,{"c":0.1}],"e":{}},"f":1.0,"g":5e-324,"h":1.7976931348623157e308,"i":-0.0,"j":"ä"}"#;
+    let patch = MergePatch { tags: Some(object(content)), desired: Some(object(content)) };
+    let reported = object(content);
+    vec![
+        create(registry, "d1"),
+        create(registry, "d2"),
+        create(registry, "d3"),
+        registry.patch_twin(&id("d1"), &patch, &IfMatch::Absent, at(999_999)).unwrap(),
+        registry.report(&id("d1"), &reported, at(1_234_567)).unwrap(),
+        registry.delete_identity(&id("d3"), &IfMatch::Any).unwrap(),
+    ]
+}
+
+fn content(registry: &Registry) -> Vec<(String, Device)> {
+    let device =
+        |device: &Arc<Device>| (device.identity.device.to_string(), Device { change: 0, ..Device::clone(device) });
+    registry.devices_after(None).map(device).collect()
+}
+
+#[test]
+fn a_store_opened_again_holds_all_that_was_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let mut registry = Registry::default();
+    let store = open(&path).unwrap();
+    store.put_policies(b"keys").unwrap();
+    store.commit(&changes(&mut registry)).unwrap();
+    drop(store);
+    let store = open(&path).unwrap();
+    assert_eq!(store.policies().unwrap().as_deref(), Some(b"keys".as_slice()));
+    let restored = Registry::restored(store.devices().unwrap());
+    assert_eq!(content(&restored), content(&registry));
+    let printed = |registry: &Registry| format!("{:?}", content(registry));
+    assert_eq!(printed(&restored), printed(&registry), "numbers print as they did");
+}
+
+#[test]
+fn a_copy_taken_while_the_store_is_open_holds_every_finished_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = open(&path).unwrap();
+    let mut registry = Registry::default();
+    for (number, change) in changes(&mut registry).into_iter().enumerate() {
+        let last = change.clone();
+        store.commit(&[change]).unwrap();
+        // What a kill at this moment would leave behind.
+        let copy = folder.path().join(format!("copy-{number}"));
+        fs::copy(&path, &copy).unwrap();
+        let restored = Registry::restored(open(&copy).unwrap().devices().unwrap());
+        let expected = last.after.map(|device| Device { change: 0, ..Device::clone(&device) });
+        assert_eq!(restored.device(&last.device).ok().map(|device| Device::clone(&device)), expected);
+    }
+}
+
+#[test]
+fn a_damaged_store_is_an_error_that_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    fs::write(&path, b"this is no store").unwrap();
+    let message = open(&path).unwrap_err().to_string();
+    assert!(message.contains(path.to_str().unwrap()) && message.contains("move it away"), "{message}");
+    assert_eq!(fs::read(&path).unwrap(), b"this is no store", "the file is left as it was");
+
+    fs::remove_file(&path).unwrap();
+    let store = open(&path).unwrap();
+    let mut registry = Registry::default();
+    store.commit(&changes(&mut registry)).unwrap();
+    drop(store);
+    let good = fs::read(&path).unwrap();
+    let place = good.windows(9).position(|window| window == b"\"primary\"").unwrap();
+    let mut file = File::options().write(true).open(&path).unwrap();
+    file.seek(SeekFrom::Start(place as u64)).unwrap();
+    file.write_all(b"#").unwrap();
+    drop(file);
+    let result = open(&path).and_then(|store| store.devices());
+    assert!(matches!(result, Err(StoreError::Damaged { .. })), "{result:?}");
+}
+
+#[test]
+fn a_record_or_a_format_of_another_version_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = open(&path).unwrap();
+    let transaction = store.database.begin_write().unwrap();
+    transaction.open_table(DEVICES).unwrap().insert("d1", b"{\"future\":1}".as_slice()).unwrap();
+    transaction.commit().unwrap();
+    let message = store.devices().unwrap_err().to_string();
+    assert!(message.contains("the record of \"d1\""), "{message}");
+    store.put_about(FORMAT_KEY, b"2").unwrap();
+    drop(store);
+    assert!(matches!(open(&path), Err(StoreError::Format { .. })));
+}
+
+#[tokio::test]
+async fn the_committer_keeps_the_order_and_closes_behind_what_came_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = open(&path).unwrap();
+    let mut registry = Registry::default();
+    let changes = changes(&mut registry);
+    let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
+    let (durable, mut seen) = watch::channel(Durable::UpTo(0));
+    for change in changes {
+        sender.send(Waiting::Change(change)).await.unwrap();
+    }
+    sender.send(Waiting::Close).await.unwrap();
+    let committer = tokio::task::spawn_blocking(|| run_committer(store, receiver, durable));
+    seen.wait_for(|durable| *durable == Durable::UpTo(6)).await.unwrap();
+    committer.await.unwrap();
+    assert!(sender.send(Waiting::Close).await.is_err(), "nothing is taken any more");
+    assert_eq!(content(&Registry::restored(open(&path).unwrap().devices().unwrap())), content(&registry));
+}
+
+#[test]
+fn a_flipped_bit_is_found_or_harmless_and_a_cut_file_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = open(&path).unwrap();
+    let mut registry = Registry::default();
+    store.commit(&changes(&mut registry)).unwrap();
+    drop(store);
+    let good = fs::read(&path).unwrap();
+    let expected = content(&registry);
+    let mut rng = fastrand::Rng::with_seed(11);
+    let damaged = folder.path().join("damaged.redb");
+    let (mut found, mut harmless) = (0, 0);
+    for _ in 0..80 {
+        let mut bytes = good.clone();
+        let place = rng.usize(..bytes.len());
+        bytes[place] ^= 1 << rng.u8(..8);
+        fs::write(&damaged, &bytes).unwrap();
+        match open(&damaged).and_then(|store| store.devices()) {
+            Ok(devices) => {
+                assert_eq!(content(&Registry::restored(devices)), expected, "the flip at {place} went unnoticed");
+                harmless += 1;
+            }
+            Err(StoreError::Damaged { .. } | StoreError::Format { .. }) => found += 1,
+            Err(error @ StoreError::Write { .. }) => panic!("{error}"),
+        }
+    }
+    assert!(found > 0 && harmless > 0, "both kinds were met: {found} and {harmless}");
+    for length in [1, 4096, good.len() / 2, good.len() - 1] {
+        fs::write(&damaged, &good[..length]).unwrap();
+        let result = open(&damaged).and_then(|store| store.devices());
+        assert!(matches!(result, Err(StoreError::Damaged { .. })), "cut to {length} bytes: {result:?}");
+    }
+}

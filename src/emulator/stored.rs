@@ -1,0 +1,169 @@
+//! The form of a record in the store.
+//!
+//! Invariant: what is written reads back equal (a device's connection excepted, which no restart survives), numbers
+//! included. This is no wire format: it may change with the store's format number, never without.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::identity::{Identity, SharedKey, Status};
+use super::registry::Device;
+use super::twin_record::{Properties, Stamp, StampNode, TwinRecord};
+use super::wire::{self, Map};
+use crate::twin::{DeviceId, Object, Value};
+
+/// Nanoseconds in one stored step of time.
+const TICK_NANOSECONDS: i128 = 100;
+
+#[derive(Serialize)]
+struct StoredOut<'a> {
+    generation: u64,
+    etag: u64,
+    status: &'a str,
+    reason: Option<&'a str>,
+    status_updated: Option<i64>,
+    connection_updated: Option<i64>,
+    last_activity: Option<i64>,
+    primary: &'a str,
+    secondary: &'a str,
+    twin_etag: u64,
+    twin_version: u64,
+    tags: Option<Map<'a>>,
+    desired: Map<'a>,
+    desired_version: u64,
+    desired_stamps: StoredStamp,
+    reported: Map<'a>,
+    reported_version: u64,
+    reported_stamps: StoredStamp,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredIn {
+    generation: u64,
+    etag: u64,
+    status: String,
+    reason: Option<String>,
+    status_updated: Option<i64>,
+    connection_updated: Option<i64>,
+    last_activity: Option<i64>,
+    primary: String,
+    secondary: String,
+    twin_etag: u64,
+    twin_version: u64,
+    tags: Option<serde_json::Value>,
+    desired: serde_json::Value,
+    desired_version: u64,
+    desired_stamps: StoredStamp,
+    reported: serde_json::Value,
+    reported_version: u64,
+    reported_stamps: StoredStamp,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredStamp {
+    /// Ticks of 100 ns since 1970.
+    t: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    v: Option<u64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    c: BTreeMap<String, StoredStamp>,
+}
+
+/// The record of `device`.
+#[must_use]
+pub fn device(device: &Device) -> Vec<u8> {
+    let (identity, twin) = (&device.identity, &device.twin);
+    let record = StoredOut {
+        generation: identity.generation,
+        etag: identity.etag_number,
+        status: identity.status.as_str(),
+        reason: identity.status_reason.as_deref(),
+        status_updated: identity.status_updated.map(ticks),
+        connection_updated: identity.connection_updated.map(ticks),
+        last_activity: identity.last_activity.map(ticks),
+        primary: identity.primary_key.expose(),
+        secondary: identity.secondary_key.expose(),
+        twin_etag: twin.etag_number,
+        twin_version: twin.version,
+        tags: twin.tags.as_ref().map(Map),
+        desired: Map(&twin.desired.values),
+        desired_version: twin.desired.version,
+        desired_stamps: stamps(&twin.desired.stamps),
+        reported: Map(&twin.reported.values),
+        reported_version: twin.reported.version,
+        reported_stamps: stamps(&twin.reported.stamps),
+    };
+    wire::json(&record)
+}
+
+/// The device of a record.
+///
+/// # Errors
+/// What is wrong with the record, without its content.
+pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
+    let id = DeviceId::new(key).map_err(|error| error.to_string())?;
+    let stored: StoredIn = serde_json::from_slice(record)
+        .map_err(|error| format!("not a record (line {}, column {})", error.line(), error.column()))?;
+    let key = |text: &str| SharedKey::new(text).map_err(|refusal| refusal.to_string());
+    let identity = Identity {
+        device: id,
+        generation: stored.generation,
+        etag_number: stored.etag,
+        status: Status::parse(&stored.status).ok_or("an unknown status")?,
+        status_reason: stored.reason,
+        status_updated: stored.status_updated.map(time).transpose()?,
+        connected: false,
+        connection_updated: stored.connection_updated.map(time).transpose()?,
+        last_activity: stored.last_activity.map(time).transpose()?,
+        primary_key: key(&stored.primary)?,
+        secondary_key: key(&stored.secondary)?,
+    };
+    let twin = TwinRecord {
+        etag_number: stored.twin_etag,
+        version: stored.twin_version,
+        tags: stored.tags.map(object).transpose()?,
+        desired: properties(stored.desired, stored.desired_stamps, stored.desired_version)?,
+        reported: properties(stored.reported, stored.reported_stamps, stored.reported_version)?,
+    };
+    Ok(Device { identity, twin, change: 0 })
+}
+
+fn properties(values: serde_json::Value, stamps: StoredStamp, version: u64) -> Result<Properties, String> {
+    Ok(Properties { values: object(values)?, stamps: read_stamps(stamps)?, version })
+}
+
+fn object(json: serde_json::Value) -> Result<Object, String> {
+    match Value::from_json(json) {
+        Value::Object(object) => Ok(object),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err("a section is no object".to_owned())
+        }
+    }
+}
+
+fn stamps(node: &StampNode) -> StoredStamp {
+    StoredStamp {
+        t: ticks(node.stamp.at),
+        v: node.stamp.version,
+        c: node.children.iter().map(|(key, child)| (key.clone(), stamps(child))).collect(),
+    }
+}
+
+fn read_stamps(stored: StoredStamp) -> Result<StampNode, String> {
+    let stamp = Stamp { at: time(stored.t)?, version: stored.v };
+    let child = |(key, child)| Ok((key, read_stamps(child)?));
+    Ok(StampNode { stamp, children: stored.c.into_iter().map(child).collect::<Result<_, String>>()? })
+}
+
+/// Fits: the years that jiff knows need 59 bits.
+fn ticks(at: Timestamp) -> i64 {
+    i64::try_from(at.as_nanosecond().div_euclid(TICK_NANOSECONDS)).expect("jiff's range of years fits 64 bits of ticks")
+}
+
+fn time(ticks: i64) -> Result<Timestamp, String> {
+    Timestamp::from_nanosecond(i128::from(ticks) * TICK_NANOSECONDS).map_err(|_| "a time out of range".to_owned())
+}

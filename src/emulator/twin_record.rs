@@ -1,0 +1,224 @@
+//! One stored twin: its sections, its counters and the stamps of every leaf (`iot-hub.md` 1.2 and 1.3).
+//!
+//! Invariant: `$metadata` has exactly the shape of the section it describes, an array being one leaf; the values are
+//! what [`crate::twin::merge`] makes of them.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use jiff::Timestamp;
+
+use super::error::Refusal;
+use crate::twin::{MergePatch, Object, Section, Value, check_section, merge};
+
+/// `version` of a new twin (`iot-hub.md` 1.3).
+const VERSION_FIRST: u64 = 2;
+/// Nanoseconds in the smallest step of a hub's clock, the .NET tick (`iot-hub.md` 1.2).
+const TICK_NANOSECONDS: i128 = 100;
+
+/// When and by which write a node of a section was last touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// When.
+    pub at: Timestamp,
+    /// The `$version` of that write: in desired only, and not before the first write.
+    pub version: Option<u64>,
+}
+
+/// The `$metadata` tree of a section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StampNode {
+    /// The stamp of this node.
+    pub stamp: Stamp,
+    /// The nodes below; none for a scalar, an array and an empty object.
+    pub children: BTreeMap<String, StampNode>,
+}
+
+impl StampNode {
+    /// A node without any below.
+    #[must_use]
+    pub const fn leaf(stamp: Stamp) -> Self {
+        Self { stamp, children: BTreeMap::new() }
+    }
+
+    /// The tree of a section written whole.
+    #[must_use]
+    pub fn of(object: &Object, stamp: Stamp) -> Self {
+        let mut node = Self::leaf(stamp);
+        node.patch(object, stamp);
+        node
+    }
+
+    /// Follows a merge patch: what it names is stamped, with everything above it; what it deletes goes.
+    fn patch(&mut self, patch: &Object, stamp: Stamp) {
+        self.stamp = stamp;
+        for (key, change) in patch {
+            match change {
+                Value::Null => {
+                    self.children.remove(key);
+                }
+                Value::Object(inner) => {
+                    self.children.entry(key.clone()).or_insert_with(|| Self::leaf(stamp)).patch(inner, stamp);
+                }
+                Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                    self.children.insert(key.clone(), Self::leaf(stamp));
+                }
+            }
+        }
+    }
+}
+
+/// `properties.desired` or `properties.reported`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Properties {
+    /// What is set.
+    pub values: Object,
+    /// When each node of it was.
+    pub stamps: StampNode,
+    /// `$version`.
+    pub version: u64,
+}
+
+impl Properties {
+    fn new(now: Timestamp) -> Self {
+        Self { values: Object::new(), stamps: StampNode::leaf(Stamp { at: now, version: None }), version: 1 }
+    }
+}
+
+/// One stored twin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwinRecord {
+    /// The number inside the etag; moves with tags and desired only (`iot-hub.md` 1.3).
+    pub etag_number: u64,
+    /// Counts every write.
+    pub version: u64,
+    /// `None` until tags are written for the first time; such a twin has no `tags` in its body (`iot-hub.md` 1.1).
+    pub tags: Option<Object>,
+    /// `properties.desired`.
+    pub desired: Properties,
+    /// `properties.reported`.
+    pub reported: Properties,
+}
+
+impl TwinRecord {
+    /// The twin of a device just created.
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        let properties = Properties::new(tick(now));
+        Self { etag_number: 1, version: VERSION_FIRST, tags: None, desired: properties.clone(), reported: properties }
+    }
+
+    /// The etag as bodies hold it: the base64 of the number in eight bytes (`iot-hub.md` 1.4).
+    #[must_use]
+    pub fn etag(&self) -> String {
+        BASE64.encode(self.etag_number.to_be_bytes())
+    }
+
+    /// The twin after a service's PATCH. Equal values count as a write, as at the hub; a patch that names no section
+    /// writes nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::ArgumentInvalid`] when the result breaks a rule of `iot-hub.md` section 4.
+    pub fn patched(&self, patch: &MergePatch, now: Timestamp) -> Result<Self, Refusal> {
+        let mut after = self.clone();
+        if patch.is_empty() {
+            return Ok(after);
+        }
+        if let Some(change) = &patch.tags {
+            let tags = merged(after.tags.take().unwrap_or_default(), change);
+            check("tags", Section::Tags, &tags)?;
+            after.tags = Some(tags);
+        }
+        if let Some(change) = &patch.desired {
+            after.desired.values = merged(after.desired.values, change);
+            check("properties.desired", Section::Desired, &after.desired.values)?;
+            after.desired.version += 1;
+            after.desired.stamps.patch(change, Stamp { at: tick(now), version: Some(after.desired.version) });
+        }
+        after.etag_number += 1;
+        after.version += 1;
+        Ok(after)
+    }
+
+    /// The twin after a service's PUT: both sections replaced, one that is left out emptied (`iot-hub.md` 2.3; what a
+    /// hub does there is unproven).
+    ///
+    /// # Errors
+    /// [`Refusal::ArgumentInvalid`] on a null anywhere, or when a section breaks a rule of `iot-hub.md` section 4.
+    pub fn replaced(&self, twin: &MergePatch, now: Timestamp) -> Result<Self, Refusal> {
+        for section in [&twin.tags, &twin.desired].into_iter().flatten() {
+            if let Some(name) = null_key(section) {
+                return Err(Refusal::ArgumentInvalid(format!(
+                    "Value of Property or Tag cannot be null. Error in Property/Tag {name}"
+                )));
+            }
+        }
+        let mut after = self.clone();
+        let tags = twin.tags.clone().unwrap_or_default();
+        check("tags", Section::Tags, &tags)?;
+        // A twin that never had tags still has none after a PUT that names none.
+        after.tags = (after.tags.is_some() || twin.tags.is_some()).then_some(tags);
+        if twin.desired.is_some() || !after.desired.values.is_empty() {
+            let desired = twin.desired.clone().unwrap_or_default();
+            check("properties.desired", Section::Desired, &desired)?;
+            after.desired.version += 1;
+            let stamp = Stamp { at: tick(now), version: Some(after.desired.version) };
+            after.desired.stamps = StampNode::of(&desired, stamp);
+            after.desired.values = desired;
+        }
+        after.etag_number += 1;
+        after.version += 1;
+        Ok(after)
+    }
+
+    /// The twin after its device reported. The etag stays (`iot-hub.md` 1.3).
+    ///
+    /// # Errors
+    /// [`Refusal::ArgumentInvalid`] when the result breaks a rule of `iot-hub.md` section 4.
+    pub fn reported(&self, patch: &Object, now: Timestamp) -> Result<Self, Refusal> {
+        let mut after = self.clone();
+        after.reported.values = merged(after.reported.values, patch);
+        // Reported has the limits of desired (`iot-hub.md` section 4).
+        check("properties.reported", Section::Desired, &after.reported.values)?;
+        after.reported.version += 1;
+        after.reported.stamps.patch(patch, Stamp { at: tick(now), version: None });
+        after.version += 1;
+        Ok(after)
+    }
+}
+
+/// `at` cut to the hub's precision, so that what is kept is what is printed.
+#[must_use]
+pub fn tick(at: Timestamp) -> Timestamp {
+    let nanoseconds = at.as_nanosecond();
+    Timestamp::from_nanosecond(nanoseconds - nanoseconds.rem_euclid(TICK_NANOSECONDS)).unwrap_or(at)
+}
+
+fn merged(target: Object, patch: &Object) -> Object {
+    match merge(Value::Object(target), patch) {
+        Value::Object(object) => object,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            unreachable!("merging into an object gives an object")
+        }
+    }
+}
+
+fn check(name: &str, section: Section, result: &Object) -> Result<(), Refusal> {
+    match check_section(section, result).first() {
+        None => Ok(()),
+        Some(violation) if violation.path.keys().is_empty() => {
+            Err(Refusal::ArgumentInvalid(format!("{name}: {}", violation.rule)))
+        }
+        Some(violation) => Err(Refusal::ArgumentInvalid(format!("{name}.{}: {}", violation.path, violation.rule))),
+    }
+}
+
+/// The first key that holds a null, at any depth outside arrays; nulls in arrays are refused with the limits.
+fn null_key(object: &Object) -> Option<&str> {
+    object.iter().find_map(|(key, value)| match value {
+        Value::Null => Some(key.as_str()),
+        Value::Object(inner) => null_key(inner),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,
+    })
+}

@@ -1,0 +1,18 @@
+//! Twin queries on their own schedule, and what they gave last.
+//!
+//! Invariant: a scrape never causes a query (`metrics.md` section 2). A run is all or nothing: its series are swapped
+//! whole after the last page. A failed run leaves the last good series until they are stale, then withdraws them;
+//! it never zeroes them. Every hub has an exporter of its own, and a hub that is down costs the others nothing.
+
+mod health;
+mod published;
+mod read;
+mod run;
+mod schedule;
+mod state;
+
+pub use published::Published;
+pub use run::run;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! The exporter of one hub: a thin loop around its queries.
+//!
+//! Invariant: one closed set of events; nothing in here decides anything. Runs are awaited tasks, and ended with the
+//! exporter.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::published::Published;
+use super::read::{Progress, RunFailure, read};
+use super::state::{Ended, HubQueries, News, RunId};
+use crate::hub::ReadTwins;
+use crate::series::QuerySpec;
+
+/// Runs a hub's queries, each on its own schedule, and publishes what they give, until `cancel` is cancelled.
+/// Whenever `queries` changes, unchanged queries keep schedule and series.
+pub async fn run<H: ReadTwins + Clone + 'static>(
+    hub_name: String,
+    hub: H,
+    mut queries: watch::Receiver<Arc<Vec<QuerySpec>>>,
+    published: Published,
+    cancel: CancellationToken,
+    mut rng: fastrand::Rng,
+) {
+    let mut state = HubQueries::new(&hub_name);
+    let mut runs = Runs { tasks: JoinSet::new(), handles: BTreeMap::new() };
+    let specs = Arc::clone(&queries.borrow_and_update());
+    state.reload(&specs, now());
+    let mut reloads = true;
+    loop {
+        for (run, spec) in state.due(now(), &mut rng) {
+            runs.start(run, hub.clone(), spec, rng.fork());
+        }
+        published.swap(&hub_name, state.view());
+        let wake = state.wake();
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => break,
+            changed = queries.changed(), if reloads => match changed {
+                Ok(()) => {
+                    let specs = Arc::clone(&queries.borrow_and_update());
+                    runs.abort(&state.reload(&specs, now()));
+                }
+                // Nobody can change the queries any more; those there are go on.
+                Err(_) => reloads = false,
+            },
+            Some((run, ended)) = runs.next() => tell(&hub_name, state.ended(run, ended, &mut rng)),
+            () = tokio::time::sleep_until(wake.unwrap_or_else(now)), if wake.is_some() => {}
+        }
+    }
+    runs.tasks.shutdown().await;
+}
+
+/// The runs that last.
+struct Runs {
+    tasks: JoinSet<(RunId, Ended)>,
+    handles: BTreeMap<RunId, AbortHandle>,
+}
+
+impl Runs {
+    fn start<H: ReadTwins + 'static>(&mut self, run: RunId, hub: H, spec: Arc<QuerySpec>, mut rng: fastrand::Rng) {
+        let handle = self.tasks.spawn(async move {
+            let start = now();
+            let (progress, result) = read(&hub, &spec, &mut rng).await;
+            let at = now();
+            (run, Ended { progress, result, at, wall: wall_clock(), took: at - start })
+        });
+        self.handles.insert(run, handle);
+    }
+
+    fn abort(&mut self, runs: &[RunId]) {
+        for handle in runs.iter().filter_map(|run| self.handles.remove(run)) {
+            handle.abort();
+        }
+    }
+
+    /// The next end of a run that was not aborted; `None` while none lasts.
+    async fn next(&mut self) -> Option<(RunId, Ended)> {
+        loop {
+            match self.tasks.join_next().await? {
+                Ok((run, ended)) => {
+                    // A run that ended before it could be aborted is told as well; its query is gone by then.
+                    self.handles.remove(&run);
+                    return Some((run, ended));
+                }
+                Err(error) => {
+                    if let Some(run) = self.panicked(&error) {
+                        let result = Err(RunFailure::Panic);
+                        let took = std::time::Duration::ZERO;
+                        let ended =
+                            Ended { progress: Progress::default(), result, at: now(), wall: wall_clock(), took };
+                        return Some((run, ended));
+                    }
+                }
+            }
+        }
+    }
+
+    fn panicked(&mut self, error: &JoinError) -> Option<RunId> {
+        let run = self.handles.iter().find(|(_, handle)| handle.id() == error.id()).map(|(run, _)| *run)?;
+        self.handles.remove(&run);
+        Some(run)
+    }
+}
+
+fn tell(hub: &str, news: News) {
+    match news {
+        News::None => {}
+        News::Fails(query, failure) => {
+            tracing::warn!(hub, query, reason = failure.category(), "failed to run a twin query: {failure}");
+        }
+        News::Recovered(query) => tracing::info!(hub, query, "the twin query succeeds again"),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the thin loop reads the clock for the parts that get it as an argument")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the thin loop reads the clock for the parts that get it as an argument")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}

@@ -1,0 +1,280 @@
+//! The answers of our own port.
+//!
+//! Invariant: rendering happens on blocking threads, two at a time; whoever comes beyond that gets 503 at once.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use prometheus::{Registry, TextEncoder};
+use tokio::sync::Semaphore;
+
+use super::Readiness;
+use crate::exporter::Published;
+use crate::metrics::{Code, Handler, OpsMetrics};
+
+/// Expositions rendered at one time.
+const RENDERS_MAX: usize = 2;
+/// Prometheus 3 fails a scrape without it (`metrics.md` 1.2).
+const EXPOSITION_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+/// Seconds after which a refused scrape may come again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+const INDEX: &str = "<!doctype html><title>geminid</title><h1>geminid</h1>\
+<p><a href=\"/metrics\">/metrics</a> <a href=\"/livez\">/livez</a> <a href=\"/readyz\">/readyz</a></p>\n";
+
+/// What our own port shows.
+#[derive(Debug, Clone)]
+pub struct Ops {
+    /// Where our own instruments are registered.
+    pub registry: Registry,
+    /// Our own instruments about this port.
+    pub metrics: OpsMetrics,
+    /// What the twin queries gave.
+    pub published: Published,
+    /// What `/readyz` says.
+    pub readiness: Readiness,
+}
+
+/// The routes `/`, `/metrics`, `/livez` and `/readyz`.
+pub fn router(ops: Ops) -> Router {
+    let state = AppState { ops: Arc::new(ops), renders: Arc::new(Semaphore::new(RENDERS_MAX)) };
+    Router::new()
+        .route("/", get(Html(INDEX)))
+        .route("/livez", get("ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .fallback((StatusCode::NOT_FOUND, "not found\n"))
+        .layer(middleware::from_fn_with_state(state.clone(), count))
+        .with_state(state)
+}
+
+#[derive(Debug, Clone)]
+struct AppState {
+    ops: Arc<Ops>,
+    renders: Arc<Semaphore>,
+}
+
+async fn count(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let handler = match request.uri().path() {
+        "/metrics" => None,
+        "/" => Some(Handler::Index),
+        "/livez" => Some(Handler::Livez),
+        "/readyz" => Some(Handler::Readyz),
+        _ => Some(Handler::Unknown),
+    };
+    let response = next.run(request).await;
+    if let Some(handler) = handler {
+        state.ops.metrics.answered(handler, Code::of_status(response.status().as_u16()));
+    }
+    response
+}
+
+async fn readyz(State(state): State<AppState>) -> Response {
+    let (status, word) = match state.ops.readiness.is_ready() {
+        true => (StatusCode::OK, "ok"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    };
+    (status, format!("{word}\n{}", state.ops.readiness.report())).into_response()
+}
+
+async fn metrics(State(state): State<AppState>) -> Response {
+    let Ok(permit) = Arc::clone(&state.renders).try_acquire_owned() else {
+        let busy = format!("{RENDERS_MAX} scrapes are being answered already\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER)], busy).into_response();
+    };
+    let ops = Arc::clone(&state.ops);
+    let rendered = tokio::task::spawn_blocking(move || {
+        let text = render(&ops);
+        drop(permit);
+        text
+    });
+    match rendered.await {
+        Ok(text) => ([(header::CONTENT_TYPE, EXPOSITION_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!("failed to render the exposition: {error}");
+            (StatusCode::INTERNAL_SERVER_ERROR, "failed to render the exposition\n").into_response()
+        }
+    }
+}
+
+/// Our own instruments, then what the queries gave. The names of both are disjoint by their prefixes.
+fn render(ops: &Ops) -> String {
+    let mut text = String::new();
+    if let Err(error) = TextEncoder::new().encode_utf8(&ops.registry.gather(), &mut text) {
+        // What was written may end within a line, and would cost the series of the queries as well.
+        tracing::error!("failed to encode our own metrics: {error}");
+        text.clear();
+    }
+    let own = text.lines().filter(|line| !line.starts_with('#')).count();
+    let series = ops.published.append(&mut text);
+    ops.metrics.exposed(own + series, text.len());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use axum::body::{Body, to_bytes};
+    use tokio::sync::watch;
+    use tokio_util::sync::CancellationToken;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::hub::{Continuation, HubError, QueryPage, ReadTwins};
+    use crate::metrics::Metrics;
+    use crate::series::{LabelSource, Limits, MetricSpec, QuerySpec, strict};
+    use crate::twin::{Twin, TwinRef, Value};
+
+    fn ops() -> (Metrics, Ops) {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry, &["prod", "test"]).unwrap();
+        let readiness = Readiness::new(&["prod", "test"]);
+        let ops = Ops { registry, metrics: metrics.ops.clone(), published: Published::default(), readiness };
+        (metrics, ops)
+    }
+
+    async fn get_path(router: &Router, path: &str) -> (u16, String, String) {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        let header = response.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap().to_owned());
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), 1 << 24).await.unwrap();
+        (status, header.unwrap_or_default(), String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// Answers every query with the same rows.
+    #[derive(Clone)]
+    struct Rows(&'static [&'static str]);
+
+    impl ReadTwins for Rows {
+        async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
+            Err(HubError::NotFound(twin.clone()))
+        }
+
+        async fn query_page(&self, _: &str, _: usize, _: Option<&Continuation>) -> Result<QueryPage, HubError> {
+            let rows = self.0.iter().map(|row| Value::parse_json(row).unwrap()).collect();
+            Ok(QueryPage { rows, next: None })
+        }
+    }
+
+    fn spec() -> QuerySpec {
+        let column = |name: &str| LabelSource::Column(vec![name.to_owned()]);
+        QuerySpec {
+            name: "plants".to_owned(),
+            query: "SELECT * FROM devices".to_owned(),
+            interval: Duration::from_secs(300),
+            timeout: Duration::from_secs(60),
+            stale_after: Duration::from_secs(960),
+            page_size: 100,
+            limits: Limits::default(),
+            metrics: vec![MetricSpec {
+                name: "twinquery_plant_devices".to_owned(),
+                help: "Devices \\ of a \"plant\".".to_owned(),
+                labels: BTreeMap::from([("plant".to_owned(), column("plant")), ("line".to_owned(), column("line"))]),
+                zero_fill: BTreeMap::new(),
+            }],
+        }
+    }
+
+    /// Lets an exporter run its queries once.
+    async fn export(published: &Published, hub: &str, rows: Rows) {
+        let (_sender, receiver) = watch::channel(Arc::new(vec![spec()]));
+        let cancel = CancellationToken::new();
+        let rng = fastrand::Rng::with_seed(1);
+        let exporter = crate::exporter::run(hub.to_owned(), rows, receiver, published.clone(), cancel.clone(), rng);
+        let stop = async {
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            cancel.cancel();
+        };
+        tokio::join!(exporter, stop);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_whole_exposition_is_valid() {
+        let (metrics, ops) = ops();
+        metrics.source.hub("prod").reloaded("7f1c \\ \"x\"\n", UNIX_EPOCH + Duration::from_secs(7));
+        metrics.controller.hub("prod").set_twins(crate::metrics::TwinState::InSync, 3);
+        let router = router(ops.clone());
+        let (status, content_type, before) = get_path(&router, "/metrics").await;
+        assert_eq!((status, content_type.as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
+        strict::parse(&before).unwrap();
+
+        let odd =
+            &[r#"{"plant":"a \\ \" \n{}=,","line":"","x":1}"#, r#"{"plant":"a \\ \" \n{}=,"}"#, r#"{"line":null}"#];
+        export(&ops.published, "prod", Rows(odd)).await;
+        export(&ops.published, "test", Rows(&[r#"{"plant":7,"line":"1"}"#])).await;
+        let (_, _, text) = get_path(&router, "/metrics").await;
+        let families = strict::parse(&text).unwrap();
+        let plants = &families["twinquery_plant_devices"];
+        assert_eq!(plants.help, r#"Devices \ of a "plant". TwinQuery plants, every 5m."#);
+        assert_eq!(plants.samples.len(), 3, "two hubs in one family");
+        assert_eq!(families["geminid_query_up"].samples.len(), 2);
+        assert_eq!(families["geminid_source_revision_info"].samples[0].1["revision"], "7f1c \\ \"x\"\n");
+
+        // What the last exposition said of itself stands in the next one.
+        let (_, _, next) = get_path(&router, "/metrics").await;
+        let gauge = |name: &str| strict::parse(&next).unwrap()[name].samples[0].2;
+        let size = |count: usize| f64::from(u32::try_from(count).unwrap());
+        assert_eq!(gauge("geminid_exposition_bytes"), size(text.len()));
+        let series: usize = families.values().map(|family| family.samples.len()).sum();
+        assert_eq!(gauge("geminid_exposition_series"), size(series));
+    }
+
+    #[tokio::test]
+    async fn a_third_scrape_at_one_time_is_refused() {
+        let (_, ops) = ops();
+        let state = AppState { ops: Arc::new(ops), renders: Arc::new(Semaphore::new(1)) };
+        let permit = Arc::clone(&state.renders).try_acquire_owned().unwrap();
+        let refused = metrics(State(state.clone())).await;
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
+        drop(permit);
+        for _ in 0..3 {
+            assert_eq!(metrics(State(state.clone())).await.status(), StatusCode::OK, "the permit comes back");
+        }
+    }
+
+    #[tokio::test]
+    async fn probes_and_paths_answer_and_are_counted() {
+        let (_, ops) = ops();
+        let router = router(ops.clone());
+        assert_eq!(get_path(&router, "/livez").await.0, 200);
+        assert!(get_path(&router, "/").await.2.contains(r#"href="/metrics""#));
+        assert_eq!(get_path(&router, "/nothing").await.0, 404);
+        assert_eq!(get_path(&router, "/livez/").await.0, 404);
+        ops.readiness.loaded("prod", "7f1c");
+        ops.readiness.contacted("prod");
+        let (status, _, body) = get_path(&router, "/readyz").await;
+        assert_eq!(status, 503);
+        insta::assert_snapshot!(body, @r"
+        not ready
+        hub prod: revision 7f1c
+        hub test: its manifests were not loaded yet
+        hub test: it was not contacted yet
+        ");
+        ops.readiness.loaded("test", "b2");
+        ops.readiness.contacted("test");
+        let (status, _, body) = get_path(&router, "/readyz").await;
+        assert_eq!((status, body.as_str()), (200, "ok\nhub prod: revision 7f1c\nhub test: revision b2\n"));
+        let post = Request::builder().method("POST").uri("/livez").body(Body::empty()).unwrap();
+        assert_eq!(router.clone().oneshot(post).await.unwrap().status(), 405);
+
+        let (_, _, text) = get_path(&router, "/metrics").await;
+        for line in [
+            r#"geminid_http_requests_total{code="200",handler="livez"} 1"#,
+            r#"geminid_http_requests_total{code="405",handler="livez"} 1"#,
+            r#"geminid_http_requests_total{code="200",handler="index"} 1"#,
+            r#"geminid_http_requests_total{code="404",handler="unknown"} 2"#,
+            r#"geminid_http_requests_total{code="503",handler="readyz"} 1"#,
+            r#"geminid_http_requests_total{code="200",handler="readyz"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "no line {line}");
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! One declaration and one live twin to the plan for that twin.
+//!
+//! ```text
+//!   live at a declared leaf       declared scalar, array        declared {}      declared null
+//!   ----------------------        ----------------------        -----------      -------------
+//!   nothing                       set                           set              in sync
+//!   equal value                   in sync                       in sync          -
+//!   another scalar or array       set                           set              remove
+//!   an object                     set, if all in it is ours     in sync          remove, if all in it is ours
+//!   a scalar above                set, if that is ours          likewise         in sync
+//! ```
+//!
+//! Invariant: a leaf that is neither declared nor owned is in no patch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::declare::leaves_of;
+use super::seal::Ownership;
+use super::{
+    Cause, Change, Declaration, Declared, DeclaredHash, Held, HeldReason, Leaf, PathHash, RemovalPolicy, Removals,
+    SEAL_KEY, Seal, SealAction, SealScope, SealState, TwinPlan, identity_hash, next_etag,
+};
+use crate::twin::{MergePatch, Object, Path, Section, Twin, Value, section_size, size_max};
+
+/// The plan that brings `live` to what is declared for it. `removals` says whether anything may be removed now.
+#[must_use]
+pub fn plan_twin(scope: &SealScope, declaration: &Declaration, live: &Twin, removals: &Removals) -> TwinPlan {
+    let seal = SealState::read(live, scope.owner.as_str());
+    if let SealState::Newer(version) = seal {
+        return TwinPlan::nothing(Some(HeldReason::SealNewer { version }));
+    }
+    match declaration {
+        Declaration::Broken(place) => TwinPlan::nothing(Some(HeldReason::ManifestBroken(place.clone()))),
+        Declaration::Incomplete(place) => TwinPlan::nothing(Some(HeldReason::SourceIncomplete(place.clone()))),
+        Declaration::Declared(declared) | Declaration::Kept(declared, _) => {
+            Planner::new(scope, live, &seal, removals).plan_declared(declared)
+        }
+        Declaration::Absent if seal == SealState::Absent => TwinPlan::nothing(None),
+        Declaration::Absent => Planner::new(scope, live, &seal, removals).plan_absent(),
+    }
+}
+
+/// Collects a plan. Lives for one call of [`plan_twin`].
+struct Planner<'a> {
+    scope: &'a SealScope,
+    live: &'a Twin,
+    seal: &'a SealState,
+    removals: &'a Removals,
+    /// Every live leaf, the seals left out.
+    leaves: BTreeMap<Leaf, &'a Value>,
+    /// Live leaves that our seal owns; of two with one hash, neither.
+    ours: BTreeSet<Leaf>,
+    /// What the seals of other owners hold.
+    others: Vec<(&'a str, BTreeSet<PathHash>)>,
+    changes: Vec<Change>,
+    held: Vec<Held>,
+    /// Leaves we owned that another owner holds too: neither removes them, and we let go of them.
+    released: BTreeSet<Leaf>,
+    patch: MergePatch,
+    removes: bool,
+}
+
+/// How a declared leaf stands in the live twin.
+enum Standing {
+    InSync,
+    /// To be written; `lost` are the live leaves that the write destroys besides the leaf itself.
+    Differs {
+        from: Option<Value>,
+        lost: Vec<Leaf>,
+    },
+}
+
+impl<'a> Planner<'a> {
+    fn new(scope: &'a SealScope, live: &'a Twin, seal: &'a SealState, removals: &'a Removals) -> Self {
+        let leaves = live_leaves(live);
+        let ours = owned_leaves(scope, live, seal, &leaves);
+        Self {
+            scope,
+            live,
+            seal,
+            removals,
+            leaves,
+            ours,
+            others: other_owners(scope, live),
+            changes: Vec::new(),
+            held: Vec::new(),
+            released: BTreeSet::new(),
+            patch: MergePatch::default(),
+            removes: false,
+        }
+    }
+
+    fn plan_declared(mut self, declared: &Declared) -> TwinPlan {
+        if let Some(blocked) = self.blocked_seal_place() {
+            return TwinPlan::nothing(Some(blocked));
+        }
+        for (leaf, want) in &declared.leaves {
+            self.plan_leaf(leaf, want);
+        }
+        for leaf in self.undeclared(declared) {
+            self.remove(&leaf);
+        }
+        let hash = DeclaredHash::of(self.scope, &self.live.twin_ref, declared);
+        self.prune_emptied(Some(declared));
+        self.seal_and_finish(declared, hash)
+    }
+
+    /// The manifest is gone: the seal goes, with `clear` what we own goes too.
+    fn plan_absent(mut self) -> TwinPlan {
+        self.removes = true;
+        if let Removals::Held(hold) = self.removals {
+            let reason = HeldReason::Removal(hold.clone());
+            return TwinPlan { removes: true, cause: Cause::Git, ..TwinPlan::nothing(Some(reason)) };
+        }
+        if self.seal.seal().is_some_and(|seal| seal.removal_policy == RemovalPolicy::Clear) {
+            for leaf in self.ours.clone() {
+                self.remove(&leaf);
+            }
+        }
+        self.prune_emptied(None);
+        let alone = self.live.tags.get(SEAL_KEY).and_then(Value::as_object).is_none_or(|seals| seals.len() <= 1);
+        let keys = [SEAL_KEY.to_owned(), self.scope.owner.to_string()];
+        self.patch.set(Section::Tags, if alone { &keys[..1] } else { &keys }, Value::Null);
+        self.finish(SealAction::Remove, Cause::Git, None)
+    }
+
+    /// A foreign value where seals belong would be destroyed by writing ours.
+    fn blocked_seal_place(&self) -> Option<HeldReason> {
+        let place = self.live.tags.get(SEAL_KEY)?;
+        let lost = Leaf { section: Section::Tags, path: Path::new([SEAL_KEY]) };
+        place.as_object().is_none().then(|| HeldReason::ShapeConflict { lost: vec![lost] })
+    }
+
+    fn plan_leaf(&mut self, leaf: &Leaf, want: &Value) {
+        let Standing::Differs { from, lost } = self.standing(leaf, want) else { return };
+        let to = (*want != Value::Null).then(|| want.clone());
+        let change = Change { leaf: leaf.clone(), from, to };
+        self.removes |= change.to.is_none();
+        let foreign: Vec<Leaf> = lost.iter().filter(|lost| !self.ours.contains(lost)).cloned().collect();
+        let reason = if let Some(owner) = self.other_owner_of(leaf, &lost) {
+            Some(HeldReason::OwnershipConflict { owner })
+        } else if !foreign.is_empty() {
+            Some(HeldReason::ShapeConflict { lost: foreign })
+        } else if let (None, Removals::Held(hold)) = (&change.to, self.removals) {
+            Some(HeldReason::Removal(hold.clone()))
+        } else {
+            None
+        };
+        match reason {
+            Some(reason) => self.held.push(Held { change: Some(change), reason }),
+            None => self.make(change),
+        }
+    }
+
+    fn standing(&self, leaf: &Leaf, want: &Value) -> Standing {
+        let keys = leaf.path.keys();
+        let mut object = self.live.section(leaf.section);
+        for (depth, key) in keys.iter().enumerate() {
+            let last = depth + 1 == keys.len();
+            match object.get(key) {
+                Some(value) if last => return self.standing_at(leaf, want, value),
+                Some(Value::Object(inner)) => object = inner,
+                _ if *want == Value::Null => return Standing::InSync,
+                None => return Standing::Differs { from: None, lost: Vec::new() },
+                Some(_scalar_above) => {
+                    let above = Path::new(keys[..=depth].iter().cloned());
+                    return Standing::Differs { from: None, lost: vec![Leaf { section: leaf.section, path: above }] };
+                }
+            }
+        }
+        Standing::InSync
+    }
+
+    fn standing_at(&self, leaf: &Leaf, want: &Value, value: &Value) -> Standing {
+        let any_object = want.as_object().is_some() && value.as_object().is_some();
+        if any_object || value == want {
+            return Standing::InSync;
+        }
+        let lost = match value.as_object() {
+            Some(object) if !object.is_empty() => self.beneath(leaf).cloned().collect(),
+            Some(_) | None => Vec::new(),
+        };
+        Standing::Differs { from: Some(value.clone()), lost }
+    }
+
+    /// Live leaves strictly below `leaf`.
+    fn beneath(&self, leaf: &Leaf) -> impl Iterator<Item = &Leaf> {
+        let within = |below: &&Leaf| below.section == leaf.section && leaf.path.covers(&below.path);
+        self.leaves.range(leaf.clone()..).map(|(below, _)| below).take_while(within).filter(move |below| *below != leaf)
+    }
+
+    /// An owner other than us whose seal holds the leaf, a path above it, or a live leaf that would be lost.
+    fn other_owner_of(&self, leaf: &Leaf, lost: &[Leaf]) -> Option<String> {
+        let above = (1..=leaf.path.keys().len())
+            .map(|depth| Leaf { section: leaf.section, path: Path::new(leaf.path.keys()[..depth].iter().cloned()) });
+        let concerned: Vec<Leaf> = above.chain(lost.iter().cloned()).collect();
+        self.others.iter().find_map(|(owner, owned)| {
+            let theirs = Ownership::new(owner, &self.scope.host, &self.live.twin_ref, owned);
+            concerned.iter().any(|leaf| theirs.holds(leaf)).then(|| theirs.owner().to_owned())
+        })
+    }
+
+    /// Live leaves that we own, that are declared no more, and that no declared leaf replaces or needs.
+    fn undeclared(&self, declared: &Declared) -> Vec<Leaf> {
+        let needed = |ours: &Leaf| {
+            declared.leaves.iter().any(|(leaf, want)| {
+                let related = leaf.section == ours.section;
+                let replaced = leaf.path.covers(&ours.path) && want.as_object().is_none();
+                let in_the_way = ours.path.covers(&leaf.path) && *want != Value::Null;
+                related && (leaf == ours || replaced || in_the_way)
+            })
+        };
+        self.ours.iter().filter(|ours| !needed(ours)).cloned().collect()
+    }
+
+    /// Removes a leaf that we own, unless another owner holds it as well: then neither removes it.
+    fn remove(&mut self, leaf: &Leaf) {
+        if self.other_owner_of(leaf, &[]).is_some() {
+            self.released.insert(leaf.clone());
+            return;
+        }
+        self.removes = true;
+        let change = Change { leaf: leaf.clone(), from: self.leaves.get(leaf).map(|v| (*v).clone()), to: None };
+        match self.removals {
+            Removals::Go => self.make(change),
+            Removals::Held(hold) => {
+                self.held.push(Held { change: Some(change), reason: HeldReason::Removal(hold.clone()) });
+            }
+        }
+    }
+
+    fn make(&mut self, change: Change) {
+        let value = change.to.clone().unwrap_or(Value::Null);
+        self.patch.set(change.leaf.section, change.leaf.path.keys(), value);
+        self.changes.push(change);
+    }
+
+    /// Objects that our removals leave empty go too, upwards, up to one that is itself declared.
+    fn prune_emptied(&mut self, declared: Option<&Declared>) {
+        for section in Section::ALL {
+            let removed: Vec<Path> = self
+                .changes
+                .iter()
+                .filter(|change| change.leaf.section == section && change.to.is_none())
+                .map(|change| change.leaf.path.clone())
+                .collect();
+            for path in removed {
+                let mut above = path.parent();
+                while let Some(object) = above.filter(|object| *object != Path::root()) {
+                    let after = Value::Object(self.live.section_after(section, &self.patch));
+                    let empty = after.get(object.keys().iter().map(String::as_str)) == Some(&Value::empty_object());
+                    let leaf = Leaf { section, path: object };
+                    if !empty || declared.is_some_and(|declared| declared.leaves.contains_key(&leaf)) {
+                        break;
+                    }
+                    self.patch.set(section, leaf.path.keys(), Value::Null);
+                    above = leaf.path.parent();
+                }
+            }
+        }
+    }
+
+    fn seal_and_finish(mut self, declared: &Declared, hash: DeclaredHash) -> TwinPlan {
+        let old = self.seal.seal();
+        let cause = match old.map(|seal| seal.declared.as_deref() == Some(hash.as_str())) {
+            None => Cause::FirstContact,
+            Some(true) => Cause::Drift,
+            Some(false) => Cause::Git,
+        };
+        let next = Seal {
+            declared: self.held.is_empty().then(|| hash.as_str().to_owned()),
+            owned: self.owned_after(declared),
+            etag: next_etag(&self.live.etag).map(|etag| etag.to_string()),
+            identity: self.live.device_etag.as_deref().map(identity_hash),
+            removal_policy: declared.removal_policy,
+        };
+        let stands = match self.seal {
+            SealState::Present(seal) => seal.records_the_same_as(&next),
+            SealState::Absent => next.declared.is_none() && next.owned.is_empty(),
+            SealState::Newer(_) | SealState::Unreadable => false,
+        };
+        let action = if stands && self.changes.is_empty() { SealAction::Keep } else { SealAction::Write };
+        if action == SealAction::Write {
+            self.set_seal(&next);
+        }
+        if let Some(reason) = self.too_large() {
+            // Nothing of it can be written, so nothing is claimed as done.
+            return TwinPlan { cause, declared: Some(hash), ..TwinPlan::nothing(Some(reason)) };
+        }
+        self.finish(action, cause, Some(hash))
+    }
+
+    /// What we own once the plan is applied: the declared leaves that are not held, and what we owned before that
+    /// still stands, released leaves excepted. So a held removal stays ours.
+    fn owned_after(&self, declared: &Declared) -> BTreeSet<PathHash> {
+        let nothing = BTreeSet::new();
+        let old = self.seal.seal().map_or(&nothing, |seal| &seal.owned);
+        let hashing = Ownership::new(self.scope.owner.as_str(), &self.scope.host, &self.live.twin_ref, old);
+        let held: BTreeSet<&Leaf> = self.held.iter().filter_map(|held| Some(&held.change.as_ref()?.leaf)).collect();
+        let settled = declared.leaves.iter().filter(|(leaf, want)| **want != Value::Null && !held.contains(leaf));
+        let mut owned: BTreeSet<PathHash> = settled.map(|(leaf, _)| hashing.hash(leaf)).collect();
+        let after = Section::ALL.map(|section| Value::Object(self.live.section_after(section, &self.patch)));
+        for (leaf, value) in &self.leaves {
+            let section = &after[usize::from(leaf.section == Section::Desired)];
+            let stands = section.get(leaf.path.keys().iter().map(String::as_str)) == Some(value);
+            if stands && !self.released.contains(leaf) && hashing.holds(leaf) {
+                owned.insert(hashing.hash(leaf));
+            }
+        }
+        owned
+    }
+
+    /// Puts the seal into the patch as the difference to what stands there, so that a field left out goes away.
+    fn set_seal(&mut self, next: &Seal) {
+        let owner = self.scope.owner.as_str();
+        let before = self.live.tags.get(SEAL_KEY).and_then(|seals| seals.get([owner]));
+        let mut object = next.to_object();
+        for key in before.and_then(Value::as_object).into_iter().flat_map(Object::keys) {
+            object.entry(key.clone()).or_insert(Value::Null);
+        }
+        self.patch.set(Section::Tags, &[SEAL_KEY.to_owned(), owner.to_owned()], Value::Object(object));
+    }
+
+    /// Whether a section would outgrow the hub's limit with the leaves of others in it.
+    fn too_large(&self) -> Option<HeldReason> {
+        for section in Section::ALL.into_iter().filter(|section| self.patch.section(*section).is_some()) {
+            let mut after = self.live.section_after(section, &self.patch);
+            let (size, max) = (section_size(&after), size_max(section));
+            if size <= max {
+                continue;
+            }
+            if let Some(Value::Object(seals)) = after.get_mut(SEAL_KEY).filter(|_| section == Section::Tags) {
+                seals.remove(self.scope.owner.as_str());
+                if seals.is_empty() {
+                    after.remove(SEAL_KEY);
+                }
+            }
+            let tags = section_size(&after);
+            return Some(if tags <= max {
+                HeldReason::SealTooLarge { tags, seal: size - tags }
+            } else {
+                HeldReason::SectionTooLarge { section, size, max }
+            });
+        }
+        None
+    }
+
+    fn finish(self, seal: SealAction, cause: Cause, declared: Option<DeclaredHash>) -> TwinPlan {
+        let patch = (!self.patch.is_empty()).then_some(self.patch);
+        let etag_after = patch.as_ref().and_then(|_| next_etag(&self.live.etag));
+        TwinPlan {
+            changes: self.changes,
+            held: self.held,
+            cause,
+            seal,
+            patch,
+            removes: self.removes,
+            declared,
+            etag_after,
+        }
+    }
+}
+
+/// Every leaf of the two sections, what lies under the seal key left out.
+fn live_leaves(live: &Twin) -> BTreeMap<Leaf, &Value> {
+    let mut leaves = BTreeMap::new();
+    for section in Section::ALL {
+        for (path, value) in leaves_of(live.section(section)) {
+            if section == Section::Desired || path.keys().first().is_none_or(|key| key != SEAL_KEY) {
+                leaves.insert(Leaf { section, path }, value);
+            }
+        }
+    }
+    leaves
+}
+
+/// The live leaves in our seal. Two live leaves with one hash are left out both: which one is ours is unknown.
+fn owned_leaves(scope: &SealScope, live: &Twin, seal: &SealState, leaves: &BTreeMap<Leaf, &Value>) -> BTreeSet<Leaf> {
+    let Some(seal) = seal.seal().filter(|seal| !seal.owned.is_empty()) else { return BTreeSet::new() };
+    let ours = Ownership::new(scope.owner.as_str(), &scope.host, &live.twin_ref, &seal.owned);
+    let mut by_hash: BTreeMap<PathHash, Vec<&Leaf>> = BTreeMap::new();
+    for leaf in leaves.keys() {
+        by_hash.entry(ours.hash(leaf)).or_default().push(leaf);
+    }
+    let unambiguous = by_hash.into_iter().filter(|(hash, leaves)| leaves.len() == 1 && seal.owned.contains(hash));
+    unambiguous.flat_map(|(_, leaves)| leaves).cloned().collect()
+}
+
+/// What the seals of other owners in this twin hold.
+fn other_owners<'a>(scope: &SealScope, live: &'a Twin) -> Vec<(&'a str, BTreeSet<PathHash>)> {
+    let seals = live.tags.get(SEAL_KEY).and_then(Value::as_object);
+    let others = seals.into_iter().flat_map(Object::keys).filter(|owner| *owner != scope.owner.as_str());
+    others.filter_map(|owner| Some((owner.as_str(), SealState::read(live, owner).seal()?.owned.clone()))).collect()
+}
+
+#[cfg(test)]
+#[path = "diff_tests.rs"]
+mod tests;

@@ -1,0 +1,196 @@
+//! How one reconcile ended, and what everybody is told of it: one table.
+//!
+//! ```text
+//!   outcome        reason               Synced    state
+//!   InSync         InSync               True      in_sync
+//!   Applied        Applied              True      in_sync
+//!   Kept           ManifestBroken       False     frozen
+//!   Held           the hold's           False     held, or frozen when a manifest is broken
+//!   Pending        Pending              Unknown   pending
+//!   Conflict       Conflict             False     conflict
+//!   Throttled      Throttled            Unknown   pending
+//!   Missing        Missing              False     missing
+//!   Rejected       Rejected             False     rejected
+//!   Unauthorized   Unauthorized         Unknown   unauthorized
+//!   Quota          Quota                Unknown   pending
+//!   Failed         Failed               Unknown   failed
+//!   Released       -                    -         - (no manifest names the twin any more)
+//! ```
+
+use super::HeldReason;
+
+/// How one reconcile ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Read, and as declared.
+    InSync,
+    /// Written; the twin is as declared now.
+    Applied,
+    /// As its last good manifest declares; the present one is broken.
+    Kept,
+    /// Something is not done; what may be done is.
+    Held(HeldReason),
+    /// Not reconciled yet.
+    Pending,
+    /// Somebody else wrote between read and write, again and again.
+    Conflict,
+    /// The hub asks for patience.
+    Throttled,
+    /// The device or module does not exist.
+    Missing,
+    /// The hub refuses what is declared.
+    Rejected,
+    /// The hub refuses our credential for this twin.
+    Unauthorized,
+    /// The hub's daily message quota is used up.
+    Quota,
+    /// The hub failed or cannot be reached.
+    Failed,
+    /// The manifest is gone and the twin is no longer ours.
+    Released,
+}
+
+/// The `Synced` condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synced {
+    /// The hub has accepted what is declared.
+    True,
+    /// It has not.
+    False,
+    /// It could not be found out.
+    Unknown,
+}
+
+/// The `state` label of `geminid_twins` (`metrics.md` section 7); states exclude one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TwinState {
+    /// As declared.
+    InSync,
+    /// Waits for its turn or for the hub.
+    Pending,
+    /// Something is held.
+    Held,
+    /// Written by others faster than by us.
+    Conflict,
+    /// Its manifest is broken.
+    Frozen,
+    /// Refused by the hub.
+    Rejected,
+    /// Not registered.
+    Missing,
+    /// Our credential does not reach it.
+    Unauthorized,
+    /// The hub failed.
+    Failed,
+}
+
+impl TwinState {
+    /// Every state, in the order of the table.
+    pub const ALL: [Self; 9] = [
+        Self::InSync,
+        Self::Pending,
+        Self::Held,
+        Self::Conflict,
+        Self::Frozen,
+        Self::Rejected,
+        Self::Missing,
+        Self::Unauthorized,
+        Self::Failed,
+    ];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InSync => "in_sync",
+            Self::Pending => "pending",
+            Self::Held => "held",
+            Self::Conflict => "conflict",
+            Self::Frozen => "frozen",
+            Self::Rejected => "rejected",
+            Self::Missing => "missing",
+            Self::Unauthorized => "unauthorized",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Condition {
+    /// The reason, in CamelCase.
+    pub reason: &'static str,
+    /// Whether the twin is synced.
+    pub synced: Synced,
+    /// The state it counts under.
+    pub state: TwinState,
+}
+
+impl Outcome {
+    /// The row of the table for this outcome; `None` for a twin that is no longer ours.
+    #[must_use]
+    pub const fn condition(&self) -> Option<Condition> {
+        let (reason, synced, state) = match self {
+            Self::InSync => ("InSync", Synced::True, TwinState::InSync),
+            Self::Applied => ("Applied", Synced::True, TwinState::InSync),
+            Self::Kept => ("ManifestBroken", Synced::False, TwinState::Frozen),
+            Self::Held(reason) => (reason.as_str(), Synced::False, held_state(reason)),
+            Self::Pending => ("Pending", Synced::Unknown, TwinState::Pending),
+            Self::Conflict => ("Conflict", Synced::False, TwinState::Conflict),
+            Self::Throttled => ("Throttled", Synced::Unknown, TwinState::Pending),
+            Self::Missing => ("Missing", Synced::False, TwinState::Missing),
+            Self::Rejected => ("Rejected", Synced::False, TwinState::Rejected),
+            Self::Unauthorized => ("Unauthorized", Synced::Unknown, TwinState::Unauthorized),
+            Self::Quota => ("Quota", Synced::Unknown, TwinState::Pending),
+            Self::Failed => ("Failed", Synced::Unknown, TwinState::Failed),
+            Self::Released => return None,
+        };
+        Some(Condition { reason, synced, state })
+    }
+}
+
+const fn held_state(reason: &HeldReason) -> TwinState {
+    match reason {
+        HeldReason::ManifestBroken(_) | HeldReason::SourceIncomplete(_) => TwinState::Frozen,
+        HeldReason::ShapeConflict { .. }
+        | HeldReason::OwnershipConflict { .. }
+        | HeldReason::SealNewer { .. }
+        | HeldReason::SealTooLarge { .. }
+        | HeldReason::SectionTooLarge { .. }
+        | HeldReason::Removal(_)
+        | HeldReason::DeletedOutside => TwinState::Held,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::FileSpan;
+
+    #[test]
+    fn the_table_is_the_one_in_the_docs() {
+        let place = FileSpan { file: "a.yaml".into(), line: 1, column: 1 };
+        let rows = [
+            (Outcome::InSync, "InSync True in_sync"),
+            (Outcome::Applied, "Applied True in_sync"),
+            (Outcome::Kept, "ManifestBroken False frozen"),
+            (Outcome::Held(HeldReason::DeletedOutside), "DeletedOutside False held"),
+            (Outcome::Held(HeldReason::ManifestBroken(place.clone())), "ManifestBroken False frozen"),
+            (Outcome::Held(HeldReason::SourceIncomplete(place)), "SourceIncomplete False frozen"),
+            (Outcome::Pending, "Pending Unknown pending"),
+            (Outcome::Conflict, "Conflict False conflict"),
+            (Outcome::Throttled, "Throttled Unknown pending"),
+            (Outcome::Missing, "Missing False missing"),
+            (Outcome::Rejected, "Rejected False rejected"),
+            (Outcome::Unauthorized, "Unauthorized Unknown unauthorized"),
+            (Outcome::Quota, "Quota Unknown pending"),
+            (Outcome::Failed, "Failed Unknown failed"),
+        ];
+        for (outcome, row) in rows {
+            let condition = outcome.condition().unwrap();
+            let shown = format!("{} {:?} {}", condition.reason, condition.synced, condition.state.as_str());
+            assert_eq!(shown, row);
+        }
+        assert_eq!(Outcome::Released.condition(), None);
+    }
+}

@@ -1,0 +1,267 @@
+//! The plan for one twin, as data.
+
+use std::fmt;
+
+use super::{DeclaredHash, FileSpan, Leaf};
+use crate::twin::{ETag, MergePatch, Section, Value};
+
+/// One leaf to set or remove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Where.
+    pub leaf: Leaf,
+    /// The live value; `None` when there is none.
+    pub from: Option<Value>,
+    /// The declared value; `None` removes.
+    pub to: Option<Value>,
+}
+
+impl fmt::Display for Change {
+    /// `+ path = to`, `- path (was from)`, `~ path = to (was from)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let leaf = &self.leaf;
+        match (&self.from, &self.to) {
+            (None, Some(to)) => write!(f, "+ {leaf} = {to}"),
+            (Some(from), None) => write!(f, "- {leaf} (was {from})"),
+            (Some(from), Some(to)) => write!(f, "~ {leaf} = {to} (was {from})"),
+            (None, None) => write!(f, "  {leaf}"),
+        }
+    }
+}
+
+/// Why live and declared differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// We never sealed this twin.
+    FirstContact,
+    /// The declared state is not the one we sealed.
+    Git,
+    /// The declared state is the one we sealed: somebody else wrote.
+    Drift,
+}
+
+/// Why removals wait.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RemovalHold {
+    /// No complete sweep since start has been judged yet.
+    #[error("waits for the first complete sweep since start")]
+    FirstSweep,
+    /// The declared state is empty.
+    #[error("the manifests declare no twin at all; an empty state removes nothing")]
+    EmptyState,
+    /// A manifest of this source is broken.
+    #[error("waits until {0} can be read again; nothing is removed while a manifest of the source is broken")]
+    SourceBroken(FileSpan),
+    /// More twins would lose something than the guard lets pass.
+    #[error(
+        "{removals} twins would lose something within 24 h, the guard lets {allowed} pass; raise `guards.removals` to allow it"
+    )]
+    Guard {
+        /// Twins that lost or would lose a leaf or a seal.
+        removals: usize,
+        /// What the guard lets pass.
+        allowed: usize,
+    },
+    /// The command removes nothing for manifests that are gone.
+    #[error("the manifest is gone; `run` settles that, this command removes nothing for it")]
+    NotPruned,
+}
+
+/// Whether a plan may remove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removals {
+    /// It may.
+    Go,
+    /// It must hold them.
+    Held(RemovalHold),
+}
+
+/// Why a part of a plan, or all of it, is not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeldReason {
+    /// The change would destroy leaves that are not ours.
+    ShapeConflict {
+        /// The leaves that would be lost.
+        lost: Vec<Leaf>,
+    },
+    /// Another owner's seal holds the path, one above it, or a live leaf below it.
+    OwnershipConflict {
+        /// The other owner.
+        owner: String,
+    },
+    /// The twin carries a seal of ours in a later format.
+    SealNewer {
+        /// Its version.
+        version: i64,
+    },
+    /// The tags have no room for the seal.
+    SealTooLarge {
+        /// The tags without our seal, in bytes.
+        tags: usize,
+        /// Our seal with its key, in bytes.
+        seal: usize,
+    },
+    /// Declared and foreign leaves together exceed a section.
+    SectionTooLarge {
+        /// The section.
+        section: Section,
+        /// Its size after the change, in bytes.
+        size: usize,
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// A removal must wait.
+    Removal(RemovalHold),
+    /// The twin's manifest is broken and was never read well by this process.
+    ManifestBroken(FileSpan),
+    /// A document that may concern this twin cannot be read.
+    SourceIncomplete(FileSpan),
+    /// The device was there and is gone; `create` does not bring back what somebody deleted.
+    DeletedOutside,
+}
+
+impl HeldReason {
+    /// The reason as a condition shows it.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::ShapeConflict { .. } => "ShapeConflict",
+            Self::OwnershipConflict { .. } => "OwnershipConflict",
+            Self::SealNewer { .. } => "SealNewer",
+            Self::SealTooLarge { .. } => "SealTooLarge",
+            Self::SectionTooLarge { .. } => "SectionTooLarge",
+            Self::Removal(_) => "RemovalHeld",
+            Self::ManifestBroken(_) => "ManifestBroken",
+            Self::SourceIncomplete(_) => "SourceIncomplete",
+            Self::DeletedOutside => "DeletedOutside",
+        }
+    }
+}
+
+impl fmt::Display for HeldReason {
+    /// One sentence: what, and the way out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ShapeConflict { lost } => {
+                write!(
+                    f,
+                    "would destroy leaves that are not ours: {}; remove them at the hub or declare them",
+                    list(lost)
+                )
+            }
+            Self::OwnershipConflict { owner } => {
+                write!(f, "owner {owner} has another value here; declare the path in one place only")
+            }
+            Self::SealNewer { version } => {
+                write!(f, "sealed by a later geminid (format {version}); run that version or a later one")
+            }
+            Self::SealTooLarge { tags, seal } => write!(
+                f,
+                "no room for the seal: tags take {tags} bytes and the seal {seal}, {} fit; shorten the tags",
+                crate::twin::size_max(Section::Tags)
+            ),
+            Self::SectionTooLarge { section, size, max } => write!(
+                f,
+                "{} would take {size} bytes with the leaves of others, {max} fit; declare less or shorten theirs",
+                section.as_str()
+            ),
+            Self::Removal(hold) => write!(f, "removal {hold}"),
+            Self::ManifestBroken(place) => write!(f, "the manifest at {place} is broken; correct it"),
+            Self::SourceIncomplete(place) => {
+                write!(f, "{place} cannot be read and may concern this twin; correct it")
+            }
+            Self::DeletedOutside => {
+                f.write_str("the device was deleted by somebody else; change its manifest to create it again")
+            }
+        }
+    }
+}
+
+fn list(leaves: &[Leaf]) -> String {
+    /// Enough to recognise the subtree.
+    const SHOWN_MAX: usize = 5;
+    let mut names: Vec<String> = leaves.iter().take(SHOWN_MAX).map(ToString::to_string).collect();
+    if leaves.len() > SHOWN_MAX {
+        names.push(format!("{} more", leaves.len() - SHOWN_MAX));
+    }
+    names.join(", ")
+}
+
+/// Something a plan does not do, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The change held; `None` when the whole twin is.
+    pub change: Option<Change>,
+    /// Why.
+    pub reason: HeldReason,
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.change {
+            Some(change) => write!(f, "{change}: held: {}", self.reason),
+            None => write!(f, "held: {}", self.reason),
+        }
+    }
+}
+
+/// What a plan does to our seal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SealAction {
+    /// It stands as it should, or there is none and none is needed.
+    Keep,
+    /// It is written.
+    Write,
+    /// It is removed.
+    Remove,
+}
+
+/// What would be done to one twin, what is held, and the one guarded patch that does it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwinPlan {
+    /// The leaves that change, in order. The seal is not among them.
+    pub changes: Vec<Change>,
+    /// What is not done.
+    pub held: Vec<Held>,
+    /// Why live and declared differ.
+    pub cause: Cause,
+    /// What happens to the seal.
+    pub seal: SealAction,
+    /// The patch; `None` when nothing is to be written.
+    pub patch: Option<MergePatch>,
+    /// Whether the twin loses, or would lose but for a hold, a leaf or its seal: it counts for the removals guard.
+    pub removes: bool,
+    /// The hash of what is declared; `None` when nothing is, or it is unknown.
+    pub declared: Option<DeclaredHash>,
+    /// The etag the patch is foretold to produce.
+    pub etag_after: Option<ETag>,
+}
+
+impl TwinPlan {
+    /// A plan that does nothing, for `reason` if there is one.
+    #[must_use]
+    pub fn nothing(reason: Option<HeldReason>) -> Self {
+        Self {
+            changes: Vec::new(),
+            held: reason.map(|reason| Held { change: None, reason }).into_iter().collect(),
+            cause: Cause::FirstContact,
+            seal: SealAction::Keep,
+            patch: None,
+            removes: false,
+            declared: None,
+            etag_after: None,
+        }
+    }
+
+    /// Whether the twin is as declared and nothing is held; a seal may still be due.
+    #[must_use]
+    pub fn in_sync(&self) -> bool {
+        self.changes.is_empty() && self.held.is_empty() && self.seal != SealAction::Remove
+    }
+
+    /// Whether only the seal is written.
+    #[must_use]
+    pub fn seal_only(&self) -> bool {
+        self.patch.is_some() && self.changes.is_empty()
+    }
+}

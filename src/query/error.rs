@@ -1,0 +1,129 @@
+//! Why a text is not a query, and where.
+//!
+//! Invariant: `Display` is one sentence that names what was found and what was expected, short and without control
+//! characters whatever the text was.
+
+use super::ast::Source;
+use super::parser::{DEPTH_MAX, LENGTH_MAX};
+
+/// The most characters of a query that an error repeats.
+const QUOTED_MAX: usize = 40;
+
+/// A piece of a query text, in bytes; `start <= end`, both on character borders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    /// The first byte.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+}
+
+impl Span {
+    /// Line and column of the start in `text`, both from 1, the column in characters.
+    #[must_use]
+    pub fn position(self, text: &str) -> (usize, usize) {
+        let before: Vec<char> =
+            text.char_indices().take_while(|(at, _)| *at < self.start).map(|(_, character)| character).collect();
+        let line = before.iter().filter(|character| **character == '\n').count() + 1;
+        let column = before.iter().rev().take_while(|character| **character != '\n').count() + 1;
+        (line, column)
+    }
+}
+
+/// Why a text is not a query, and where it stopped being one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}")]
+pub struct ParseError {
+    /// What is wrong.
+    pub kind: ParseErrorKind,
+    /// Where.
+    pub span: Span,
+}
+
+impl ParseError {
+    /// Line and column in the text that was parsed, both from 1, the column in characters.
+    #[must_use]
+    pub fn position(&self, text: &str) -> (usize, usize) {
+        self.span.position(text)
+    }
+}
+
+/// The ways in which a text is not a query.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseErrorKind {
+    /// The text is longer than a hub takes.
+    #[error("a query has at most {LENGTH_MAX} characters, this one has {0}")]
+    TooLong(usize),
+    /// Parentheses, NOTs or arrays nest too deep.
+    #[error("conditions nest at most {DEPTH_MAX} deep; take out parentheses or NOTs")]
+    TooDeep,
+    /// A character that begins nothing.
+    #[error(
+        "found {0:?}, expected a name, a number, a string or an operator; a key with odd characters is written [[key]]"
+    )]
+    Character(char),
+    /// A string without its end.
+    #[error("found a string without its end, expected a closing {0}")]
+    OpenString(char),
+    /// A `[[` without `]]`.
+    #[error("found [[ without its end, expected a closing ]]")]
+    OpenName,
+    /// A backslash with the wrong characters behind it.
+    #[error(
+        "found a backslash that escapes nothing, expected \\', \\\", \\\\ or \\u and four hex digits of a character"
+    )]
+    Escape,
+    /// Digits that are not a number.
+    #[error("found {0}, expected a number such as 1, -2.5, 1e3 or 0x1F")]
+    Number(String),
+    /// Something in the wrong place.
+    #[error("found {found}, expected {expected}")]
+    Unexpected {
+        /// What stands there.
+        found: String,
+        /// What could stand there.
+        expected: &'static str,
+    },
+    /// A word of the language used as a name.
+    #[error("found the reserved word {0}, expected a name; as a key it is written [[{0}]]")]
+    Reserved(String),
+    /// A part of the language that is not there yet.
+    #[error("{0}")]
+    Unsupported(Unsupported),
+    /// A part of the language that this collection does not have (`iot-hub.md` 5.3).
+    #[error("found {what}, which {collection} does not have", collection = source_collection.as_str())]
+    NotInSource {
+        /// What was asked of it.
+        what: &'static str,
+        /// The collection of the FROM.
+        source_collection: Source,
+    },
+}
+
+/// Parts of the language that are refused rather than half understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unsupported {
+    /// GROUP BY.
+    #[error("GROUP BY is not supported")]
+    GroupBy,
+    /// AVG, SUM, MIN or MAX.
+    #[error("the aggregate {0} is not supported, only COUNT() is")]
+    Aggregate(String),
+    /// `COUNT()` beside other columns, which makes sense with GROUP BY only.
+    #[error("COUNT() beside other columns is not supported")]
+    CountAndColumns,
+    /// A function other than `IS_DEFINED`.
+    #[error("the function {0} is not supported, only IS_DEFINED is")]
+    Function(String),
+    /// An arithmetic operator.
+    #[error("arithmetic ({0}) is not supported")]
+    Arithmetic(char),
+}
+
+/// `text` for a message: escaped, in quotes, at most 40 characters of it.
+pub(super) fn quoted(text: &str) -> String {
+    let mut characters = text.chars();
+    let head: String = characters.by_ref().take(QUOTED_MAX).collect();
+    let more = if characters.next().is_some() { "..." } else { "" };
+    format!("`{}{more}`", head.escape_debug())
+}

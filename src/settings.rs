@@ -1,0 +1,426 @@
+//! The daemon's own settings: one file, the environment over it, flags over both.
+//!
+//! Invariants: the only reader of the environment. Every key is known or refused in one sentence; secrets are wrapped
+//! where they are read and never printed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Config, ConfigError, File, FileFormat};
+use jiff::SignedDuration;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+const PREFIX: &str = "GEMINID_";
+/// What Kubernetes injects for a service named `geminid`; not ours, not an error.
+const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
+/// Settings of the whole process that the environment may set, with their place in the file.
+const TOP_KEYS: [&str; 4] = ["owner", "listen", "log_format", "log_level"];
+/// Settings of one hub, longest first so that no name is taken for a part of another.
+const HUB_KEYS: [&str; 8] = [
+    "connection_string_file",
+    "connection_string",
+    "guards_removals",
+    "guards_from",
+    "manifests",
+    "ca_file",
+    "verify",
+    "sweep",
+];
+/// Where the daemon listens unless told otherwise.
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:9797";
+/// The shortest sweep interval; anything below asks a hub for more than it gives.
+const SWEEP_MIN: Duration = Duration::from_secs(1);
+const SWEEP_DEFAULT: Duration = Duration::from_secs(10 * 60);
+const VERIFY_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why the settings cannot be used. One sentence, with the place and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read or does not fit.
+    #[error("settings: {0}")]
+    File(String),
+    /// A variable of ours that nobody reads.
+    #[error("environment variable {name} is not a setting; known are {}", known_variables())]
+    Variable {
+        /// Its name.
+        name: String,
+    },
+    /// A value that does not fit.
+    #[error("settings: {key}: {problem}")]
+    Value {
+        /// The key, dotted.
+        key: String,
+        /// What is wrong, and what would do.
+        problem: String,
+    },
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where a connection string comes from.
+#[derive(Debug, Clone)]
+pub enum Secret {
+    /// A file, read at start.
+    File(PathBuf),
+    /// The environment.
+    Value(SecretString),
+}
+
+/// One hub.
+#[derive(Debug, Clone)]
+pub struct HubSettings {
+    /// The folder of manifests.
+    pub manifests: PathBuf,
+    /// The connection string.
+    pub connection: Secret,
+    /// Certificates trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Time from one sweep to the next.
+    pub sweep: Duration,
+    /// Every sealed twin is read again within this time.
+    pub verify: Duration,
+    /// The share of the fleet that may lose something within 24 h, 0 to 1.
+    pub removals: f64,
+    /// Up to this many twins the share is not asked.
+    pub removals_from: usize,
+}
+
+/// Everything.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Who owns what this process writes.
+    pub owner: Option<String>,
+    /// Address of `/metrics` and the probes.
+    pub listen: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or tracing directives.
+    pub log_level: String,
+    /// The hubs by name.
+    pub hubs: BTreeMap<String, HubSettings>,
+    /// `HTTPS_PROXY`.
+    pub https_proxy: Option<String>,
+    /// `NO_PROXY`.
+    pub no_proxy: Option<String>,
+    /// Whether terminals may be coloured: `NO_COLOR` is not set.
+    pub colour: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            owner: None,
+            listen: LISTEN_DEFAULT.to_owned(),
+            log_format: LogFormat::default(),
+            log_level: "info".to_owned(),
+            hubs: BTreeMap::new(),
+            https_proxy: None,
+            no_proxy: None,
+            colour: true,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSettings {
+    owner: Option<String>,
+    listen: Option<String>,
+    log_format: Option<String>,
+    log_level: Option<String>,
+    #[serde(default)]
+    hubs: BTreeMap<String, RawHub>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawHub {
+    manifests: Option<PathBuf>,
+    connection_string_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    sweep: Option<String>,
+    verify: Option<String>,
+    #[serde(default)]
+    guards: RawGuards,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGuards {
+    removals: Option<String>,
+    from: Option<usize>,
+}
+
+/// Settings of `file`, if there is one, with the process's environment over it.
+///
+/// # Errors
+/// [`SettingsError`] names the first key, variable or value that does not fit.
+#[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
+pub fn load(file: Option<&Path>) -> Result<Settings, SettingsError> {
+    // A variable that is not text cannot be one of ours; its neighbours still are.
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    load_with(file, &variables.collect())
+}
+
+/// Settings of `file` with `variables` over it.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> Result<Settings, SettingsError> {
+    let mut builder = Config::builder();
+    if let Some(file) = file {
+        builder = builder.add_source(File::from(file).format(FileFormat::Toml));
+    }
+    let mut secrets = BTreeMap::new();
+    for (name, value) in variables {
+        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+        if name == "GEMINID_PORT" || INJECTED.iter().any(|injected| name.starts_with(injected)) {
+            continue;
+        }
+        match place_of(rest) {
+            Some(Place::Key(key)) => {
+                builder = builder.set_override(key, value.as_str()).map_err(|error| file_error(&error))?;
+            }
+            Some(Place::ConnectionString(hub)) => {
+                // The hub exists even if nothing else is said of it.
+                builder = builder
+                    .set_override(format!("hubs.{hub}.guards"), config::Map::<String, String>::new())
+                    .map_err(|error| file_error(&error))?;
+                secrets.insert(hub, SecretString::from(value.as_str()));
+            }
+            None => return Err(SettingsError::Variable { name: name.clone() }),
+        }
+    }
+    let raw = builder.build().and_then(Config::try_deserialize::<RawSettings>).map_err(|error| file_error(&error))?;
+    let mut settings = settings_of(raw, secrets)?;
+    let proxy = |name: &str| variables.get(name).or_else(|| variables.get(&name.to_lowercase())).cloned();
+    settings.colour = variables.get("NO_COLOR").is_none_or(String::is_empty);
+    (settings.https_proxy, settings.no_proxy) = (proxy("HTTPS_PROXY"), proxy("NO_PROXY"));
+    Ok(settings)
+}
+
+/// Where a variable goes.
+enum Place {
+    Key(String),
+    ConnectionString(String),
+}
+
+fn place_of(rest: &str) -> Option<Place> {
+    let lower = rest.to_ascii_lowercase();
+    if TOP_KEYS.contains(&lower.as_str()) {
+        return Some(Place::Key(lower));
+    }
+    let of_hub = lower.strip_prefix("hubs_")?;
+    let key = HUB_KEYS.iter().find(|key| of_hub.ends_with(&format!("_{key}")))?;
+    let hub = of_hub[..of_hub.len() - key.len() - 1].replace('_', "-");
+    if hub.is_empty() {
+        return None;
+    }
+    Some(match *key {
+        "connection_string" => Place::ConnectionString(hub),
+        key => Place::Key(format!("hubs.{hub}.{}", key.replace("guards_", "guards."))),
+    })
+}
+
+fn known_variables() -> String {
+    let top = TOP_KEYS.iter().map(|key| format!("{PREFIX}{}", key.to_uppercase()));
+    let hub = HUB_KEYS.iter().map(|key| format!("{PREFIX}HUBS_<NAME>_{}", key.to_uppercase()));
+    top.chain(hub).collect::<Vec<_>>().join(", ")
+}
+
+fn file_error(error: &ConfigError) -> SettingsError {
+    // One line, whatever the parser draws.
+    let text = error.to_string();
+    SettingsError::File(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn settings_of(raw: RawSettings, mut secrets: BTreeMap<String, SecretString>) -> Result<Settings, SettingsError> {
+    let defaults = Settings::default();
+    let mut hubs = BTreeMap::new();
+    for (name, hub) in raw.hubs {
+        check_hub_name(&name)?;
+        let secret = secrets.remove(&name);
+        hubs.insert(name.clone(), hub_of(&name, hub, secret)?);
+    }
+    Ok(Settings {
+        owner: raw.owner,
+        listen: raw.listen.unwrap_or(defaults.listen),
+        log_format: raw.log_format.as_deref().map_or(Ok(LogFormat::default()), parse_log_format)?,
+        log_level: raw.log_level.unwrap_or(defaults.log_level),
+        hubs,
+        https_proxy: None,
+        no_proxy: None,
+        colour: true,
+    })
+}
+
+fn check_hub_name(name: &str) -> Result<(), SettingsError> {
+    let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if plain && (1..=63).contains(&name.len()) {
+        return Ok(());
+    }
+    let problem = "a hub's name is 1 to 63 of a-z, 0-9 and -".to_owned();
+    Err(SettingsError::Value { key: format!("hubs.{name}"), problem })
+}
+
+fn hub_of(name: &str, raw: RawHub, secret: Option<SecretString>) -> Result<HubSettings, SettingsError> {
+    let key = |field: &str| format!("hubs.{name}.{field}");
+    let missing = |field: &str, problem: &str| SettingsError::Value { key: key(field), problem: problem.to_owned() };
+    let connection = match (raw.connection_string_file, secret) {
+        (Some(_), Some(_)) => {
+            return Err(missing("connection_string_file", "given twice, as a file and in the environment; keep one"));
+        }
+        (Some(file), None) => Secret::File(file),
+        (None, Some(value)) => Secret::Value(value),
+        (None, None) => {
+            return Err(missing("connection_string_file", "missing; name the file that holds the connection string"));
+        }
+    };
+    let manifests = raw.manifests.ok_or_else(|| missing("manifests", "missing; name the folder of manifests"))?;
+    let sweep = raw.sweep.as_deref().map_or(Ok(SWEEP_DEFAULT), |text| parse_sweep(&key("sweep"), text))?;
+    let verify = raw.verify.as_deref().map_or(Ok(VERIFY_DEFAULT), |text| parse_duration(&key("verify"), text))?;
+    let removals = raw.guards.removals.as_deref().map_or(Ok(0.3), |text| parse_share(&key("guards.removals"), text))?;
+    let removals_from = raw.guards.from.unwrap_or(10);
+    Ok(HubSettings { manifests, connection, ca_file: raw.ca_file, sweep, verify, removals, removals_from })
+}
+
+/// A log format by its name.
+///
+/// # Errors
+/// [`SettingsError::Value`] for any other word.
+pub fn parse_log_format(text: &str) -> Result<LogFormat, SettingsError> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        other => Err(SettingsError::Value {
+            key: "log_format".to_owned(),
+            problem: format!("{other:?} is neither text nor json"),
+        }),
+    }
+}
+
+/// A sweep interval such as `10m`, at least a second.
+///
+/// # Errors
+/// [`SettingsError::Value`] naming `key`.
+pub fn parse_sweep(key: &str, text: &str) -> Result<Duration, SettingsError> {
+    let duration = parse_duration(key, text)?;
+    if duration < SWEEP_MIN {
+        return Err(SettingsError::Value { key: key.to_owned(), problem: format!("{text} is shorter than 1s") });
+    }
+    Ok(duration)
+}
+
+fn parse_duration(key: &str, text: &str) -> Result<Duration, SettingsError> {
+    let parsed = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    parsed.ok_or_else(|| SettingsError::Value {
+        key: key.to_owned(),
+        problem: format!("{text:?} is no duration; write 30s, 10m, 1h30m or 24h"),
+    })
+}
+
+fn parse_share(key: &str, text: &str) -> Result<f64, SettingsError> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    number.filter(|percent| (0.0..=100.0).contains(percent)).map(|percent| percent / 100.0).ok_or_else(|| {
+        SettingsError::Value { key: key.to_owned(), problem: format!("{text:?} is no share; write 0% to 100%") }
+    })
+}
+
+/// The defaults of a hub that no settings file names.
+#[must_use]
+pub fn hub_defaults(manifests: PathBuf, connection: Secret, ca_file: Option<PathBuf>) -> HubSettings {
+    HubSettings {
+        manifests,
+        connection,
+        ca_file,
+        sweep: SWEEP_DEFAULT,
+        verify: VERIFY_DEFAULT,
+        removals: 0.3,
+        removals_from: 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let variables: BTreeMap<String, String> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        load_with(Some(file.path()), &variables)
+    }
+
+    const PROD: &str = "owner = \"fleet\"\n[hubs.prod]\nmanifests = \"/m\"\nconnection_string_file = \"/c\"\n";
+
+    #[test]
+    fn a_file_gives_settings_and_the_rest_is_default() {
+        let settings = load_text(&format!("{PROD}sweep = \"90s\"\nguards.removals = \"5%\"\n"), &[]).unwrap();
+        let prod = &settings.hubs["prod"];
+        assert_eq!((settings.owner.as_deref(), settings.listen.as_str()), (Some("fleet"), LISTEN_DEFAULT));
+        assert_eq!((prod.sweep, prod.verify, prod.removals_from), (Duration::from_secs(90), VERIFY_DEFAULT, 10));
+        assert!((prod.removals - 0.05).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_environment_goes_over_the_file_and_underscores_in_a_hub_s_name_are_dashes() {
+        let variables = [
+            ("GEMINID_OWNER", "other"),
+            ("GEMINID_HUBS_PROD_SWEEP", "1h"),
+            ("GEMINID_HUBS_EU_WEST_CONNECTION_STRING", "HostName=h;SharedAccessKeyName=p;SharedAccessKey=canary"),
+            ("GEMINID_HUBS_EU_WEST_MANIFESTS", "/eu"),
+            ("GEMINID_HUBS_EU_WEST_GUARDS_REMOVALS", "1%"),
+            ("GEMINID_SERVICE_HOST", "10.0.0.1"),
+            ("GEMINID_PORT", "tcp://10.0.0.1:9797"),
+            ("GEMINID_PORT_9797_TCP", "x"),
+            ("https_proxy", "http://proxy:3128"),
+        ];
+        let settings = load_text(PROD, &variables).unwrap();
+        assert_eq!(settings.owner.as_deref(), Some("other"));
+        assert_eq!(settings.hubs["prod"].sweep, Duration::from_secs(3600));
+        assert_eq!(settings.https_proxy.as_deref(), Some("http://proxy:3128"));
+        let Secret::Value(secret) = &settings.hubs["eu-west"].connection else { panic!("a value") };
+        assert!(secret.expose_secret().ends_with("canary"));
+        assert!(!format!("{settings:?}").contains("canary"));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_in_one_line_with_its_place() {
+        for (text, variables, expected) in [
+            ("ownr = \"x\"", vec![], "unknown field `ownr`"),
+            ("[hubs.prod]\nmanifest = \"x\"", vec![], "unknown field `manifest`"),
+            ("owner = ", vec![], "TOML parse error"),
+            ("log_format = \"xml\"", vec![], "log_format: \"xml\" is neither text nor json"),
+            ("[hubs.prod]\nmanifests = \"/m\"", vec![], "hubs.prod.connection_string_file: missing"),
+            ("[hubs.prod]\nconnection_string_file = \"/c\"", vec![], "hubs.prod.manifests: missing"),
+            ("[hubs.Prod]\nmanifests = \"/m\"", vec![], "a hub's name is"),
+            (PROD, vec![("GEMINID_OWNR", "x")], "GEMINID_OWNR is not a setting; known are GEMINID_OWNER"),
+            (PROD, vec![("GEMINID_HUBS_PROD_SWEEPS", "x")], "GEMINID_HUBS_PROD_SWEEPS is not a setting"),
+            (PROD, vec![("GEMINID_HUBS_PROD_SWEEP", "soon")], "hubs.prod.sweep: \"soon\" is no duration"),
+            (PROD, vec![("GEMINID_HUBS_PROD_SWEEP", "10ms")], "hubs.prod.sweep: 10ms is shorter than 1s"),
+            (PROD, vec![("GEMINID_HUBS_PROD_GUARDS_REMOVALS", "30")], "\"30\" is no share"),
+            (PROD, vec![("GEMINID_HUBS_PROD_CONNECTION_STRING", "x")], "given twice"),
+        ] {
+            let error = load_text(text, &variables).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains('\n'), "{text:?} {variables:?}: {error}");
+        }
+        let missing = load_with(Some(Path::new("/nowhere.toml")), &BTreeMap::new()).unwrap_err().to_string();
+        assert!(missing.contains("/nowhere.toml"), "{missing}");
+    }
+}

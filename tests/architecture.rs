@@ -1,0 +1,284 @@
+//! The floors, kept by a test: who may import whom, where each crate may be named, and that every file is reached.
+//!
+//! The tables are the architecture. To move a wall, change them in a commit of its own and say why in
+//! ARCHITECTURE.md.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its input fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Module to the modules of ours it may import, floor by floor from the top. `lib` and `main` sit on all of them.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    (
+        "cli",
+        &[
+            "app",
+            "emulator",
+            "exporter",
+            "controller",
+            "ops",
+            "hub",
+            "source",
+            "metrics",
+            "settings",
+            "manifest",
+            "plan",
+            "series",
+            "query",
+            "twin",
+        ],
+    ),
+    (
+        "app",
+        &[
+            "ops",
+            "emulator",
+            "exporter",
+            "controller",
+            "hub",
+            "source",
+            "metrics",
+            "settings",
+            "manifest",
+            "plan",
+            "series",
+            "query",
+            "twin",
+        ],
+    ),
+    ("ops", &["metrics", "controller", "exporter", "series"]),
+    ("controller", &["twin", "plan", "hub", "metrics"]),
+    ("exporter", &["twin", "query", "series", "hub", "metrics"]),
+    ("emulator", &["twin", "query", "hub"]),
+    ("hub", &["twin", "metrics"]),
+    ("source", &["manifest", "plan", "series", "twin"]),
+    ("metrics", &[]),
+    ("settings", &[]),
+    ("manifest", &["twin", "query", "plan", "series"]),
+    ("plan", &["twin", "query"]),
+    ("series", &["twin", "query"]),
+    ("query", &["twin"]),
+    ("twin", &[]),
+];
+
+/// The pure floors: they return data, and the caller logs, counts, reads clocks and draws numbers.
+const PURE: &[&str] = &["manifest", "plan", "series", "query", "twin"];
+
+/// What no file of a pure floor may name.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "tracing",
+    "prometheus",
+    "reqwest",
+    "notify",
+    "std::fs",
+    "std::env",
+    "std::net",
+    "std::thread",
+    "Instant",
+    "SystemTime",
+    "fastrand",
+    "Timestamp::now",
+    "Zoned::now",
+    "async fn",
+];
+
+/// Crate to the files or folders under `src` that may name it.
+const LIVES_IN: &[(&str, &[&str])] = &[
+    ("anyhow", &["main.rs", "cli", "app.rs", "app"]),
+    ("axum", &["ops", "emulator/http.rs", "emulator/http", "emulator/server.rs"]),
+    ("axum_server", &["emulator/server.rs", "emulator/http.rs"]),
+    ("base64", &["hub/sas.rs", "emulator", "plan/seal.rs", "plan/sweep.rs"]),
+    ("clap", &["cli"]),
+    ("config", &["settings.rs"]),
+    ("fastrand", &["controller", "exporter", "emulator", "app.rs", "app"]),
+    ("hmac", &["hub/sas.rs", "emulator/auth.rs"]),
+    ("jiff", &["hub", "emulator", "manifest", "series", "settings.rs", "app.rs", "app"]),
+    ("notify", &["source/watch.rs"]),
+    ("percent_encoding", &["hub", "emulator"]),
+    ("prometheus", &["metrics.rs", "metrics", "ops", "app.rs", "app"]),
+    ("rcgen", &["emulator/tls.rs"]),
+    ("redb", &["emulator/store.rs"]),
+    ("reqwest", &["hub/rest.rs"]),
+    ("secrecy", &["hub", "emulator/identity.rs", "settings.rs", "app.rs", "app", "cli"]),
+    (
+        "serde",
+        &[
+            "manifest/yaml.rs",
+            "manifest/schema.rs",
+            "hub/wire.rs",
+            "emulator/wire.rs",
+            "emulator/stored.rs",
+            "emulator/server.rs",
+            "emulator/tls.rs",
+            "settings.rs",
+        ],
+    ),
+    ("serde_json", &["twin/value.rs", "hub/wire.rs", "emulator", "cli"]),
+    ("serde_yaml", &["manifest/yaml.rs"]),
+    ("sha2", &["hub/sas.rs", "emulator", "plan/seal.rs", "source/load.rs", "series"]),
+    ("strsim", &["manifest", "settings.rs"]),
+    ("tracing_subscriber", &["app.rs", "app"]),
+];
+
+fn source_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// Every source file: its path under `src` with `/`, and its text without comments and test modules.
+fn sources() -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    collect(&source_root(), "", &mut files);
+    assert!(files.len() > 20, "the tree was read");
+    files
+}
+
+fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            collect(&entry.path(), &format!("{name}/"), files);
+        } else if name.ends_with(".rs") {
+            files.insert(name, fs::read_to_string(entry.path()).unwrap());
+        }
+    }
+}
+
+/// The lines that bind: comments, strings' contents after `//` and everything from `#[cfg(test)]` on are left out.
+fn code(text: &str) -> Vec<(usize, String)> {
+    let mut lines = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        if line.trim() == "#[cfg(test)]" {
+            break;
+        }
+        let line = line.split("//").next().unwrap_or_default();
+        if !line.trim().is_empty() {
+            lines.push((index + 1, line.to_owned()));
+        }
+    }
+    lines
+}
+
+fn is_test_file(name: &str) -> bool {
+    name.ends_with("_tests.rs") || name.ends_with("/tests.rs")
+}
+
+/// The module on a floor that a file belongs to: `plan/diff.rs` and `plan.rs` both to `plan`.
+fn module_of(name: &str) -> &str {
+    name.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+/// Whether `line` names the path `word`, not as a part of a longer name.
+fn names(line: &str, word: &str) -> bool {
+    let boundary = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+    line.match_indices(word)
+        .any(|(at, _)| boundary(line[..at].chars().next_back()) && boundary(line[at + word.len()..].chars().next()))
+}
+
+#[test]
+fn modules_import_downwards_only() {
+    let allowed: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        let module = module_of(&name).to_owned();
+        if ["lib", "main"].contains(&module.as_str()) || is_test_file(&name) {
+            continue;
+        }
+        let may =
+            allowed.get(module.as_str()).unwrap_or_else(|| panic!("{name} stands on no floor: add it to the table"));
+        for (number, line) in code(&text) {
+            for other in allowed.keys().filter(|other| **other != module) {
+                let imported =
+                    line.contains(&format!("crate::{other}::")) || line.contains(&format!("crate::{other};"));
+                if imported && !may.contains(other) {
+                    wrong.push(format!("{name}:{number}: {module} may not import {other}"));
+                }
+            }
+            if line.contains("use crate::{") {
+                wrong.push(format!("{name}:{number}: name one module per `use`, so that this test can read it"));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn metrics_are_known_to_the_observing_decorator_alone_in_hub_and_the_emulator_knows_only_the_traits() {
+    let sources = sources();
+    let importing = |folder: &str, module: &str| -> Vec<&str> {
+        let of_folder =
+            sources.iter().filter(|(name, _)| name.starts_with(&format!("{folder}/")) && !is_test_file(name));
+        let naming =
+            of_folder.filter(|(_, text)| code(text).iter().any(|(_, line)| line.contains(&format!("crate::{module}"))));
+        naming.map(|(name, _)| name.as_str()).collect()
+    };
+    for (folder, module, home) in [("hub", "metrics", "hub/observe.rs"), ("emulator", "hub", "emulator/sim.rs")] {
+        let elsewhere: Vec<&str> = importing(folder, module).into_iter().filter(|name| *name != home).collect();
+        assert_eq!(elsewhere, Vec::<&str>::new(), "{module} may be imported in {home} alone");
+    }
+}
+
+#[test]
+fn pure_floors_name_nothing_impure() {
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        if !PURE.contains(&module_of(&name)) || is_test_file(&name) {
+            continue;
+        }
+        for (number, line) in code(&text) {
+            for word in IMPURE.iter().filter(|word| names(&line, word)) {
+                wrong.push(format!("{name}:{number}: {word}"));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn each_crate_is_named_at_home_only() {
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        if is_test_file(&name) {
+            continue;
+        }
+        for (number, line) in code(&text) {
+            for (package, homes) in LIVES_IN {
+                let at_home = homes.iter().any(|home| name == *home || name.starts_with(&format!("{home}/")));
+                let named = [format!("{package}::"), format!("use {package};")];
+                if !at_home && named.iter().any(|text| line.contains(text) && names(&line, package)) {
+                    wrong.push(format!("{name}:{number}: {package} lives in {homes:?}"));
+                }
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn every_file_is_reached_by_a_mod() {
+    let sources = sources();
+    let mut reached: BTreeSet<String> = ["lib.rs", "main.rs"].map(str::to_owned).into();
+    for (name, text) in &sources {
+        let folder = match name.rsplit_once('/') {
+            _ if name == "lib.rs" || name == "main.rs" => String::new(),
+            Some((folder, "mod.rs")) => format!("{folder}/"),
+            _ => format!("{}/", name.trim_end_matches(".rs")),
+        };
+        let beside = name.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+        for line in text.lines().map(str::trim) {
+            if let Some(path) = line.strip_prefix("#[path = \"").and_then(|rest| rest.strip_suffix("\"]")) {
+                reached.insert(format!("{beside}{path}"));
+            }
+            let module = line.trim_start_matches("pub ").trim_start_matches("pub(crate) ").strip_prefix("mod ");
+            if let Some(module) = module.and_then(|rest| rest.strip_suffix(';')) {
+                reached.insert(format!("{folder}{module}.rs"));
+                reached.insert(format!("{folder}{module}/mod.rs"));
+            }
+        }
+    }
+    let orphans: Vec<&String> = sources.keys().filter(|name| !reached.contains(*name)).collect();
+    assert_eq!(orphans, Vec::<&String>::new());
+}

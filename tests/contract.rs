@@ -1,0 +1,365 @@
+//! What every hub behind [`WriteTwins`] does: one suite, run against the hub without a socket and, through the REST
+//! client, against the embedded hub over HTTPS. What the two must not differ in is what floors above rely on.
+
+#![expect(clippy::unwrap_used, reason = "a test unwraps, and so do its helpers")]
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use geminid::emulator::{EmbeddedHub, HubOptions, SimHub};
+use geminid::hub::{
+    ConnectionString, Continuation, HubError, PageError, Pages, ReadTwins, RestHub, RestOptions, WriteTwins,
+};
+use geminid::twin::{DeviceId, ETag, MergePatch, Object, Twin, TwinRef, Value};
+
+/// A REST client and the hub it talks to, whose folder goes when this does.
+struct Served {
+    rest: RestHub,
+    hub: EmbeddedHub,
+    _folder: tempfile::TempDir,
+}
+
+#[expect(clippy::disallowed_methods, reason = "client and hub run on the real clock here, as they do in production")]
+const CLOCK: fn() -> jiff::Timestamp = jiff::Timestamp::now;
+
+impl Served {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = HubOptions {
+            https: "127.0.0.1:0".parse().unwrap(),
+            host: "localhost".to_owned(),
+            state_dir: folder.path().join("state"),
+            ephemeral: false,
+            allow_remote: false,
+            now: CLOCK,
+        };
+        let hub = EmbeddedHub::start(options).await.unwrap();
+        let rest = client(&hub, &hub.connection_info().owner_connection_string);
+        Self { rest, hub, _folder: folder }
+    }
+}
+
+fn client(hub: &EmbeddedHub, connection_string: &str) -> RestHub {
+    let mut options = RestOptions::new(CLOCK);
+    options.extra_ca_pem = Some(std::fs::read(&hub.connection_info().ca_file).unwrap());
+    RestHub::new(ConnectionString::parse(connection_string).unwrap(), options).unwrap()
+}
+
+/// Runs each check against both hubs, a new one each.
+macro_rules! contract {
+    ($($check:ident)*) => {
+        mod without_a_socket {
+            $(#[tokio::test]
+            async fn $check() {
+                super::$check(&super::SimHub::new()).await;
+            })*
+        }
+        mod over_https {
+            $(#[tokio::test]
+            async fn $check() {
+                let served = super::Served::start().await;
+                super::$check(&served.rest).await;
+                served.hub.shutdown().await;
+            })*
+        }
+    };
+}
+
+contract! {
+    what_is_not_registered_is_not_found
+    a_device_is_created_once
+    a_fresh_twin_is_empty
+    a_patch_merges_and_null_deletes
+    values_come_back_as_they_were_written
+    a_stale_etag_writes_nothing
+    of_two_writers_one_wins
+    the_etag_counts_the_writes_of_services
+    a_patch_beyond_the_limits_writes_nothing
+    every_id_of_the_charset_can_be_used
+    a_query_is_read_page_by_page
+    rows_say_what_the_twin_says
+    a_query_that_is_none_is_rejected
+}
+
+fn id(text: &str) -> DeviceId {
+    DeviceId::new(text).unwrap()
+}
+
+fn own(text: &str) -> TwinRef {
+    TwinRef::device(id(text))
+}
+
+fn object(json: &str) -> Object {
+    Value::parse_json(json).unwrap().as_object().unwrap().clone()
+}
+
+fn tags(json: &str) -> MergePatch {
+    MergePatch { tags: Some(object(json)), desired: None }
+}
+
+fn desired(json: &str) -> MergePatch {
+    MergePatch { tags: None, desired: Some(object(json)) }
+}
+
+/// The number in an etag, which counts from 1 (`iot-hub.md` 1.4).
+fn count(etag: &ETag) -> u64 {
+    let bytes = BASE64.decode(etag.as_str()).unwrap();
+    u64::from_be_bytes(bytes.try_into().unwrap())
+}
+
+async fn create(hub: &impl WriteTwins, device: &str) -> Twin {
+    hub.create_device(&id(device)).await.unwrap();
+    hub.get_twin(&own(device)).await.unwrap()
+}
+
+/// Writes `patch` over the twin as it is.
+async fn write(hub: &impl WriteTwins, device: &str, patch: &MergePatch) -> Result<Twin, HubError> {
+    let before = hub.get_twin(&own(device)).await.unwrap();
+    hub.patch_twin(&own(device), patch, &before.etag).await
+}
+
+async fn what_is_not_registered_is_not_found(hub: &impl WriteTwins) {
+    let etag = ETag::new("AAAAAAAAAAE=").unwrap();
+    create(hub, "d").await;
+    for twin in [own("gone"), own("D")] {
+        assert_eq!(hub.get_twin(&twin).await, Err(HubError::NotFound(twin.clone())));
+        let written = hub.patch_twin(&twin, &tags(r#"{"a":1}"#), &etag).await;
+        assert_eq!(written, Err(HubError::NotFound(twin)));
+    }
+}
+
+async fn a_device_is_created_once(hub: &impl WriteTwins) {
+    let fresh = create(hub, "d").await;
+    let written = write(hub, "d", &tags(r#"{"a":1}"#)).await.unwrap();
+    assert_eq!(hub.create_device(&id("d")).await, Err(HubError::AlreadyExists(id("d"))));
+    assert_eq!(hub.get_twin(&own("d")).await.unwrap(), written);
+    assert_eq!(written.device_etag, fresh.device_etag, "the identity did not change");
+}
+
+async fn a_fresh_twin_is_empty(hub: &impl WriteTwins) {
+    let twin = create(hub, "d").await;
+    assert_eq!((twin.etag.as_str(), twin.version), ("AAAAAAAAAAE=", 2));
+    assert!(twin.tags.is_empty() && twin.desired.is_empty() && twin.reported.is_empty());
+    assert!(twin.device_etag.is_some());
+    let other = create(hub, "other").await;
+    assert_eq!(other.etag, twin.etag);
+    assert_eq!(other.twin_ref, own("other"));
+}
+
+async fn a_patch_merges_and_null_deletes(hub: &impl WriteTwins) {
+    create(hub, "d").await;
+    let first = MergePatch {
+        tags: Some(object(r#"{"location":{"region":"US","plant":"Redmond43"},"old":1}"#)),
+        desired: Some(object(r#"{"list":[1,2,3],"power_level":1}"#)),
+    };
+    write(hub, "d", &first).await.unwrap();
+    let second = tags(r#"{"location":{"plant":"Leeds","floor":{"x":null}},"old":null,"never":null}"#);
+    let answered = write(hub, "d", &second).await.unwrap();
+    assert_eq!(answered.tags, object(r#"{"location":{"region":"US","plant":"Leeds","floor":{}}}"#));
+    assert_eq!(answered.desired, object(r#"{"list":[1,2,3],"power_level":1}"#), "the other section stays");
+    let answered = write(hub, "d", &desired(r#"{"list":[4],"power_level":{"low":1}}"#)).await.unwrap();
+    assert_eq!(answered.desired, object(r#"{"list":[4],"power_level":{"low":1}}"#));
+    assert_eq!(hub.get_twin(&own("d")).await.unwrap(), answered, "the answer is the twin after the write");
+}
+
+async fn values_come_back_as_they_were_written(hub: &impl WriteTwins) {
+    create(hub, "d").await;
+    let values = r#"{"":"empty key","big":4503599627370495,"float":1.0,"int":1,"list":[1,"x",true,{"a":[]}],"small":-4503599627370496,"tiny":1e-7,"ключ":"\u0001 \" \\ 😀"}"#;
+    let written = write(hub, "d", &desired(values)).await.unwrap();
+    // As text, for numbers compare as numbers.
+    let text = |object: &Object| Value::Object(object.clone()).to_string();
+    assert_eq!(text(&written.desired), text(&object(values)));
+    assert_eq!(text(&hub.get_twin(&own("d")).await.unwrap().desired), text(&object(values)));
+}
+
+async fn a_stale_etag_writes_nothing(hub: &impl WriteTwins) {
+    let fresh = create(hub, "d").await;
+    let theirs = hub.patch_twin(&own("d"), &tags(r#"{"theirs":1}"#), &fresh.etag).await.unwrap();
+    for stale in [fresh.etag, ETag::new("AAAAAAAAAAk=").unwrap(), ETag::new("not-a-counter").unwrap()] {
+        let refused = hub.patch_twin(&own("d"), &tags(r#"{"ours":1,"theirs":null}"#), &stale).await;
+        assert_eq!(refused, Err(HubError::PreconditionFailed), "{stale}");
+    }
+    assert_eq!(hub.get_twin(&own("d")).await.unwrap(), theirs);
+}
+
+async fn of_two_writers_one_wins(hub: &impl WriteTwins) {
+    let fresh = create(hub, "d").await;
+    let (twin, patch) = (own("d"), [tags(r#"{"a":1}"#), tags(r#"{"b":1}"#)]);
+    let writes =
+        tokio::join!(hub.patch_twin(&twin, &patch[0], &fresh.etag), hub.patch_twin(&twin, &patch[1], &fresh.etag),);
+    let winner = match writes {
+        (Ok(winner), Err(HubError::PreconditionFailed)) | (Err(HubError::PreconditionFailed), Ok(winner)) => winner,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(winner.tags.len(), 1);
+    assert_eq!(hub.get_twin(&twin).await.unwrap(), winner);
+    let (first, second) = (id("e"), id("e"));
+    let creations = tokio::join!(hub.create_device(&first), hub.create_device(&second));
+    let lost = Err(HubError::AlreadyExists(id("e")));
+    assert!(creations == (Ok(()), lost.clone()) || creations == (lost, Ok(())), "{creations:?}");
+}
+
+async fn the_etag_counts_the_writes_of_services(hub: &impl WriteTwins) {
+    let mut before = create(hub, "d").await;
+    assert_eq!(count(&before.etag), 1);
+    let both = MergePatch { tags: Some(object(r#"{"b":1}"#)), desired: Some(object(r#"{"b":1}"#)) };
+    let again = tags(r#"{"a":1}"#);
+    for patch in [again.clone(), desired(r#"{"a":1}"#), both, again] {
+        let after = hub.patch_twin(&own("d"), &patch, &before.etag).await.unwrap();
+        assert_eq!(count(&after.etag), count(&before.etag) + 1, "one write, one step, equal values too");
+        assert_eq!(after.version, before.version + 1);
+        assert_eq!(after.device_etag, before.device_etag);
+        before = after;
+    }
+}
+
+async fn a_patch_beyond_the_limits_writes_nothing(hub: &impl WriteTwins) {
+    let fresh = create(hub, "d").await;
+    let long = format!(r#"{{"s":"{}"}}"#, "x".repeat(4097));
+    let full = format!(r#"{{"a":"{0}","b":"{0}","c":"{0}"}}"#, "x".repeat(4000));
+    for bad in [r#"{"a.b":1}"#, r#"{"$x":1}"#, r#"{"n":4503599627370496}"#, r#"{"l":[null]}"#, &long, &full] {
+        let refused = hub.patch_twin(&own("d"), &tags(bad), &fresh.etag).await.unwrap_err();
+        assert!(matches!(&refused, HubError::Rejected { status: 400, .. }), "{bad}: {refused:?}");
+    }
+    assert_eq!(hub.get_twin(&own("d")).await.unwrap(), fresh);
+}
+
+async fn every_id_of_the_charset_can_be_used(hub: &impl WriteTwins) {
+    for device in ["a-b:c.d+e%f_g#h*i?j!k(l)m,n=o@p;q$r's", "...", "%2e%2E", "a%2Fb", &"x".repeat(128)] {
+        let fresh = create(hub, device).await;
+        assert_eq!(fresh.twin_ref, own(device));
+        let written = hub.patch_twin(&own(device), &tags(r#"{"a":1}"#), &fresh.etag).await.unwrap();
+        assert_eq!(hub.get_twin(&own(device)).await.unwrap(), written);
+    }
+}
+
+/// All rows of a query in pages of `page_size`, and how many pages there were.
+async fn read_all(hub: &impl ReadTwins, query: &str, page_size: usize) -> (Vec<Value>, usize) {
+    let mut pages = Pages::new(hub, query, page_size, 20);
+    let mut rows = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.unwrap();
+        assert!(page.len() <= page_size);
+        rows.extend(page);
+    }
+    assert!(pages.is_complete());
+    (rows, pages.pages_read())
+}
+
+async fn a_query_is_read_page_by_page(hub: &impl WriteTwins) {
+    let all: BTreeSet<String> = (0..5).map(|number| format!("d{number}")).collect();
+    for device in &all {
+        create(hub, device).await;
+        let plant = if device < &"d3".to_owned() { "Redmond43" } else { "Leeds" };
+        write(hub, device, &tags(&format!(r#"{{"location":{{"plant":"{plant}"}}}}"#))).await.unwrap();
+    }
+    let ids = |rows: &[Value]| -> BTreeSet<String> {
+        rows.iter().map(|row| row.get(["deviceId"]).unwrap().as_str().unwrap().to_owned()).collect()
+    };
+    for (page_size, pages_min) in [(1, 5), (2, 3), (100, 1)] {
+        let (rows, pages) = read_all(hub, "SELECT * FROM devices", page_size).await;
+        assert_eq!((rows.len(), ids(&rows)), (5, all.clone()), "each row once, in pages of {page_size}");
+        assert!(pages >= pages_min);
+    }
+    let (rows, _) = read_all(hub, "SELECT deviceId FROM devices WHERE tags.location.plant = 'Redmond43'", 1).await;
+    assert_eq!(ids(&rows), BTreeSet::from(["d0".to_owned(), "d1".to_owned(), "d2".to_owned()]));
+    let (rows, _) = read_all(hub, "SELECT * FROM devices WHERE tags.location.plant != 'x' AND tags.no = 1", 1).await;
+    assert_eq!(rows, []);
+    let (rows, _) = read_all(hub, "SELECT COUNT() AS n FROM devices WHERE tags.location.plant = 'Leeds'", 1).await;
+    assert_eq!(rows, [Value::Object(object(r#"{"n":2}"#))]);
+
+    let mut cut = Pages::new(hub, "SELECT * FROM devices", 1, 3);
+    for _ in 0..3 {
+        cut.next().await.unwrap().unwrap();
+    }
+    assert_eq!(cut.next().await, Some(Err(PageError::TooMany(3))));
+    assert!(!cut.is_complete());
+}
+
+async fn rows_say_what_the_twin_says(hub: &impl WriteTwins) {
+    create(hub, "d").await;
+    let twin = write(hub, "d", &tags(r#"{"geminid":{"o":{"h":"x"}}}"#)).await.unwrap();
+    let query = "SELECT deviceId, ETAG, deviceEtag, tags.geminid.o.h AS h, tags.geminid.other.h AS g FROM devices";
+    let (rows, _) = read_all(hub, query, 100).await;
+    let device_etag = twin.device_etag.unwrap();
+    let row = format!(r#"{{"deviceEtag":"{device_etag}","deviceId":"d","etag":"{}","h":"x"}}"#, twin.etag);
+    assert_eq!(rows, [Value::Object(object(&row))]);
+    let (rows, _) = read_all(hub, "SELECT * FROM devices", 100).await;
+    assert_eq!(rows[0].get(["etag"]), Some(&Value::from(twin.etag.as_str())));
+    assert_eq!(rows[0].get(["tags"]), Some(&Value::Object(twin.tags)));
+    assert_eq!(rows[0].get(["properties", "desired", "$version"]), Some(&Value::from(1)));
+}
+
+async fn a_query_that_is_none_is_rejected(hub: &impl WriteTwins) {
+    create(hub, "d").await;
+    create(hub, "e").await;
+    let long = format!("SELECT * FROM devices WHERE deviceId = '{}'", "x".repeat(8192));
+    for bad in ["", "SELECT", "SELECT * FROM nothing", "SELECT * FROM devices WHERE f(x)", &long] {
+        let refused = hub.query_page(bad, 100, None).await.unwrap_err();
+        assert!(matches!(&refused, HubError::Rejected { status: 400, .. }), "{bad}: {refused:?}");
+    }
+    let forged = Continuation("forged".to_owned());
+    let refused = hub.query_page("SELECT * FROM devices", 1, Some(&forged)).await.unwrap_err();
+    assert!(matches!(&refused, HubError::Rejected { status: 400, .. }), "{refused:?}");
+    let first = hub.query_page("SELECT * FROM devices", 1, None).await.unwrap();
+    let other = hub.query_page("SELECT deviceId FROM devices", 1, first.next.as_ref()).await.unwrap_err();
+    assert!(matches!(&other, HubError::Rejected { status: 400, .. }), "a continuation of another query: {other:?}");
+}
+
+/// A connection string with every letter of its key replaced.
+fn with_wrong_key(connection_string: &str) -> String {
+    let (start, key) = connection_string.split_once("SharedAccessKey=").unwrap();
+    let wrong = BASE64.encode(vec![7; BASE64.decode(key).unwrap().len()]);
+    format!("{start}SharedAccessKey={wrong}")
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_one_clear_error_without_the_key() {
+    let served = Served::start().await;
+    served.rest.create_device(&id("d")).await.unwrap();
+    let string = with_wrong_key(&served.hub.connection_info().service_connection_string);
+    let rest = client(&served.hub, &string);
+    let fresh = served.rest.get_twin(&own("d")).await.unwrap();
+    for error in [
+        rest.get_twin(&own("d")).await.unwrap_err(),
+        rest.query_page("SELECT * FROM devices", 1, None).await.unwrap_err(),
+        rest.patch_twin(&own("d"), &tags(r#"{"a":1}"#), &fresh.etag).await.unwrap_err(),
+        rest.create_device(&id("e")).await.unwrap_err(),
+    ] {
+        assert_eq!(error.category(), "unauthorized");
+        let text = error.to_string();
+        let host = format!("hub {}", rest.address());
+        assert!(text.contains(&host) && text.contains("policy service") && text.contains("check"), "{text}");
+        let key = string.split_once("SharedAccessKey=").unwrap().1;
+        assert!(!format!("{text}{error:?}").contains(key) && !text.contains("sig="), "{text}");
+    }
+    assert_eq!(served.rest.get_twin(&own("d")).await.unwrap(), fresh);
+    served.hub.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_policy_without_the_right_is_unauthorized() {
+    let served = Served::start().await;
+    let service = client(&served.hub, &served.hub.connection_info().service_connection_string);
+    let error = service.create_device(&id("d")).await.unwrap_err();
+    assert_eq!(error.category(), "unauthorized");
+    assert!(error.to_string().contains("RegistryReadWrite to create devices"), "{error}");
+    assert_eq!(served.rest.get_twin(&own("d")).await, Err(HubError::NotFound(own("d"))));
+    served.hub.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_hub_that_is_down_is_a_transport_error() {
+    let served = Served::start().await;
+    served.rest.create_device(&id("d")).await.unwrap();
+    let fresh = served.rest.get_twin(&own("d")).await.unwrap();
+    served.hub.shutdown().await;
+    for error in [
+        served.rest.get_twin(&own("d")).await.unwrap_err(),
+        served.rest.patch_twin(&own("d"), &tags(r#"{"a":1}"#), &fresh.etag).await.unwrap_err(),
+    ] {
+        assert!(matches!(error, HubError::Transport { timeout: false, .. }), "{error:?}");
+        assert!(error.to_string().contains(&served.rest.address().to_string()), "{error}");
+    }
+}
