@@ -107,7 +107,8 @@ const LIVES_IN: &[(&str, &[&str])] = &[
         "serde",
         &[
             "manifest/yaml.rs",
-            "manifest/schema.rs",
+            "manifest/probe.rs",
+            "manifest/names.rs",
             "hub/wire.rs",
             "emulator/wire.rs",
             "emulator/stored.rs",

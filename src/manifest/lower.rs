@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Severity};
+use super::metric_schema::{collision_message, may_share_name};
 use super::parse::{Declares, Identity, ParsedDocument, ParsedFile};
-use super::query_schema::{collision_message, may_share_name};
 use crate::plan::{DeclaredState, FileSpan, Frozen, TwinManifest};
 use crate::series::{MetricSpec, QuerySpec};
 use crate::twin::TwinRef;
@@ -142,13 +142,9 @@ impl<'a> Lowering<'a> {
                     self.frozen.broken.insert(document.span.clone());
                     untold.extend((*identity == Identity::Unknown).then_some(&document.span));
                 }
-                // A file that does not parse freezes all it declared, its readable documents too.
-                let is_frozen = |remembered: bool| file.unparsed.is_some() && was_complete && remembered;
-                claims.add(
-                    document,
-                    |twin| is_frozen(last.is_some_and(|last| last.twins.contains_key(twin))),
-                    |query| is_frozen(last.is_some_and(|last| last.queries.contains_key(query))),
-                );
+                // A file that does not parse freezes all it declared, its readable documents too. Without a last good
+                // state there is nothing to freeze to, and what cannot be told holds the source anyway.
+                claims.add(document, file.unparsed.is_some() && was_complete);
             }
             self.frozen.broken.extend(file.unparsed.clone());
             if let Some(first) = untold.iter().min() {
@@ -293,23 +289,17 @@ impl<'a> Lowering<'a> {
 }
 
 impl<'a> Claims<'a> {
-    /// Sorts a document under its identity; `twin_is_frozen` and `query_is_frozen` say what may not be taken from it.
-    fn add(
-        &mut self,
-        document: &'a ParsedDocument,
-        twin_is_frozen: impl FnOnce(&TwinRef) -> bool,
-        query_is_frozen: impl FnOnce(&str) -> bool,
-    ) {
+    /// Sorts a document under its identity; nothing new is taken from one whose file is frozen.
+    fn add(&mut self, document: &'a ParsedDocument, is_frozen: bool) {
         match &document.content {
             Declares::Twin(twin, manifest) => {
-                let good = (!twin_is_frozen(twin)).then(|| Arc::clone(manifest));
+                let good = (!is_frozen).then(|| Arc::clone(manifest));
                 self.twins.entry(twin).or_default().push(Claim { document, good, metrics: &[] });
             }
             Declares::Query(query, metrics) => {
-                let name = query.spec.name.as_str();
                 let declared = DeclaredQuery { spec: query.spec.clone(), source: document.span.clone() };
-                let good = (!query_is_frozen(name)).then(|| Arc::new(declared));
-                self.queries.entry(name).or_default().push(Claim { document, good, metrics });
+                let good = (!is_frozen).then(|| Arc::new(declared));
+                self.queries.entry(&query.spec.name).or_default().push(Claim { document, good, metrics });
             }
             Declares::Broken(Identity::Twin(twin)) => {
                 self.twins.entry(twin).or_default().push(Claim { document, good: None, metrics: &[] });
@@ -590,5 +580,60 @@ mod tests {
         let twice = [("f", query("q", "twinquery_a", "Two")), ("g", query("q", "twinquery_c", "Three"))];
         let twice = twice.each_ref().map(|(name, text)| (*name, text.as_str()));
         assert_eq!(source.load(&twice), "broken f:1:1; broken g:1:1; query q: twinquery_a One");
+    }
+
+    /// What one file of the property below holds.
+    fn file_text(parts: &[(u8, u8)]) -> String {
+        let part = |(what, value): &(u8, u8)| match what {
+            0..6 => twin(&format!("t{}", what % 3), &value.to_string()),
+            6 => broken_twin(&format!("t{}", value % 3)),
+            7 => NO_IDENTITY.to_owned() + "---\n",
+            8 => query(&format!("q{}", value % 2), &format!("twinquery_{}", value % 3), &format!("H{value}")),
+            9 => query(&format!("q{}", value % 2), "twinquery_a", "[broken]"),
+            _ => NOT_YAML.to_owned() + "---\n",
+        };
+        parts.iter().map(part).collect()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_a_source_names_is_lost_whatever_is_edited(
+            loads in proptest::collection::vec(
+                proptest::collection::btree_map("[fgh]", proptest::collection::vec((0_u8..11, 0_u8..6), 0..4), 0..4), 1..5)
+        ) {
+            let mut last_good = LastGood::default();
+            for load in loads {
+                let files: BTreeMap<Arc<str>, Arc<ParsedFile>> = load
+                    .iter()
+                    .map(|(name, parts)| (name.as_str().into(), Arc::new(parse_file(name, &file_text(parts)))))
+                    .collect();
+                let before: BTreeMap<TwinRef, Arc<TwinManifest>> =
+                    last_good.files.values().flat_map(|file| file.twins.clone()).collect();
+                let lowered = lower(&files, &last_good);
+                let frozen = &lowered.state.frozen;
+                let again = lower(&files, &lowered.last_good);
+                proptest::prop_assert_eq!(&again, &lowered, "loading again changes nothing");
+                for document in files.values().flat_map(|file| &file.documents) {
+                    if let Declares::Twin(twin, _) | Declares::Broken(Identity::Twin(twin)) = &document.content {
+                        let is_declared = lowered.state.twins.contains_key(twin);
+                        proptest::prop_assert!(is_declared != frozen.held.contains_key(twin), "{} is declared or held", twin);
+                    }
+                }
+                for twin in frozen.kept.keys() {
+                    proptest::prop_assert_eq!(lowered.state.twins.get(twin), before.get(twin), "kept as it was");
+                }
+                let has_errors = lowered.diagnostics.iter().any(Diagnostic::is_error);
+                proptest::prop_assert_eq!(frozen.blocks_removals(), has_errors);
+                let mut names: Vec<_> = lowered.queries.iter().flat_map(|query| &query.spec.metrics).map(|metric| &metric.name).collect();
+                let total = names.len();
+                names.dedup();
+                names.sort();
+                names.dedup();
+                proptest::prop_assert_eq!(names.len(), total, "no metric twice");
+                let remembered = lowered.last_good.files.values().map(|file| file.twins.len()).sum::<usize>();
+                proptest::prop_assert_eq!(remembered, lowered.state.twins.len(), "each twin is remembered once");
+                last_good = lowered.last_good;
+            }
+        }
     }
 }

@@ -8,9 +8,13 @@
 //! Invariant: floor 3, pure. Content never fails a call: what is wrong comes back as [`Diagnostic`]s beside what could
 //! be read, and what could not be read is frozen at its last good state, never simply missing (DESIGN section 2).
 
+mod cut;
 mod diagnostic;
 mod lower;
+mod metric_schema;
+mod names;
 mod parse;
+mod probe;
 mod query_schema;
 mod query_text;
 mod scalar;

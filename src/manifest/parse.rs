@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Severity};
+use super::names::Names;
 use super::query_schema::{QueryDocument, is_query_name, read_twin_query};
 use super::schema::{Checker, did_you_mean};
 use super::tree::{Problem, shortened};
 use super::twin_schema::{read_device_twin, warn_if_nothing_is_declared};
-use super::yaml::{Document, Names, read_documents};
+use super::yaml::{Document, read_documents};
 use crate::plan::{FileSpan, TwinManifest};
 use crate::twin::{DeviceId, ModuleId, TwinRef};
 

@@ -219,6 +219,13 @@ fn each_problem_of_a_device_twin_has_its_place_and_remedy() {
 
 const TWIN_QUERIES: &[Case] = &[
     (
+        "  query: SELECT deviceId AS device FROM devices\n  limits: {maxLabelLength: 2}\n  metrics:\n  - name: twinquery_n\n    help: N.\n    value: {count: true}\n    labels: {a: {const: xyz}}\n",
+        &[(
+            "label-const",
+            "11:25: error: a label value has at most 2 bytes (maxLabelLength); shorten it (spec.metrics[0].labels.a.const)",
+        )],
+    ),
+    (
         "  metrics:\n  - name: twinquery_n\n    help: N.\n    value: {count: true}\n",
         &[("missing-field", "4:1: error: query is missing; give a text that begins with SELECT (spec.query)")],
     ),
@@ -249,7 +256,7 @@ const TWIN_QUERIES: &[Case] = &[
     ),
     (
         "  query: SELECT deviceId AS device FROM devices\n  interval: 2s\n  metrics:\n  - name: twinquery_n\n    help: N.\n    value: {count: true}\n",
-        &[("out-of-range", "6:13: error: expected 5s to 24h, found 2s (spec.interval)")],
+        &[("out-of-range", "6:13: error: expected 5s to 12h, found 2s (spec.interval)")],
     ),
     (
         "  query: SELECT deviceId AS device FROM devices\n  interval: 10s\n  metrics:\n  - name: twinquery_n\n    help: N.\n    value: {count: true}\n",

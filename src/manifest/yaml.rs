@@ -11,8 +11,11 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess};
 
+use super::cut::{content_start, cut, is_blank};
+use super::names::{Names, names_of, read_names};
+use super::probe::{ListItem, MapValue, RawScalar, ScalarProbe, Step};
 use super::scalar;
 use super::tree::{Content, Entry, Node, Problem};
 
@@ -23,7 +26,6 @@ pub(super) const DEPTH_MAX: usize = 32;
 const OPEN_BRACKETS_MAX: usize = 256;
 /// Tags, anchors and aliases reported of one document; each costs one more scan.
 const INDICATORS_MAX: usize = 8;
-
 /// One document of a file.
 #[derive(Debug, PartialEq)]
 pub(super) struct Document {
@@ -39,16 +41,6 @@ pub(super) struct Document {
     pub(super) is_broken: bool,
 }
 
-/// What names a document.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Names {
-    pub(super) api_version: Option<String>,
-    pub(super) kind: Option<String>,
-    pub(super) name: Option<String>,
-    /// `spec.device`, which a module's twin needs.
-    pub(super) device: Option<String>,
-}
-
 /// Every document of `text` that is not empty, and every problem met, in document order. `text` has no byte order mark.
 pub(super) fn read_documents(text: &str) -> (Vec<Document>, Vec<Problem>) {
     let mut problems = Vec::new();
@@ -61,46 +53,6 @@ pub(super) fn read_documents(text: &str) -> (Vec<Document>, Vec<Problem>) {
         documents.extend(reader.read(start, slice));
     }
     (documents, problems)
-}
-
-/// Whether a line holds no content: blank, a comment, or a bare document marker.
-fn is_blank(line: &str) -> bool {
-    let line = line.strip_prefix("---").or_else(|| line.strip_prefix("...")).unwrap_or(line).trim();
-    line.is_empty() || line.starts_with('#')
-}
-
-/// The documents' offsets and texts. A line that begins with `---` or `...` and a blank is a marker even inside a
-/// quoted or block text (YAML 1.2.2, 9.1.2), so this needs no parser.
-fn cut(text: &str) -> Vec<(usize, &str)> {
-    let is_marker = |line: &str, marker: &str| {
-        line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
-    };
-    let (mut documents, mut start, mut offset) = (Vec::new(), 0, 0);
-    for line in text.split_inclusive('\n') {
-        if is_marker(line, "---") && offset > start {
-            documents.push((start, &text[start..offset]));
-            start = offset;
-        }
-        offset += line.len();
-        if is_marker(line, "...") {
-            documents.push((start, &text[start..offset]));
-            start = offset;
-        }
-    }
-    documents.push((start, &text[start..]));
-    documents
-}
-
-/// The offset of the first line with content, or of the marker it stands on.
-fn content_start(start: usize, slice: &str) -> usize {
-    let mut offset = start;
-    for line in slice.split_inclusive('\n') {
-        if !is_blank(line) {
-            return offset + (line.len() - line.trim_start().len());
-        }
-        offset += line.len();
-    }
-    start
 }
 
 struct Reader<'p, 'text> {
@@ -118,7 +70,7 @@ impl<'text> Reader<'_, 'text> {
             return broken(Names::default(), false);
         }
         if self.refuse_indicators(start, slice) {
-            return broken(read_names(slice), true);
+            return broken(read_names(serde_yaml::Deserializer::from_str(slice)), true);
         }
         let problems_before = self.problems.len();
         match (RootSeed { reader: self, at }).deserialize(serde_yaml::Deserializer::from_str(slice)) {
@@ -356,85 +308,6 @@ impl<'text> Reader<'_, 'text> {
     }
 }
 
-/// The next value of a mapping or of a list.
-trait Step<'de> {
-    type Error: de::Error;
-    fn step<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Self::Error>;
-}
-
-struct MapValue<'a, A>(&'a mut A);
-
-impl<'de, A: MapAccess<'de>> Step<'de> for MapValue<'_, A> {
-    type Error = A::Error;
-    fn step<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, A::Error> {
-        self.0.next_value_seed(seed).map(Some)
-    }
-}
-
-struct ListItem<'a, A>(&'a mut A);
-
-impl<'de, A: SeqAccess<'de>> Step<'de> for ListItem<'_, A> {
-    type Error = A::Error;
-    fn step<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, A::Error> {
-        self.0.next_element_seed(seed)
-    }
-}
-
-/// A scalar before its meaning is decided.
-enum RawScalar<'de> {
-    /// A piece of the file's text.
-    Borrowed(&'de str),
-    /// A block, folded or escaped text.
-    Owned(String),
-}
-
-/// Takes a scalar; fails on a mapping or list *without consuming it*, so that the caller can ask again. Anchors,
-/// aliases and tags are refused before, because this holds for no others.
-struct ScalarProbe<'a> {
-    /// Set once a scalar was met: an error after that is real.
-    entered: &'a Cell<bool>,
-}
-
-impl<'de> DeserializeSeed<'de> for ScalarProbe<'_> {
-    type Value = RawScalar<'de>;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<RawScalar<'de>, D::Error> {
-        deserializer.deserialize_enum("", &[], self)
-    }
-}
-
-impl<'de> de::Visitor<'de> for ScalarProbe<'_> {
-    type Value = RawScalar<'de>;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a scalar")
-    }
-    fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<RawScalar<'de>, A::Error> {
-        self.entered.set(true);
-        access.variant_seed(RawText).map(|(raw, _)| raw)
-    }
-}
-
-struct RawText;
-
-impl<'de> DeserializeSeed<'de> for RawText {
-    type Value = RawScalar<'de>;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<RawScalar<'de>, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> de::Visitor<'de> for RawText {
-    type Value = RawScalar<'de>;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<RawScalar<'de>, E> {
-        Ok(RawScalar::Borrowed(text))
-    }
-    fn visit_str<E>(self, text: &str) -> Result<RawScalar<'de>, E> {
-        Ok(RawScalar::Owned(text.to_owned()))
-    }
-}
-
 /// A mapping or list, known to be one.
 struct CollectionSeed<'a, 'p, 'text> {
     reader: &'a mut Reader<'p, 'text>,
@@ -491,94 +364,6 @@ impl<'de> de::Visitor<'de> for RootSeed<'_, '_, '_> {
     }
     fn visit_none<E>(self) -> Result<Option<Node>, E> {
         Ok(None)
-    }
-}
-
-fn names_of(root: &Node) -> Names {
-    let text = |node: Option<&Node>| node.and_then(Node::text).map(str::to_owned);
-    Names {
-        api_version: text(root.get("apiVersion")),
-        kind: text(root.get("kind")),
-        name: text(root.get("metadata").and_then(|metadata| metadata.get("name"))),
-        device: text(root.get("spec").and_then(|spec| spec.get("device"))),
-    }
-}
-
-/// The names in a document that is refused for its anchors, aliases or tags; as far as they can be read. Values
-/// beside the names are skipped without following aliases, so an alias bomb stays cold.
-fn read_names(slice: &str) -> Names {
-    let mut names = Names::default();
-    let seed = NamesSeed { names: &mut names, place: Place::Root };
-    // What was read before an error counts.
-    drop(seed.deserialize(serde_yaml::Deserializer::from_str(slice)));
-    names
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Root,
-    ApiVersion,
-    Kind,
-    Metadata,
-    Name,
-    Spec,
-    Device,
-    Elsewhere,
-}
-
-impl Place {
-    fn below(self, key: &str) -> Self {
-        match (self, key) {
-            (Self::Root, "apiVersion") => Self::ApiVersion,
-            (Self::Root, "kind") => Self::Kind,
-            (Self::Root, "metadata") => Self::Metadata,
-            (Self::Root, "spec") => Self::Spec,
-            (Self::Metadata, "name") => Self::Name,
-            (Self::Spec, "device") => Self::Device,
-            _ => Self::Elsewhere,
-        }
-    }
-}
-
-struct NamesSeed<'a> {
-    names: &'a mut Names,
-    place: Place,
-}
-
-impl<'de> DeserializeSeed<'de> for NamesSeed<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if self.place == Place::Elsewhere {
-            return IgnoredAny::deserialize(deserializer).map(|_| ());
-        }
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> de::Visitor<'de> for NamesSeed<'_> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        match self.place {
-            Place::ApiVersion => self.names.api_version = Some(text.to_owned()),
-            Place::Kind => self.names.kind = Some(text.to_owned()),
-            Place::Name => self.names.name = Some(text.to_owned()),
-            Place::Device => self.names.device = Some(text.to_owned()),
-            Place::Root | Place::Metadata | Place::Spec | Place::Elsewhere => {}
-        }
-        Ok(())
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<String>()? {
-            map.next_value_seed(NamesSeed { names: self.names, place: self.place.below(&key) })?;
-        }
-        Ok(())
-    }
-    fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<(), A::Error> {
-        let (_, tagged) = access.variant::<IgnoredAny>()?;
-        de::VariantAccess::newtype_variant_seed(tagged, self)
     }
 }
 

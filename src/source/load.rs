@@ -153,6 +153,8 @@ impl Loader {
         let mut parsed = BTreeMap::new();
         let mut whole = Sha256::new();
         for (name, content) in &tree.files {
+            let emptied = self.emptied(name, content);
+            let content = emptied.as_ref().unwrap_or(content);
             let hash = hash_of(content);
             whole.update(name.as_bytes());
             whole.update([0]);
@@ -167,6 +169,16 @@ impl Loader {
             parsed.insert(Arc::clone(name), (hash, file));
         }
         (parsed, whole.finalize().into())
+    }
+
+    /// A file that lost all its bytes is being written, as far as can be told: it freezes what it declared.
+    fn emptied(&self, name: &Arc<str>, content: &FileContent) -> Option<FileContent> {
+        if !matches!(content, FileContent::Text(text) if text.is_empty()) {
+            return None;
+        }
+        let had_content = self.parsed.get(name).is_some_and(|(before, _)| *before != hash_of(content));
+        let message = "empty all at once; delete it, or leave a comment, if that is meant";
+        had_content.then(|| FileContent::Unusable("emptied", message.to_owned()))
     }
 
     fn revision(&mut self, layout: &Layout, content: Hash) -> String {
@@ -467,6 +479,26 @@ mod tests {
         };
         assert!(same("a") && !same("b"));
         assert_eq!(loader.load().unwrap(), second);
+    }
+
+    #[test]
+    fn a_file_that_lost_all_its_bytes_is_being_written_and_keeps_what_it_declared() {
+        let folder = Folder::new();
+        folder.write("m/a.yaml", &twin("a", 1));
+        folder.write("m/empty.yaml", "");
+        let mut loader = folder.loader("m");
+        assert_eq!(lines(&loader.load().unwrap()), Vec::<String>::new());
+        folder.write("m/a.yaml", "");
+        for _ in 0..2 {
+            let snapshot = loader.load().unwrap();
+            assert_eq!((twins(&snapshot).as_str(), snapshot.state.frozen.kept.len()), ("a=1 at a.yaml", 1));
+            assert_eq!(
+                lines(&snapshot),
+                ["a.yaml: error: empty all at once; delete it, or leave a comment, if that is meant"]
+            );
+        }
+        folder.write("m/a.yaml", "# none");
+        assert_eq!(twins(&loader.load().unwrap()), "");
     }
 
     #[test]

@@ -50,8 +50,9 @@ pub(super) enum ReadError {
 
 /// Reads every `*.yaml` and `*.yml` beneath the root of `layout`, hidden entries excepted.
 pub(super) fn read_tree(layout: &Layout) -> Result<Tree, ReadError> {
-    let mut reading = Reading { layout, tree: Tree::default(), seen: BTreeMap::new(), total: 0 };
+    let mut reading = Reading { layout, tree: Tree::default(), seen: BTreeMap::new(), folders: Vec::new(), total: 0 };
     reading.read_folder(&layout.root, "", 0)?;
+    reading.check_steady()?;
     Ok(reading.tree)
 }
 
@@ -60,6 +61,8 @@ struct Reading<'l> {
     tree: Tree,
     /// Real paths already read, and under which name.
     seen: BTreeMap<PathBuf, String>,
+    /// Each folder and how it was just before it was listed.
+    folders: Vec<(PathBuf, FolderState)>,
     total: u64,
 }
 
@@ -72,6 +75,14 @@ fn unless_gone(error: io::Error, path: &Path) -> ReadError {
     }
 }
 
+/// Device, inode, and when the folder's entries last changed, in seconds and nanoseconds.
+type FolderState = (u64, u64, i64, i64);
+
+fn folder_state(folder: &Path) -> Result<FolderState, ReadError> {
+    let metadata = fs::metadata(folder).map_err(|error| unless_gone(error, folder))?;
+    Ok((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
+}
+
 impl Reading<'_> {
     /// `folder` is a real path; `prefix` is its name relative to the root, with a `/` unless empty.
     fn read_folder(&mut self, folder: &Path, prefix: &str, depth: usize) -> Result<(), ReadError> {
@@ -79,6 +90,7 @@ impl Reading<'_> {
             return Err(ReadError::Bound(format!("folders nest deeper than {DEPTH_MAX} levels at {prefix}")));
         }
         self.seen.insert(folder.to_owned(), prefix.to_owned());
+        self.folders.push((folder.to_owned(), folder_state(folder)?));
         let mut names = Vec::new();
         for entry in fs::read_dir(folder).map_err(|error| unless_gone(error, folder))? {
             let name = entry.map_err(|error| unless_gone(error, folder))?.file_name();
@@ -90,6 +102,17 @@ impl Reading<'_> {
         for name in names {
             let shown = format!("{prefix}{}", name.to_string_lossy());
             self.read_entry(&folder.join(&name), shown, name.to_str().is_some(), depth)?;
+        }
+        Ok(())
+    }
+
+    /// No folder gained or lost an entry since it was listed; else what was read may be half of something, such as a
+    /// checkout or a removal under way.
+    fn check_steady(&self) -> Result<(), ReadError> {
+        for (folder, before) in &self.folders {
+            if folder_state(folder)? != *before {
+                return Err(ReadError::Unsteady);
+            }
         }
         Ok(())
     }
@@ -151,7 +174,7 @@ impl Reading<'_> {
 
     fn read_file(&mut self, path: &Path, expected: &fs::Metadata) -> Result<FileContent, ReadError> {
         let unreadable = |error: io::Error| FileContent::Unusable("unreadable", format!("cannot be read: {error}"));
-        let file = match File::open(path) {
+        let mut file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Unsteady),
             Err(error) => return Ok(unreadable(error)),
@@ -164,13 +187,18 @@ impl Reading<'_> {
             return Err(ReadError::Unsteady);
         }
         let mut bytes = Vec::new();
-        if let Err(error) = file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes) {
+        if let Err(error) = file.by_ref().take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes) {
             return Ok(unreadable(error));
         }
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if size > FILE_SIZE_MAX {
             let message = format!("larger than {FILE_SIZE_MAX} bytes; split it over several files");
             return Ok(FileContent::Unusable("file-size", message));
+        }
+        // Somebody writes it right now: half of it may be valid, and say less.
+        let now = file.metadata();
+        if size != opened.len() || now.is_ok_and(|now| (now.len(), now.mtime_nsec()) != (size, opened.mtime_nsec())) {
+            return Err(ReadError::Unsteady);
         }
         self.total = self.total.saturating_add(size);
         if self.total > TOTAL_SIZE_MAX {
@@ -196,4 +224,29 @@ fn not_utf8(error: &std::string::FromUtf8Error) -> FileContent {
     let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
     let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
     FileContent::Unusable("not-utf8", format!("not UTF-8 on line {line}; save the file as UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_gains_or_loses_an_entry_meanwhile_is_unsteady() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("m/inner");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("a.yaml"), "").unwrap();
+        // Folder times are as coarse as the kernel's tick; an old one tells for sure.
+        let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        File::open(&inner).unwrap().set_modified(old).unwrap();
+        let layout = Layout::resolve(&folder.path().join("m")).unwrap();
+        let mut reading =
+            Reading { layout: &layout, tree: Tree::default(), seen: BTreeMap::new(), folders: Vec::new(), total: 0 };
+        reading.read_folder(&layout.root, "", 0).unwrap();
+        assert!(reading.check_steady().is_ok());
+        fs::remove_file(inner.join("a.yaml")).unwrap();
+        assert!(matches!(reading.check_steady(), Err(ReadError::Unsteady)));
+        fs::remove_dir(&inner).unwrap();
+        assert!(matches!(reading.check_steady(), Err(ReadError::Unsteady)));
+    }
 }
