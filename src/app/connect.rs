@@ -68,7 +68,7 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
     let connection = ConnectionString::parse(text.expose_secret())?;
     let scope = SealScope::new(owner.clone(), connection.address().host());
     let policy = connection.policy().to_owned();
-    let mut options = RestOptions::new(now);
+    let mut options = RestOptions::new(wall_clock);
     if let Some(file) = &hub.ca_file {
         options.extra_ca_pem = Some(hub_file(file).context("ca_file")?.into_bytes());
     }
@@ -94,11 +94,12 @@ pub fn hub_file(path: &Path) -> anyhow::Result<String> {
 
 /// The wall clock of everything that needs one.
 #[expect(clippy::disallowed_methods, reason = "the composition root hands the clock in")]
-pub(super) fn now() -> Timestamp {
+#[must_use]
+pub fn wall_clock() -> Timestamp {
     Timestamp::now()
 }
 
 /// The same clock in the standard library's type.
 pub(super) fn system_time() -> std::time::SystemTime {
-    now().into()
+    wall_clock().into()
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -128,10 +129,11 @@ async fn drain(loops: &mut JoinSet<()>) {
 pub async fn apply_once(
     parts: HubParts,
     state: Arc<DeclaredState>,
-    metrics: &Metrics,
     cancel: CancellationToken,
 ) -> anyhow::Result<Ended> {
     let name = parts.name.clone();
+    // Nobody scrapes a single pass, but the loops count all the same.
+    let metrics = Metrics::register(&Registry::new(), &[&name]).context("cannot set up counters")?;
     let mut options = options(&parts, true, CancellationToken::new());
     // A pass sweeps once; the interval only says how long its series would be good for.
     options.sweep = Duration::from_secs(60);

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
-use prometheus::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +12,6 @@ use super::output::{Output, counted};
 use super::validate::load;
 use crate::app::{apply_once, start_logging, stop_signal};
 use crate::controller::Statuses;
-use crate::metrics::Metrics;
 use crate::plan::{Synced, TwinState};
 
 /// Arguments of `apply`.
@@ -37,13 +35,11 @@ pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
     let log = log_options(&settings, &args.log)?;
     let parts = args.settings.one_hub(&settings, args.hub.as_deref())?;
     let (snapshot, problems) = load(&parts.settings.manifests)?;
-    let registry = Registry::new();
-    let metrics = Metrics::register(&registry, &[&parts.name]).context("cannot set up counters")?;
     start_logging(&log, None)?;
     let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
     let mut signals = JoinSet::new();
     signals.spawn(stop_signal(cancel.clone(), ended.clone()));
-    let result = apply_once(parts, snapshot.state, &metrics, cancel.clone()).await;
+    let result = apply_once(parts, snapshot.state, cancel.clone()).await;
     ended.cancel();
     while signals.join_next().await.is_some() {}
     let statuses = result?.statuses;

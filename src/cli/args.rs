@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use jiff::Timestamp;
 use secrecy::SecretString;
 
-use crate::app::{HubParts, LogOptions, hub_file, hub_parts};
+use crate::app::{HubParts, LogOptions, hub_file, hub_parts, wall_clock};
 use crate::emulator::HubOptions;
 use crate::settings::{self, Secret, Settings, hub_defaults};
 
@@ -85,11 +84,6 @@ impl EmbeddedArgs {
         ];
         given.into_iter().find_map(|(flag, given)| given.then_some(flag))
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the command line hands the clock in")]
-fn wall_clock() -> Timestamp {
-    Timestamp::now()
 }
 
 /// Which of the two policies of a `hub.json` a verb needs.
