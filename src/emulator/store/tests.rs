@@ -50,7 +50,7 @@ fn changes(registry: &mut Registry) -> Vec<Change> {
 
 fn content(registry: &Registry) -> Vec<(String, Device)> {
     let device =
-        |device: &Arc<Device>| (device.identity.device.to_string(), Device { change: 0, ..Device::clone(device) });
+        |device: Arc<Device>| (device.identity.device.to_string(), Device { change: 0, ..Device::clone(&device) });
     registry.devices_after(None).map(device).collect()
 }
 
