@@ -53,18 +53,6 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry that holds what a store kept.
-    #[must_use]
-    pub fn restored(devices: impl IntoIterator<Item = Device>) -> Self {
-        let mut registry = Self::default();
-        for device in devices {
-            registry.generation_last = registry.generation_last.max(device.identity.generation);
-            let device = Arc::new(device);
-            registry.devices.insert(device.identity.device.as_str(), Arc::clone(&device));
-        }
-        registry
-    }
-
     /// Takes in a record as the store keeps it.
     ///
     /// # Errors
@@ -142,6 +130,25 @@ impl Registry {
             }
         };
         Ok(self.changed(after))
+    }
+
+    /// Creates a device that has a twin already, as an import does.
+    ///
+    /// # Errors
+    /// [`Refusal::DeviceAlreadyExists`] or [`Refusal::TooManyDevices`].
+    pub fn create_with_twin(
+        &mut self,
+        id: &DeviceId,
+        twin: TwinRecord,
+        random: Random<'_>,
+        now: Timestamp,
+    ) -> Result<Change, Refusal> {
+        if self.devices.contains(id.as_str()) {
+            return Err(Refusal::DeviceAlreadyExists(id.clone()));
+        }
+        check_room(self.devices.len())?;
+        let identity = Identity::new(id.clone(), self.next_generation(now), IdentitySpec::default(), random);
+        Ok(self.changed(Device { identity, twin, change: 0 }))
     }
 
     /// Deletes a device with its twin. The `If-Match` must be there (`iot-hub.md` 2.4).
