@@ -19,6 +19,11 @@ use crate::twin::TwinRef;
 
 /// Tries of one twin in a single pass before it counts as failed.
 const PASS_TRIES_MAX: u32 = 5;
+/// Tries of one twin before the first sweep is judged without it. It counts as one that would lose something.
+const JUDGE_TRIES_MAX: u32 = 5;
+/// The longest wait of a twin whose read or write was not answered, beyond the pause of the hub.
+const UNANSWERED_FIRST: Duration = Duration::from_secs(1);
+const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 const SWEEP_RETRY_FIRST: Duration = Duration::from_secs(2);
 const SWEEP_RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -41,11 +46,16 @@ impl<H: WriteTwins + 'static> Controller<H> {
         let now = self.now();
         self.report.panicked(error, twin);
         match twin {
-            None => self.next_sweep = Some(now + SWEEP_RETRY_MAX),
+            None => {
+                self.next_sweep = Some(now + SWEEP_RETRY_MAX);
+                self.count_sweep_failure("internal error, see the log");
+            }
             Some(twin) => {
                 self.queue.done(twin);
+                self.context.memory().remove(twin);
                 self.statuses.record(twin, Outcome::Failed, "internal error, see the log".to_owned(), now);
-                self.requeue(twin, &Outcome::Failed, None);
+                let abandoned = self.requeue(twin, &Outcome::Failed, None);
+                self.judge_twin(twin, false, abandoned);
             }
         }
     }
@@ -59,9 +69,14 @@ impl<H: WriteTwins + 'static> Controller<H> {
         self.answered();
         self.sweep_failures = 0;
         self.next_sweep = (!self.options.single_pass).then(|| now + self.options.sweep);
-        self.context.gate().fleet_mut().sealed = swept.sealed;
+        self.context.gate().set_sealed(swept.sealed);
         for twin in &swept.untouched {
-            self.statuses.record(twin, Outcome::InSync, String::new(), now);
+            let pending = self.statuses.get(twin).is_some_and(|status| status.outcome == Outcome::Pending);
+            // Whatever else is known of a twin is known from a later look than the row's.
+            if pending && !self.queue.contains(twin) {
+                self.seen.insert(twin.clone());
+                self.statuses.record(twin, Outcome::InSync, String::new(), now);
+            }
         }
         for twin in &swept.nominated {
             if self.queue.nominate(twin, Lane::Sweep, now) {
@@ -69,36 +84,50 @@ impl<H: WriteTwins + 'static> Controller<H> {
             }
         }
         self.report.swept(&swept, &self.statuses, (self.options.wall_clock)());
-        if self.first_nominated.is_none() {
+        if self.first_nominated.is_none() && (swept.is_whole || self.options.single_pass) {
             self.first_nominated = Some(swept.nominated);
+        } else if !swept.is_whole {
+            self.sweep_to_judge();
         }
-        self.judge_first_sweep(None);
+        self.judge_first_sweep();
         self.removals_wait = true;
         self.check_removals();
     }
 
     fn sweep_failed(&mut self, error: &PageError) {
         let now = self.now();
-        self.sweep_failures += 1;
+        self.count_sweep_failure(&error.to_string());
         if let PageError::Hub(error @ (HubError::Transport { .. } | HubError::Unauthorized { .. })) = error {
             self.hub_failed(error);
         } else {
             self.report.sweep_failed(error);
         }
-        if self.options.single_pass && self.sweep_failures >= PASS_TRIES_MAX {
-            self.error = Some(error.to_string());
-        }
         let pause = jittered(SWEEP_RETRY_FIRST, SWEEP_RETRY_MAX, self.sweep_failures, &mut self.rng);
         self.next_sweep = Some(if self.health.is_down() { self.health.paused_until() } else { now + pause });
     }
 
+    fn count_sweep_failure(&mut self, message: &str) {
+        self.sweep_failures = self.sweep_failures.saturating_add(1);
+        if self.options.single_pass && self.sweep_failures >= PASS_TRIES_MAX {
+            self.error = Some(message.to_owned());
+        }
+    }
+
+    /// Takes `twin` off what the first sweep nominated: it was planned, or it counts as a loser because it cannot be.
+    fn judge_twin(&mut self, twin: &TwinRef, planned: bool, abandoned: bool) {
+        let failures = self.statuses.get(twin).map_or(0, |status| status.failures);
+        let given_up = abandoned || failures >= JUDGE_TRIES_MAX;
+        let awaited = self.first_nominated.as_mut().is_some_and(|twins| (planned || given_up) && twins.remove(twin));
+        if awaited && !planned {
+            self.context.gate().suspect(twin);
+        }
+        self.judge_first_sweep();
+    }
+
     /// The first sweep is judged once everything it nominated has been planned: only then is it known how many twins
     /// would lose something.
-    fn judge_first_sweep(&mut self, planned: Option<&TwinRef>) {
-        let Some(nominated) = &mut self.first_nominated else { return };
-        if let Some(twin) = planned {
-            nominated.remove(twin);
-        }
+    fn judge_first_sweep(&mut self) {
+        let Some(nominated) = &self.first_nominated else { return };
         if nominated.is_empty() && !self.context.gate().is_judged() {
             self.context.gate().judge_first_sweep();
             self.release_removals();
@@ -124,13 +153,13 @@ impl<H: WriteTwins + 'static> Controller<H> {
         if result.seal_due {
             self.add(&twin, Lane::Seal, now);
         }
-        let settled = !matches!(result.outcome, Outcome::Failed | Outcome::Throttled | Outcome::Conflict);
-        if hub_down && !self.options.single_pass {
-            self.queue.add(&twin, Lane::Retry, self.health.paused_until());
+        let abandoned = if hub_down && !self.options.single_pass {
+            self.requeue_unanswered(&twin);
+            false
         } else {
-            let abandoned = self.requeue(&twin, &result.outcome, result.error.as_ref());
-            self.judge_first_sweep((settled || abandoned).then_some(&twin));
-        }
+            self.requeue(&twin, &result.outcome, result.error.as_ref())
+        };
+        self.judge_twin(&twin, result.planned, abandoned);
         self.check_removals();
     }
 
@@ -145,6 +174,17 @@ impl<H: WriteTwins + 'static> Controller<H> {
                 self.context.memory().remove(&result.twin);
             }
         }
+        match &result.error {
+            Some(error) if result.outcome == Outcome::Rejected => {
+                self.rejections.insert(result.twin.clone(), error.clone());
+            }
+            Some(_) | None => {
+                self.rejections.remove(&result.twin);
+            }
+        }
+        if result.outcome == Outcome::Released {
+            self.seen.remove(&result.twin);
+        }
         match result.foretold {
             Some(true) => self.mispredictions = 0,
             Some(false) => {
@@ -153,6 +193,15 @@ impl<H: WriteTwins + 'static> Controller<H> {
             }
             None => {}
         }
+    }
+
+    /// Puts a twin back that the hub did not answer for: after the pause of the hub and a wait of its own, so that it is
+    /// not this twin, should it alone be the reason, by which the hub is tried each time.
+    fn requeue_unanswered(&mut self, twin: &TwinRef) {
+        let failures = self.statuses.get(twin).map_or(0, |status| status.failures);
+        let wait = jittered(UNANSWERED_FIRST, UNANSWERED_MAX, failures, &mut self.rng);
+        let due = self.health.paused_until().max(self.now()) + wait;
+        self.add(twin, Lane::Retry, due);
     }
 
     /// Puts a twin back for a later try. Answers whether a single pass gives it up instead.

@@ -20,7 +20,7 @@ use super::reconcile::{Context, Reconciled, Task, reconcile};
 use super::report::Report;
 use super::status::Statuses;
 use super::sweep::{SweepOptions, Swept, sweep};
-use crate::hub::{PageError, WriteTwins};
+use crate::hub::{HubError, PageError, WriteTwins};
 use crate::metrics::ControllerHub;
 use crate::plan::{DeclaredState, Outcome, RemovalHold, RemovalLimit, SealScope};
 use crate::twin::TwinRef;
@@ -91,6 +91,8 @@ pub(super) struct Controller<H> {
     pub(super) health: HubHealth,
     /// Twins read since their manifest last changed: not created again when they are gone.
     pub(super) seen: BTreeSet<TwinRef>,
+    /// What the hub said when it refused to write these; until their manifest changes or a write succeeds.
+    pub(super) rejections: BTreeMap<TwinRef, HubError>,
     pub(super) next_sweep: Option<Duration>,
     pub(super) sweep_failures: u32,
     /// What the first complete sweep nominated and is not planned yet; `None` before it.
@@ -112,7 +114,7 @@ pub async fn run<H: WriteTwins + 'static>(
     cancel: CancellationToken,
     rng: fastrand::Rng,
 ) -> Ended {
-    let mut controller = Controller::new(options, hub, declared.clone(), metrics, rng);
+    let mut controller = Controller::new(options, hub, metrics, rng);
     controller.take_state(Arc::clone(&declared.borrow_and_update()), true);
     let mut open = true;
     while !controller.is_over() {
@@ -141,17 +143,10 @@ async fn sleep_until(wake: Option<Instant>) {
 
 impl<H: WriteTwins + 'static> Controller<H> {
     #[expect(clippy::disallowed_methods, reason = "the one clock of the loop; everything below takes ages")]
-    fn new(
-        options: Options,
-        hub: H,
-        declared: watch::Receiver<Arc<DeclaredState>>,
-        metrics: ControllerHub,
-        rng: fastrand::Rng,
-    ) -> Self {
+    fn new(options: Options, hub: H, metrics: ControllerHub, rng: fastrand::Rng) -> Self {
         let context = Context {
             hub,
             scope: options.scope.clone(),
-            declared,
             gate: Mutex::new(Gate::new(options.removals, !options.single_pass)),
             memory: Mutex::new(BTreeMap::new()),
             started: Instant::now(),
@@ -167,6 +162,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
             statuses: Statuses::default(),
             health: HubHealth::default(),
             seen: BTreeSet::new(),
+            rejections: BTreeMap::new(),
             next_sweep: Some(Duration::ZERO),
             sweep_failures: 0,
             first_nominated: None,
@@ -186,27 +182,33 @@ impl<H: WriteTwins + 'static> Controller<H> {
         let now = self.now();
         let change = compare(&self.state, &state);
         self.state = state;
-        {
-            let mut gate = self.context.gate();
-            let fleet = gate.fleet_mut();
-            fleet.declared = self.state.twins.len();
-            fleet.broken = self.state.frozen.broken.first().cloned();
-            change.losing.iter().for_each(|twin| gate.nominate(twin, now));
-        }
+        self.context.gate().take_state(Arc::clone(&self.state), &change.losing);
         for twin in &change.changed {
             self.seen.remove(twin);
-            self.statuses.reset_failures(twin);
-            self.context.memory().remove(twin);
-            if first {
-                self.statuses.record(twin, Outcome::Pending, String::new(), now);
-            } else {
+            self.rejections.remove(twin);
+            // The etag stays known: a row older than what we wrote must not pass for untouched.
+            if let Some(known) = self.context.memory().get_mut(twin) {
+                known.declared = None;
+            }
+            self.statuses.record(twin, Outcome::Pending, String::new(), now);
+            if !first {
                 self.add(twin, Lane::Git, now);
             }
         }
+        self.report.states(&self.statuses);
         if !first {
             self.report.state_changed(&self.state, change.changed.len());
+            self.sweep_to_judge();
         }
         self.check_removals();
+    }
+
+    /// A sweep over a state that hides something judges nothing; once the state hides nothing, another one is due.
+    pub(super) fn sweep_to_judge(&mut self) {
+        let unjudged = self.first_nominated.is_none() && self.state.frozen.hides_nothing();
+        if unjudged && self.sweep_failures == 0 && !self.sweep_running() {
+            self.next_sweep = Some(self.now());
+        }
     }
 
     /// Puts twins whose removals are held back into the queue, once nothing holds them any more.
@@ -214,7 +216,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
         let now = self.now();
         let (hold, waiting) = {
             let mut gate = self.context.gate();
-            (gate.hold(now), gate.held().len())
+            (gate.hold(now), gate.waiting().len())
         };
         self.report.removals(hold.as_ref(), waiting);
         if hold.is_some() {
@@ -227,8 +229,8 @@ impl<H: WriteTwins + 'static> Controller<H> {
     pub(super) fn release_removals(&mut self) {
         self.removals_wait = false;
         let now = self.now();
-        let held = self.context.gate().held().clone();
-        held.iter().for_each(|twin| self.add(twin, Lane::Sweep, now));
+        let waiting = self.context.gate().waiting().clone();
+        waiting.iter().for_each(|twin| self.add(twin, Lane::Sweep, now));
     }
 
     pub(super) fn add(&mut self, twin: &TwinRef, lane: Lane, due: Duration) {
@@ -267,7 +269,12 @@ impl<H: WriteTwins + 'static> Controller<H> {
 
     fn start(&mut self, taken: Taken, now: Duration) {
         self.report.waited(taken.waited);
-        let task = Task { seen: self.seen.contains(&taken.twin), twin: taken.twin.clone(), lane: taken.lane };
+        let task = Task {
+            seen: self.seen.contains(&taken.twin),
+            rejection: self.rejections.get(&taken.twin).cloned(),
+            twin: taken.twin.clone(),
+            lane: taken.lane,
+        };
         let context = Arc::clone(&self.context);
         let handle = self.tasks.spawn(async move { Finished::Twin(Box::new(reconcile(&context, &task).await)) });
         self.running.push(Running { id: handle.id(), twin: Some(taken.twin), since: now });
