@@ -264,6 +264,28 @@ async fn a_second_ctrl_c_ends_a_drain_that_hangs_with_130() {
 }
 
 #[tokio::test]
+async fn a_first_ctrl_c_or_a_sigterm_waits_for_what_is_under_way() {
+    let world = World::new();
+    world.write("manifests/d1.yaml", &device("d1", 1));
+    let hub = world.hub("state", "127.0.0.1:0").await;
+    let client = world.client("state");
+    for (level, signal) in [(2, "INT"), (3, "TERM")] {
+        let mut daemon = world.run_on("state/hub.json", &[]).await;
+        daemon.says("sweep complete").await;
+        daemon.wait_until("device", async || client.find("d1").await.filter(|t| has_power_level(t, level - 1))).await;
+        hub.signal("STOP");
+        world.write("manifests/d1.yaml", &device("d1", level));
+        daemon.metric_is(r#"geminid_hub_requests_in_flight{hub="embedded"}"#, 1.0).await;
+        daemon.signal(signal);
+        daemon.says("waiting for what is under way").await;
+        hub.signal("CONT");
+        assert_eq!(daemon.exit_code().await, 0, "{}", daemon.stderr());
+        assert!(has_power_level(&client.twin("d1").await, level), "the write was not cut off");
+    }
+    assert_eq!(service_writes(&client.twin("d1").await.etag), 3);
+}
+
+#[tokio::test]
 async fn no_key_is_ever_said_not_even_at_trace_level() {
     for format in ["text", "json"] {
         let world = World::new();

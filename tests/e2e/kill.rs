@@ -3,6 +3,7 @@
 //! The etag of a twin counts its service writes, so the hub itself keeps the account.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use geminid::twin::{Section, Twin};
@@ -12,9 +13,10 @@ use crate::support::{Client, Process, World, device, has_power_level, leaf, serv
 const ROUNDS: usize = 20;
 const DEVICES: [&str; 3] = ["d1", "d2", "d3"];
 const SEED: u64 = 0x6765_6d69_6e69;
-/// A daemon starts and writes within this time, and a file saved meanwhile is written after the quiet of 200 ms; so
-/// kills come before, amid and after writes.
-const LIFE_MS: std::ops::Range<u64> = 20..320;
+/// From its start: before, amid and after the first sweep and its writes.
+const STARTED_MS: Range<u64> = 10..160;
+/// From the saving of a file, which is written after 200 ms of quiet: before, amid and after that.
+const SAVED_MS: Range<u64> = 180..260;
 
 /// What was declared of each device, and how many different manifests it has had.
 struct Fleet {
@@ -43,8 +45,8 @@ impl Fleet {
         }
     }
 
-    fn life(&mut self) -> Duration {
-        Duration::from_millis(self.rng.u64(LIFE_MS))
+    fn life(&mut self, range_ms: Range<u64>) -> Duration {
+        Duration::from_millis(self.rng.u64(range_ms))
     }
 
     /// Waits until every twin is as declared and sealed, and answers them.
@@ -69,13 +71,24 @@ async fn a_daemon_killed_20_times_converges_and_writes_each_manifest_at_most_onc
     let _hub = world.hub("state", "127.0.0.1:0").await;
     let hub = world.client("state");
     let run = ["run", "--hub-json", "state/hub.json", "--manifests", "manifests", "--listen", "127.0.0.1:0"];
-    for _ in 0..ROUNDS {
+    // Each level is one more than the one before, so no more writes are needed than the live level rises.
+    let mut accounted: BTreeMap<&str, (u64, u64)> = DEVICES.map(|name| (name, (0, 0))).into();
+    for round in 0..ROUNDS {
         fleet.change(&world);
         let mut daemon = world.start(&run);
-        tokio::time::sleep(fleet.life()).await;
-        fleet.change(&world);
-        tokio::time::sleep(fleet.life()).await;
+        tokio::time::sleep(fleet.life(STARTED_MS)).await;
+        if round % 2 == 0 {
+            fleet.change(&world);
+            tokio::time::sleep(fleet.life(SAVED_MS)).await;
+        }
         daemon.kill();
+        for (name, (writes, level)) in &mut accounted {
+            let Some(twin) = hub.find(name).await else { continue };
+            let (writes_now, level_now) = (service_writes(&twin.etag), number(&twin, Section::Desired, "power_level"));
+            let needed = level_now - *level;
+            assert!(writes_now - *writes <= needed, "round {round}: {name} went {needed} levels up (seed {SEED})");
+            (*writes, *level) = (writes_now, level_now);
+        }
     }
 
     let mut daemon = world.run_on("state/hub.json", &[]).await;
@@ -100,13 +113,13 @@ async fn a_daemon_killed_20_times_converges_and_writes_each_manifest_at_most_onc
 async fn a_daemon_killed_20_times_with_its_hub_loses_no_acknowledged_write_and_converges() {
     let world = World::new();
     let mut fleet = Fleet::new(&world);
-    let (mut attempted, mut acknowledged) = (0_u32, 0_u32);
+    let (mut attempted, mut acknowledged) = (0_u64, 0_u64);
     for round in 0..ROUNDS {
         fleet.change(&world);
         let mut daemon = world.run_embedded("state", &[]).await;
         let hub = world.client("state");
         if round > 0 {
-            let kept = tag(hub.find("d1").await.as_ref());
+            let kept = hub.find("d1").await.map_or(0, |twin| number(&twin, Section::Tags, "n"));
             assert!((acknowledged..=attempted).contains(&kept), "{kept}, not {acknowledged}..={attempted}");
         }
         fleet.change(&world);
@@ -122,7 +135,7 @@ async fn a_daemon_killed_20_times_with_its_hub_loses_no_acknowledged_write_and_c
                 }
             }
         };
-        let life = fleet.life();
+        let life = fleet.life(SAVED_MS);
         tokio::select! {
             () = writing => {}
             () = tokio::time::sleep(life) => {}
@@ -137,16 +150,15 @@ async fn a_daemon_killed_20_times_with_its_hub_loses_no_acknowledged_write_and_c
     for twin in &twins {
         let (name, writes) = (twin.device().as_str(), service_writes(&twin.etag));
         let ours = u64::try_from(fleet.levels[name]).unwrap();
-        let others = if name == "d1" { u64::from(attempted) } else { 0 };
+        let others = if name == "d1" { attempted } else { 0 };
         assert!(writes <= ours + others, "{name}: {writes} writes, {ours} manifests, {others} of another client");
         assert_sealed(twin);
     }
-    assert!((acknowledged..=attempted).contains(&tag(twins.first())));
+    assert!((acknowledged..=attempted).contains(&number(&twins[0], Section::Tags, "n")));
     assert_eq!(daemon.interrupt().await, 0, "{}", daemon.stderr());
 }
 
-/// The number that the other client wrote last; 0 before the first.
-fn tag(twin: Option<&Twin>) -> u32 {
-    let value = twin.and_then(|twin| leaf(twin, Section::Tags, &["n"]));
-    value.map_or(0, |value| value.to_json().as_u64().unwrap().try_into().unwrap())
+/// A number at the top of a section; 0 while it is not there.
+fn number(twin: &Twin, section: Section, key: &str) -> u64 {
+    leaf(twin, section, &[key]).map_or(0, |value| value.to_json().as_u64().unwrap())
 }

@@ -296,7 +296,7 @@ impl Client {
     }
 
     /// Sets a tag if the hub is there and nobody wrote in between; whether it was acknowledged.
-    pub(crate) async fn try_tag(&self, device: &str, tag: &str, value: u32) -> bool {
+    pub(crate) async fn try_tag(&self, device: &str, tag: &str, value: u64) -> bool {
         let Some(live) = self.find(device).await else { return false };
         let mut patch = MergePatch::default();
         patch.set(Section::Tags, &[tag.to_owned()], Value::parse_json(&value.to_string()).unwrap());
