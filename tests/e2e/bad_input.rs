@@ -222,6 +222,9 @@ async fn a_missing_folder_is_said_once_and_waited_for() {
     fs::remove_dir(world.path("manifests")).unwrap();
     let mut daemon = world.run_embedded("state", &[]).await;
     daemon.says("failed to load manifests").await;
+    assert_eq!(daemon.interrupt().await, 0, "waiting for a folder does not hold up the end");
+    let mut daemon = world.run_embedded("state", &[]).await;
+    daemon.says("failed to load manifests").await;
     assert_eq!((daemon.get("/livez").await.0, daemon.get("/readyz").await.0), (200, 503));
     fs::create_dir(world.path("manifests")).unwrap();
     world.write("manifests/d1.yaml", &device("d1", 1));

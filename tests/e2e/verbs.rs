@@ -77,6 +77,42 @@ async fn validate_query_and_version_answer_without_a_daemon() {
     assert_eq!((code, out.as_str()), (0, concat!("geminid ", env!("CARGO_PKG_VERSION"), "\n")));
 }
 
+#[tokio::test]
+async fn a_settings_file_and_the_environment_name_hubs_and_one_that_is_away_does_not_hold_up_the_other() {
+    let world = World::new();
+    let _hub = world.hub("state", "127.0.0.1:0").await;
+    let client = world.client("state");
+    let json = world.hub_json("state");
+    world.write("manifests/d1.yaml", &device("d1", 1));
+    world.write("prod.secret", json["ownerConnectionString"].as_str().unwrap());
+    let ca_file = json["caFile"].as_str().unwrap();
+    let hub =
+        |name: &str, more: &str| format!("[hubs.{name}]\nmanifests = \"manifests\"\nca_file = \"{ca_file}\"\n{more}");
+    let prod = hub("prod", "connection_string_file = \"prod.secret\"\n");
+    let head = "owner = \"fleet\"\nlisten = \"127.0.0.1:1\"\n";
+    world.write("settings.toml", &format!("{head}{prod}{}", hub("away", "")));
+    let key = "SharedAccessKey=Y2FuYXJ5LWNhbmFyeS1jYW5hcnk=";
+    world.keep_secret(key.trim_start_matches("SharedAccessKey="));
+    let variables = [
+        ("GEMINID_LISTEN", "127.0.0.1:0"),
+        ("GEMINID_HUBS_AWAY_CONNECTION_STRING", &format!("HostName=127.0.0.1:1;SharedAccessKeyName=service;{key}")),
+        ("GEMINID_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let mut daemon = world.start_with(&["run", "--settings", "settings.toml", "--log-level", "trace"], &variables);
+    daemon.wait_until("device", async || client.find("d1").await.filter(|twin| has_power_level(twin, 1))).await;
+    daemon.says("cannot reach the hub").await;
+    daemon.metric_is(r#"geminid_hub_up{hub="prod"}"#, 1.0).await;
+    daemon.metric_is(r#"geminid_hub_up{hub="away"}"#, 0.0).await;
+    daemon.wait_until("readiness", async || (daemon.get("/readyz").await.0 == 200).then_some(())).await;
+
+    let (code, out, err) = world.run(&["plan", "--settings", "settings.toml", "--hub", "prod"]).await;
+    assert_eq!((code, out.as_str(), err.contains("hubs.away.connection_string_file")), (2, "", true), "{err}");
+    world.write("prod.toml", &format!("{head}{prod}"));
+    let (code, out, err) = world.run(&["plan", "--settings", "prod.toml"]).await;
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "1 twin: 1 in sync\n", ""));
+    assert_eq!(daemon.interrupt().await, 0, "a hub that is away does not hold up the end");
+}
+
 /// A process whose standard output or standard error nobody reads any more.
 fn unread(world: &World, arguments: &[&str], is_stdout_closed: bool) -> Child {
     let (reading, writing) = std::io::pipe().unwrap();
