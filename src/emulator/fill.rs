@@ -10,7 +10,7 @@ use super::identity::Random;
 use super::registry::{Change, Registry};
 use super::twin_record::TwinRecord;
 use super::wire;
-use crate::twin::{DeviceId, Value};
+use crate::twin::DeviceId;
 
 /// What stands for the number of a device, from 0.
 const PLACEHOLDER: &str = "{n}";
@@ -55,7 +55,8 @@ pub fn fill<E: From<FillError>>(
         let refused = |reason| FillError { number, reason };
         let (id, twin) = device(&options.template, number, now).map_err(refused)?;
         match registry.create_with_twin(&id, twin, random, now) {
-            Ok(change) => changes.push(change),
+            // The log would grow with the fleet; what is handed on is the same.
+            Ok(_) => changes.append(&mut registry.take_log()),
             Err(Refusal::DeviceAlreadyExists(_)) => {}
             Err(refusal) => return Err(refused(refusal).into()),
         }
@@ -71,35 +72,21 @@ pub fn fill<E: From<FillError>>(
 fn device(template: &str, number: u64, now: Timestamp) -> Result<(DeviceId, TwinRecord), Refusal> {
     let number = number.to_string();
     let text = template.replace(PLACEHOLDER, &number);
-    let mut whole = match wire::value(text.as_bytes())? {
-        Value::Object(whole) => whole,
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            return Err(Refusal::ArgumentInvalid("a template is a JSON object".to_owned()));
-        }
-    };
-    let id = match whole.remove("deviceId") {
-        None => DEVICE_ID.replace(PLACEHOLDER, &number),
-        Some(Value::String(id)) => id,
-        Some(_) => return Err(Refusal::ArgumentInvalid("deviceId is a string".to_owned())),
-    };
+    let (id, patch, reported) = wire::whole_twin(text.as_bytes())?;
+    let id = id.unwrap_or_else(|| DEVICE_ID.replace(PLACEHOLDER, &number));
     let id = DeviceId::new(&id).map_err(|error| Refusal::ArgumentInvalid(format!("deviceId: {error}")))?;
-    let reported = whole.get("properties").and_then(|properties| properties.get(["reported"])).cloned();
-    let patch = wire::twin_write(text.as_bytes())?;
-    let mut twin = TwinRecord::new(now).patched(&patch, now)?;
-    if let Some(reported) = reported {
-        let Value::Object(mut reported) = reported else {
-            return Err(Refusal::ArgumentInvalid("properties.reported must be an object".to_owned()));
-        };
-        wire::without_metadata(&mut reported);
-        twin = twin.reported(&reported, now)?;
-    }
+    let twin = TwinRecord::new(now).patched(&patch, now)?;
+    let twin = match reported {
+        None => twin,
+        Some(reported) => twin.reported(&reported, now)?,
+    };
     Ok((id, twin))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::twin::Object;
+    use crate::twin::{Object, Value};
 
     const TEMPLATE: &str = r#"{"deviceId":"sensor-{n}","tags":{"site":"s{n}","n":{n}},
         "properties":{"desired":{"interval":60},"reported":{"firmware":"1.{n}","$version":3}}}"#;
@@ -132,10 +119,10 @@ mod tests {
     #[test]
     fn a_template_that_no_hub_takes_names_the_device_and_the_rule() {
         for (template, reason) in [
-            ("[]", "a template is a JSON object"),
+            ("[]", "the template must be an object"),
             ("{", "the body is not the expected JSON"),
             (r#"{"deviceId":"a b{n}"}"#, "deviceId: an id may not hold ' '"),
-            (r#"{"deviceId":7}"#, "deviceId is a string"),
+            (r#"{"deviceId":7}"#, "deviceId must be a string"),
             (r#"{"tags":{"a.b":1}}"#, "tags.a.b"),
             (r#"{"properties":{"reported":[]}}"#, "properties.reported must be an object"),
         ] {

@@ -97,8 +97,8 @@ impl Records {
         self.slots.range::<str, _>((from, Bound::Unbounded)).map(|(key, slot)| slot.device(key))
     }
 
-    /// Puts `device` under `key`, in the place of what was there.
-    pub fn insert(&mut self, key: &str, device: Arc<Device>) {
+    /// Puts `device` under `key`, in the place of what was there, which is given back.
+    pub fn insert(&mut self, key: &str, device: Arc<Device>) -> Option<Arc<Device>> {
         let (shared, before) = match self.slots.get_key_value(key) {
             None => (Arc::from(key), None),
             Some((shared, slot)) => (Arc::clone(shared), Some(slot)),
@@ -111,26 +111,31 @@ impl Records {
             self.unpacked.push_back(shared);
             self.pack_oldest();
         }
+        before
     }
 
-    /// Puts a record as the store keeps it under `key`, where none was.
+    /// The record that the store keeps as `bytes` under `key`.
     ///
     /// # Errors
     /// What is wrong with the record, without its content.
-    pub fn insert_stored(&mut self, key: &str, bytes: &[u8]) -> Result<Arc<Device>, String> {
-        let device = Arc::new(stored::read_device(key, bytes)?);
-        let shared: Arc<str> = Arc::from(key);
-        self.index.change(&shared, None, tags(&device));
-        let packed = Packed { bytes: bytes.into(), change: 0, connected: false };
-        self.slots.insert(shared, Slot::Packed(packed));
-        Ok(device)
+    pub fn read(key: &str, bytes: &[u8]) -> Result<Device, String> {
+        stored::read_device(key, bytes)
     }
 
-    /// Removes what is under `key`; whether there was anything.
-    pub fn remove(&mut self, key: &str) -> bool {
-        let Some((shared, slot)) = self.slots.remove_entry(key) else { return false };
-        self.index.change(&shared, tags(&slot.device(key)), None);
-        true
+    /// Puts what [`Records::read`] gave for `bytes` under `key`, where nothing was.
+    pub fn insert_read(&mut self, key: &str, bytes: &[u8], device: &Device) {
+        let shared: Arc<str> = Arc::from(key);
+        self.index.change(&shared, None, tags(device));
+        let packed = Packed { bytes: bytes.into(), change: 0, connected: false };
+        self.slots.insert(shared, Slot::Packed(packed));
+    }
+
+    /// Removes what is under `key` and gives it back.
+    pub fn remove(&mut self, key: &str) -> Option<Arc<Device>> {
+        let (shared, slot) = self.slots.remove_entry(key)?;
+        let before = slot.device(key);
+        self.index.change(&shared, tags(&before), None);
+        Some(before)
     }
 
     fn pack_oldest(&mut self) {
