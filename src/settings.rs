@@ -322,7 +322,11 @@ pub fn parse_sweep(key: &str, text: &str) -> Result<Duration, SettingsError> {
     Ok(duration)
 }
 
-fn parse_duration(key: &str, text: &str) -> Result<Duration, SettingsError> {
+/// A duration such as 30s.
+///
+/// # Errors
+/// [`SettingsError::Value`] naming `key`.
+pub fn parse_duration(key: &str, text: &str) -> Result<Duration, SettingsError> {
     let parsed = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
     parsed.ok_or_else(|| SettingsError::Value {
         key: key.to_owned(),

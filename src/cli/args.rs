@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use secrecy::SecretString;
 
+use super::trials::TrialArgs;
 use crate::app::{HubParts, LogOptions, hub_file, hub_parts, wall_clock};
 use crate::emulator::{HubOptions, ServiceOptions};
 use crate::settings::{self, Secret, Settings, hub_defaults};
@@ -59,19 +60,21 @@ pub(super) struct EmbeddedArgs {
     /// Let the embedded hub serve other machines
     #[arg(long)]
     pub(super) hub_allow_remote: bool,
+    #[command(flatten)]
+    pub(super) trials: TrialArgs,
 }
 
 impl EmbeddedArgs {
-    pub(super) fn options(&self) -> HubOptions {
-        HubOptions {
+    pub(super) fn options(&self) -> anyhow::Result<HubOptions> {
+        Ok(HubOptions {
             https: self.hub_https.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8443))),
             host: self.hub_host.clone().unwrap_or_else(|| "localhost".to_owned()),
             state_dir: self.state_dir.clone().unwrap_or_else(|| PathBuf::from(".geminid")),
             ephemeral: self.hub_ephemeral,
             allow_remote: self.hub_allow_remote,
             now: wall_clock,
-            service: ServiceOptions::default(),
-        }
+            service: ServiceOptions { trials: self.trials.options()?, ..ServiceOptions::default() },
+        })
     }
 
     /// A flag of the embedded hub without the embedded hub is a mistake worth telling.
@@ -83,7 +86,7 @@ impl EmbeddedArgs {
             ("--hub-ephemeral", self.hub_ephemeral),
             ("--hub-allow-remote", self.hub_allow_remote),
         ];
-        given.into_iter().find_map(|(flag, given)| given.then_some(flag))
+        given.into_iter().find_map(|(flag, given)| given.then_some(flag)).or_else(|| self.trials.first_given())
     }
 }
 

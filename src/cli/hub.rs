@@ -23,7 +23,7 @@ pub(super) struct HubArgs {
 pub(super) async fn run(args: HubArgs) -> anyhow::Result<u8> {
     start_logging(&log_options(&Settings::default(), &args.log)?, None)?;
     let signals = StopSignals::catch()?;
-    let hub = EmbeddedHub::start(args.embedded.options()).await?;
+    let hub = EmbeddedHub::start(args.embedded.options()?).await?;
     let mut out = Output::stdout();
     out.line(concat!("geminid ", env!("CARGO_PKG_VERSION")));
     out.line(&format!("  embedded hub   https://{}", hub.address()));

@@ -10,6 +10,7 @@ mod output;
 mod plan;
 mod query;
 mod run;
+mod trials;
 mod validate;
 
 use std::future::Future;

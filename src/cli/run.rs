@@ -48,7 +48,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<u8> {
     let embedded = if args.embedded_hub {
         settings.owner.get_or_insert_with(|| DEMO_OWNER.to_owned());
         let manifests = args.manifests.context("--embedded-hub needs --manifests FOLDER")?;
-        Some((args.embedded.options(), manifests))
+        Some((args.embedded.options()?, manifests))
     } else {
         if let Some(flag) = args.embedded.first_given() {
             bail!("{flag} is for --embedded-hub; add that, or leave {flag} out");

@@ -2,6 +2,7 @@
 //!
 //! Invariant: every refusal names one row of `iot-hub.md` 3.2; no text holds a key or a token.
 
+use super::traffic::Traffic;
 use crate::twin::{DeviceId, TwinRef};
 
 /// A request that was not carried out. `Display` is the text after the code in the body (`iot-hub.md` 3.1, shape A).
@@ -75,6 +76,15 @@ pub enum Refusal {
     /// 413: the body is larger than the hub reads.
     #[error("the body has more than {0} bytes")]
     BodyTooLarge(usize),
+    /// 429: the request would have waited too long for its turn (`iot-hub.md` 3.1 and 6.4).
+    #[error(
+        "The request has been throttled. Wait 10 seconds and try again. Operation type: {kind}",
+        kind = .0.in_refusals()
+    )]
+    Throttled(Traffic),
+    /// 403: the day's messages are used up (`iot-hub.md` 6.2).
+    #[error("Total number of messages on IotHub exceeded the allocated quota")]
+    QuotaExceeded,
     /// 501: a real hub has this, the embedded one does not yet.
     #[error("{0} is not implemented by the embedded hub")]
     NotImplemented(String),
@@ -95,6 +105,8 @@ impl Refusal {
             | Self::ApiVersionMissing => 400,
             Self::Unauthorized | Self::ModuleUnauthorized(_) => 401,
             Self::DeviceNotFound(_) | Self::ModuleNotFound(_) | Self::AddressNotFound => 404,
+            Self::QuotaExceeded => 403,
+            Self::Throttled(_) => 429,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::DeviceAlreadyExists(_) | Self::ModuleAlreadyExists(_) => 409,
@@ -126,6 +138,8 @@ impl Refusal {
             Self::TooManyDevices(_) | Self::BulkTooLarge(_) => "TooManyDevices",
             Self::TooManyModules(_) => "TooManyModulesOnDevice",
             Self::BodyTooLarge(_) => "MessageTooLarge",
+            Self::Throttled(_) => "ThrottlingBacklogTimeout",
+            Self::QuotaExceeded => "IotHubQuotaExceeded",
             Self::NotImplemented(_) => "NotImplemented",
             Self::Unavailable(_) => "ServiceUnavailable",
         }

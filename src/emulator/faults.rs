@@ -77,14 +77,14 @@ pub struct Faults {
 }
 
 /// The faults of a hub.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FaultPlan {
     text: PlanText,
     rules: Vec<Rule>,
     rng: fastrand::Rng,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Rule {
     kinds: Vec<Traffic>,
     rate: f64,
@@ -92,7 +92,7 @@ struct Rule {
     effect: Effect,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Effect {
     Status(u16, String),
     Latency(u64),

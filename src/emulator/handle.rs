@@ -5,12 +5,14 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::error::Refusal;
 use super::identity::Random;
+use super::lag::LaggingView;
 use super::query::{Page, Run};
 use super::registry::{Device, Registry};
 use super::store::{Durable, Waiting};
@@ -35,6 +37,8 @@ struct Shared {
 struct State {
     registry: Registry,
     random: Randomness,
+    /// What queries see, when that is not the registry.
+    view: Option<LaggingView>,
 }
 
 impl fmt::Debug for HubHandle {
@@ -59,8 +63,24 @@ impl HubHandle {
     /// A hub that keeps nothing.
     #[must_use]
     pub fn ephemeral(random: Randomness, now: fn() -> Timestamp) -> Self {
+        Self::forgetful(Registry::default(), random, now)
+    }
+
+    /// A hub over `registry` that keeps nothing of what changes.
+    #[must_use]
+    pub fn forgetful(registry: Registry, random: Randomness, now: fn() -> Timestamp) -> Self {
         let (_, durable) = watch::channel(Durable::UpTo(u64::MAX));
-        Self::make(Registry::default(), random, now, None, durable)
+        Self::make(registry, random, now, None, durable)
+    }
+
+    /// Has queries see what is written only after `lag`, from now on.
+    #[must_use]
+    pub fn with_query_lag(self, lag: Duration) -> Self {
+        {
+            let mut state = self.lock();
+            state.view = (!lag.is_zero()).then(|| LaggingView::of(&state.registry, lag));
+        }
+        self
     }
 
     fn make(
@@ -71,7 +91,13 @@ impl HubHandle {
         durable: watch::Receiver<Durable>,
     ) -> Self {
         let (changes, _) = watch::channel(registry.changes());
-        Self(Arc::new(Shared { state: Mutex::new(State { registry, random }), store, durable, changes, now }))
+        Self(Arc::new(Shared {
+            state: Mutex::new(State { registry, random, view: None }),
+            store,
+            durable,
+            changes,
+            now,
+        }))
     }
 
     /// The hub's clock.
@@ -108,9 +134,13 @@ impl HubHandle {
         };
         let (result, number) = {
             let mut state = self.lock();
-            let State { registry, random } = &mut *state;
-            let result = change(registry, random, (self.0.now)());
+            let State { registry, random, view } = &mut *state;
+            let now = (self.0.now)();
+            let result = change(registry, random, now);
             let changes = registry.take_log();
+            if let Some(view) = view {
+                view.push(&changes, now);
+            }
             if let (false, Some(place)) = (changes.is_empty(), place) {
                 place.send(Waiting::Changes(changes));
             }
@@ -168,8 +198,11 @@ impl HubHandle {
         let mut run = Run::new(text, page_size, token)?;
         loop {
             let (page, number) = {
-                let state = self.lock();
-                (run.step(&state.registry), state.registry.changes())
+                let mut state = self.lock();
+                let State { registry, view, .. } = &mut *state;
+                let number = registry.changes();
+                let seen = view.as_mut().map_or(&*registry, |view| view.at((self.0.now)()));
+                (run.step(seen), number)
             };
             if let Some(page) = page.transpose() {
                 self.kept(number).await?;

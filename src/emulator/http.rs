@@ -4,6 +4,8 @@
 //! has shape A and the header `iothub-errorcode` (3.1); twins carry no `ETag` header (1.4).
 
 mod answers;
+mod broken;
+mod faults;
 mod identities;
 mod twins;
 
@@ -13,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header::{AUTHORIZATION, IF_MATCH};
+use axum::http::header::{AUTHORIZATION, CONNECTION, IF_MATCH};
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request};
 use percent_encoding::percent_decode_str;
 
@@ -24,6 +26,8 @@ use super::handle::HubHandle;
 use super::if_match::IfMatch;
 use super::options::ServiceOptions;
 use super::route::Operation;
+use super::traffic::Traffic;
+use super::trial::Trial;
 use super::wire;
 
 /// The largest body read, in bytes.
@@ -39,6 +43,7 @@ struct Front {
     hub: HubHandle,
     gate: Gate,
     options: ServiceOptions,
+    trial: Trial,
 }
 
 /// One admitted request.
@@ -54,14 +59,15 @@ struct Call<'a> {
 
 /// The service of a hub.
 pub fn router(hub: HubHandle, gate: Gate, options: ServiceOptions) -> Router {
-    Router::new().fallback(serve).with_state(Arc::new(Front { hub, gate, options }))
+    let trial = Trial::new(&options.trials);
+    Router::new().fallback(serve).with_state(Arc::new(Front { hub, gate, options, trial }))
 }
 
 async fn serve(State(front): State<Arc<Front>>, request: Request<Body>) -> Response<Body> {
     let tracking = front.hub.draw();
     let (head, body) = request.into_parts();
     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
-    let mut response = match answer(&front, &head, body).await {
+    let mut response = match answer(&front, &head, body, tracking).await {
         Ok(response) => response,
         Err(refusal) => refused(&refusal, tracking, &front.hub),
     };
@@ -71,10 +77,13 @@ async fn serve(State(front): State<Arc<Front>>, request: Request<Body>) -> Respo
     response
 }
 
-async fn answer(front: &Front, head: &request::Parts, body: Body) -> Result<Response<Body>, Refusal> {
+async fn answer(front: &Front, head: &request::Parts, body: Body, tracking: u128) -> Result<Response<Body>, Refusal> {
     let segments = segments(head.uri.path())?;
     let token = header(&head.headers, AUTHORIZATION.as_str()).ok().flatten();
     let policy = front.gate.admit(token, &segments, front.hub.now().as_second())?;
+    if faults::is_their_address(&segments) {
+        return faults::plan(&front.trial, policy, &head.method, body).await;
+    }
     let operation = Operation::of(head.method.as_str(), &segments)?;
     if !policy.allows(operation.right()) {
         return Err(Refusal::Unauthorized);
@@ -86,7 +95,9 @@ async fn answer(front: &Front, head: &request::Parts, body: Body) -> Result<Resp
     let body = read_body(body, if operation == Operation::Bulk { BULK_BYTES_MAX } else { BODY_BYTES_MAX }).await?;
     let if_match = IfMatch::parse(header(&head.headers, IF_MATCH.as_str())?);
     let (hub, options) = (&front.hub, &front.options);
-    carry_out(Call { hub, options, headers: &head.headers, if_match, query, body: &body }, operation).await
+    let call = Call { hub, options, headers: &head.headers, if_match, query, body: &body };
+    let kind = Traffic::of(head.method.as_str(), &segments);
+    faults::with(&front.trial, kind, tracking, call, operation).await
 }
 
 async fn carry_out(call: Call<'_>, operation: Operation) -> Result<Response<Body>, Refusal> {
@@ -114,6 +125,10 @@ fn refused(refusal: &Refusal, tracking: u128, hub: &HubHandle) -> Response<Body>
     let mut response = json(wire::refusal(refusal, tracking, hub.now()));
     *response.status_mut() = StatusCode::from_u16(refusal.status()).expect("every refusal has an HTTP status");
     response.headers_mut().insert(ERROR_CODE, HeaderValue::from_static(refusal.code()));
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        // As a live hub does, and without a Retry-After (`iot-hub.md` 3.2).
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
@@ -145,5 +160,7 @@ async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
     }
 }
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod tests;

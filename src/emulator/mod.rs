@@ -22,6 +22,7 @@ pub mod http;
 pub mod identity;
 pub mod if_match;
 pub mod index;
+pub mod lag;
 pub mod options;
 pub mod query;
 mod read_json;
@@ -37,6 +38,7 @@ pub mod stored;
 pub mod throttle;
 pub mod tls;
 pub mod traffic;
+pub mod trial;
 pub mod twin_record;
 pub mod wire;
 

@@ -3,10 +3,13 @@
 //! Invariant: the default is what a hub in the cloud does, as far as that is known.
 
 use super::registry::BulkTwinWrite;
+use super::trial::TrialOptions;
 
 /// Switches of the service.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceOptions {
     /// What `updateTwin` of a bulk operation does (`iot-hub.md` 2.6).
     pub bulk_twin_write: BulkTwinWrite,
+    /// What is set for trials.
+    pub trials: TrialOptions,
 }

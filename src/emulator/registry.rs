@@ -321,6 +321,15 @@ impl Registry {
         Ok(self.changed(Device { identity: before.identity.clone(), twin, change: 0 }))
     }
 
+    /// Makes a change that another registry made, without a trace in the log.
+    pub fn follow(&mut self, change: &Change) {
+        self.changes = self.changes.max(change.number);
+        match &change.after {
+            Some(record) => self.insert(Arc::clone(record)),
+            None => self.take_out(&change.twin),
+        }
+    }
+
     fn find(&self, twin: &TwinRef) -> Option<Arc<Device>> {
         match &twin.module {
             None => self.devices.get(twin.device.as_str()),
@@ -348,13 +357,17 @@ impl Registry {
 
     fn removed(&mut self, twin: TwinRef) -> Change {
         self.changes += 1;
+        self.take_out(&twin);
+        self.logged(twin, None)
+    }
+
+    fn take_out(&mut self, twin: &TwinRef) {
         if twin.module.is_some() {
             self.modules.remove(&twin.to_string());
         } else {
             let before = self.devices.remove(twin.device.as_str());
             self.statistics.follow(before.as_ref().map(|before| &before.identity), None);
         }
-        self.logged(twin, None)
     }
 
     fn logged(&mut self, twin: TwinRef, after: Option<Arc<Device>>) -> Change {

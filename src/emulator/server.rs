@@ -20,10 +20,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::auth::{Gate, Policies, PolicyName};
+use super::fill::{self, FillError};
 use super::handle::{HubHandle, Randomness};
 use super::http;
 use super::options::ServiceOptions;
-use super::registry::Registry;
+use super::registry::{Change, Registry};
 use super::state_dir::{StateDir, StateDirError};
 use super::store::{CHANGES_WAITING_MAX, Durable, Store, StoreError, run_committer};
 use super::tls::{CertificateError, Certificates};
@@ -79,6 +80,9 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The template makes no devices.
+    #[error(transparent)]
+    Fill(#[from] FillError),
     /// There is no certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -155,7 +159,19 @@ impl EmbeddedHub {
         let state = StateDir::open(&options.state_dir)?;
         state.remove(CONNECTION_FILE)?;
         let tls = tls(&state, &options).await?;
-        let kept = if options.ephemeral { None } else { Some(Kept::open(&state, &mut random)?) };
+        let mut kept = if options.ephemeral { None } else { Some(Kept::open(&state, &mut random)?) };
+        let mut forgetful = Registry::default();
+        if let Some(fill) = &options.service.trials.fill {
+            let (registry, store) = match &mut kept {
+                Some(kept) => (&mut kept.registry, Some(&kept.store)),
+                None => (&mut forgetful, None),
+            };
+            let keep = |changes: &[Change]| store.map_or(Ok(()), |store| store.commit(changes));
+            fill::fill(registry, fill, &mut random, (options.now)(), |changes| {
+                keep(changes).map_err(StartError::Store)
+            })?;
+            tracing::info!(devices = fill.devices, "embedded hub filled");
+        }
         let listener = TcpListener::bind(options.https)
             .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
             .map_err(|error| StartError::Bind { address: options.https, error });
@@ -165,15 +181,16 @@ impl EmbeddedHub {
         let (hub, policies) = match kept {
             None => {
                 let policies = Policies::generate(&mut random);
-                (HubHandle::ephemeral(random, options.now), policies)
+                (HubHandle::forgetful(forgetful, random, options.now), policies)
             }
             Some(Kept { store, registry, policies }) => {
                 let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
-                let (durable, progress) = watch::channel(Durable::UpTo(0));
+                let (durable, progress) = watch::channel(Durable::UpTo(registry.changes()));
                 committing.spawn_blocking(move || run_committer(store, receiver, durable));
                 (HubHandle::new(registry, random, options.now, sender, progress), policies)
             }
         };
+        let hub = hub.with_query_lag(options.service.trials.query_lag);
         let info = connection_info(&options.host, bound, state.path(AUTHORITY_FILE), &policies);
         let gate = Gate::new(policies, &options.host, bound.port());
         let (server, serving) = serve(listener, tls, http::router(hub.clone(), gate, options.service))

@@ -322,6 +322,8 @@ fn hub_error(refusal: Refusal, twin: &TwinRef) -> HubError {
         Refusal::Unauthorized | Refusal::ModuleUnauthorized(_) => {
             HubError::Unauthorized { message: refusal.to_string() }
         }
+        Refusal::QuotaExceeded => HubError::Quota,
+        Refusal::Throttled(_) => HubError::Throttled { code: refusal.code().to_owned(), retry_after: None },
         Refusal::NotImplemented(_) | Refusal::Unavailable(_) => {
             HubError::Server { status: Some(refusal.status()), message: refusal.to_string() }
         }

@@ -14,41 +14,45 @@ fn now() -> Timestamp {
 }
 
 /// A hub of one test, with the keys it was made with.
-struct Hub {
-    router: Router,
+pub(super) struct Hub {
+    pub(super) router: Router,
     policies: Policies,
 }
 
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: Value,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Value,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name).unwrap()
     }
 
-    fn get<'a>(&'a self, keys: impl IntoIterator<Item = &'a str>) -> String {
+    pub(super) fn get<'a>(&'a self, keys: impl IntoIterator<Item = &'a str>) -> String {
         self.body.get(keys).map(ToString::to_string).unwrap_or_default()
     }
 }
 
 impl Hub {
     fn new() -> Self {
+        Self::with(ServiceOptions::default())
+    }
+
+    pub(super) fn with(options: ServiceOptions) -> Self {
         let mut rng = fastrand::Rng::with_seed(1);
         let policies = Policies::generate(&mut |bytes| rng.fill(bytes));
         let hub = HubHandle::ephemeral(Box::new(move |bytes| rng.fill(bytes)), now);
-        let router = router(hub, Gate::new(policies.clone(), "localhost", 8443), ServiceOptions::default());
+        let router = router(hub, Gate::new(policies.clone(), "localhost", 8443), options);
         Self { router, policies }
     }
 
-    fn token(&self, policy: PolicyName) -> String {
+    pub(super) fn token(&self, policy: PolicyName) -> String {
         sign(self.policies.key(policy), "localhost%3A8443", now().as_second() + 60, Some(policy.as_str()))
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         policy: PolicyName,
         method: Method,
@@ -64,7 +68,7 @@ impl Hub {
         self.raw(request.header(AUTHORIZATION, self.token(policy)).body(Body::from(body.to_owned())).unwrap()).await
     }
 
-    async fn raw(&self, request: Request<Body>) -> Answer {
+    pub(super) async fn raw(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
@@ -73,7 +77,7 @@ impl Hub {
         Answer { status: head.status.as_u16(), headers: head.headers, body }
     }
 
-    async fn owner(&self, method: Method, path: &str, body: &str) -> Answer {
+    pub(super) async fn owner(&self, method: Method, path: &str, body: &str) -> Answer {
         self.send(PolicyName::Owner, method, path, &[], body).await
     }
 

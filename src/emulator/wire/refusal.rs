@@ -46,6 +46,16 @@ pub fn refusal(refusal: &Refusal, tracking: u128, now: Timestamp) -> Vec<u8> {
     json(&ErrorBody { message, exception_message: format!("Tracking ID:{tracking_id}") })
 }
 
+/// The body of an answer that a fault gives.
+#[must_use]
+pub fn fault(code: &str, tracking: u128, now: Timestamp) -> Vec<u8> {
+    let at = now.strftime("%m/%d/%Y %H:%M:%S");
+    json(&ErrorBody {
+        message: format!("ErrorCode:{code};a fault on purpose"),
+        exception_message: format!("Tracking ID:{tracking:032X}-G:0-TimeStamp:{at}"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,95 @@
+//! Throttles and faults around an operation, and the address where faults are changed.
+//!
+//! Invariant: without `--hub-faults` the address answers as any that does not exist; a request is counted and delayed
+//! only after its token was admitted.
+
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::http::{HeaderValue, Method, Response, StatusCode};
+
+use super::answers::{json, no_content};
+use super::broken::broken;
+use super::{BODY_BYTES_MAX, Call, ERROR_CODE, carry_out, read_body};
+use crate::emulator::auth::PolicyName;
+use crate::emulator::error::Refusal;
+use crate::emulator::if_match::IfMatch;
+use crate::emulator::route::Operation;
+use crate::emulator::traffic::Traffic;
+use crate::emulator::trial::Trial;
+use crate::emulator::wire;
+
+/// Whether the address is that of the faults.
+pub(super) fn is_their_address(segments: &[String]) -> bool {
+    segments.iter().map(String::as_str).eq(["_geminid", "faults"])
+}
+
+/// GET and PUT of the faults, for the owner.
+pub(super) async fn plan(
+    trial: &Trial,
+    policy: PolicyName,
+    method: &Method,
+    body: Body,
+) -> Result<Response<Body>, Refusal> {
+    let now = trial.fault_plan().ok_or(Refusal::AddressNotFound)?;
+    if policy != PolicyName::Owner {
+        return Err(Refusal::Unauthorized);
+    }
+    match *method {
+        Method::GET => Ok(json(now)),
+        Method::PUT => {
+            trial.put_fault_plan(&read_body(body, BODY_BYTES_MAX).await?)?;
+            Ok(no_content())
+        }
+        _ => Err(Refusal::MethodNotAllowed),
+    }
+}
+
+/// Carries out `operation` when it is its turn, with what goes wrong with it.
+pub(super) async fn with(
+    trial: &Trial,
+    kind: Traffic,
+    tracking: u128,
+    call: Call<'_>,
+    operation: Operation,
+) -> Result<Response<Body>, Refusal> {
+    let (hub, sent) = (call.hub, call.body.len());
+    let faults = trial.draw(kind);
+    if faults.latency_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(faults.latency_ms)).await;
+    }
+    if let Some((status, code)) = &faults.status {
+        let mut response = json(wire::fault(code, tracking, hub.now()));
+        *response.status_mut() = StatusCode::from_u16(*status).expect("a rule's status is checked when it is put");
+        let code = HeaderValue::from_str(code).expect("a rule's code is letters and digits");
+        response.headers_mut().insert(ERROR_CODE, code);
+        return Ok(response);
+    }
+    trial.admit(kind, weight(&operation, call.body), hub.now()).await?;
+    if let (Some(patch), Operation::PatchTwin(twin) | Operation::ReplaceTwin(twin)) =
+        (&faults.concurrent_write, &operation)
+    {
+        // The rival may find nothing to write to; the request itself then says so.
+        hub.write(|registry, _, now| registry.patch_twin(twin, patch, &IfMatch::Any, now)).await.ok();
+    }
+    let result = carry_out(call, operation).await;
+    let answered = result.as_ref().ok().and_then(|response| response.body().size_hint().exact());
+    let answered = usize::try_from(answered.unwrap_or(0)).unwrap_or(usize::MAX);
+    if result.is_ok() {
+        trial.charge(kind, if kind == Traffic::TwinWrite { sent } else { answered }, hub.now());
+    }
+    match result {
+        Ok(response) if faults.drop_answer || faults.truncate_body => Ok(broken(response, !faults.drop_answer).await),
+        result => result,
+    }
+}
+
+/// How often a request counts: a bulk operation once for each identity (`iot-hub.md` 6.1).
+fn weight(operation: &Operation, body: &[u8]) -> u32 {
+    if *operation != Operation::Bulk {
+        return 1;
+    }
+    // A body that is no array is refused as one request.
+    let items = serde_json::from_slice::<Vec<serde::de::IgnoredAny>>(body).map_or(1, |items| items.len());
+    u32::try_from(items).unwrap_or(u32::MAX).max(1)
+}
