@@ -102,7 +102,7 @@ impl Report {
         }
     }
 
-    fn states(&self, statuses: &Statuses) {
+    pub(super) fn states(&self, statuses: &Statuses) {
         for state in TwinState::ALL {
             self.metrics.set_twins(label_of(state), statuses.count(state));
         }
