@@ -57,9 +57,9 @@ async fn a_first_sweep_whose_twins_could_not_be_read_is_not_judged() {
     let failed = HubError::Server { status: Some(500), message: "no".to_owned() };
     for error in [quota, failed] {
         let hub = settled(&state(40, BOTH)).await;
-        (0..250).for_each(|_| hub.inject(SimOperation::Read, Fault::ErrorBefore(error.clone())));
+        (0..80).for_each(|_| hub.inject(SimOperation::Read, Fault::ErrorBefore(error.clone())));
         let _daemon = Daemon::start(hub.clone(), options("demo", 4), &state(40, LESS));
-        settle(20 * 24 * 3600).await;
+        settle(4 * 24 * 3600).await;
         assert_eq!(losers(&hub, 40), 0, "{error}");
     }
 }
