@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts and stops the hub under test; run.sh calls it, and so do the checks that need a restart.
 #
-#   hub.sh start | stop | restart
+#   hub.sh start | stop | restart | kill
 #
 # GEMINID      the binary
 # SDK_ADDRESS  the loopback address whose ports 443 and 8883 the hub takes
@@ -15,6 +15,9 @@ log=$SDK_RUN/hub.log
 start_ticks_max=200
 stop_ticks_max=150
 
+# A process that ended but that nobody has waited for is not alive, though it still takes signals.
+alive() { kill -0 "$1" 2>/dev/null && ! grep -qs '^State:.Z' "/proc/$1/status"; }
+
 start() {
     rm -f "$SDK_RUN/state/hub.json"
     "$GEMINID" hub --hub-host "$SDK_ADDRESS" --hub-https "$SDK_ADDRESS:443" \
@@ -24,7 +27,7 @@ start() {
     for ((tick = 0; tick < start_ticks_max; tick++)); do
         # The hub writes hub.json last, when its ports accept.
         [ -s "$SDK_RUN/state/hub.json" ] && return 0
-        kill -0 "$pid" 2>/dev/null || break
+        alive "$pid" || break
         sleep 0.1
     done
     echo "the hub did not start on $SDK_ADDRESS (ports 443 and 8883 must be free and allowed): $(tail -n 1 "$log")" >&2
@@ -37,9 +40,9 @@ stop() {
     local pid
     pid=$(cat "$pid_file")
     rm -f "$pid_file"
-    kill "$pid" 2>/dev/null || return 0
+    kill -s "${1:-TERM}" "$pid" 2>/dev/null || return 0
     for ((tick = 0; tick < stop_ticks_max; tick++)); do
-        kill -0 "$pid" 2>/dev/null || return 0
+        alive "$pid" || return 0
         sleep 0.1
     done
     echo "the hub did not stop within $((stop_ticks_max / 10)) s of its signal" >&2
@@ -51,5 +54,6 @@ case ${1:-} in
 start) start ;;
 stop) stop ;;
 restart) stop && start ;;
-*) echo "usage: hub.sh start | stop | restart" >&2; exit 2 ;;
+kill) stop KILL ;;
+*) echo "usage: hub.sh start | stop | restart | kill" >&2; exit 2 ;;
 esac

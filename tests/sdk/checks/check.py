@@ -1,5 +1,6 @@
 """What the Python checks share: running one check, comparing, the hub under test."""
 
+import base64
 import json
 import os
 import subprocess
@@ -108,20 +109,20 @@ class Hub:
 
     @staticmethod
     def restart():
-        """Ends the hub's process and starts another one on the same state folder."""
+        """Ends the hub's process as a signal does and starts another one on the same state folder."""
         subprocess.run([os.environ["SDK_HUB"], "restart"], check=True)
 
     @staticmethod
-    def stop():
-        subprocess.run([os.environ["SDK_HUB"], "stop"], check=True)
+    def kill():
+        """Ends the hub's process in the middle of whatever it does."""
+        subprocess.run([os.environ["SDK_HUB"], "kill"], check=True)
 
     @staticmethod
     def start():
+        """Starts a process of the hub on the state folder that the last one left."""
         subprocess.run([os.environ["SDK_HUB"], "start"], check=True)
 
 
 def own_key(number):
     """A key as a caller may choose it: base64 of 32 bytes."""
-    import base64
-
     return base64.b64encode(bytes([number]) * 32).decode("ascii")
