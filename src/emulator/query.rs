@@ -14,15 +14,13 @@ use sha2::{Digest, Sha256};
 use super::error::Refusal;
 use super::registry::{Device, Registry};
 use super::wire;
-use crate::query::{self, Query, Row, Select, Source, Tri};
+use crate::query::{self, Groups, Query, Row, Select, Source, Tri};
 use crate::twin::{DeviceId, Object, Value};
 
 /// The largest page, and the one given when none is asked for (`iot-hub.md` 2.7; the default is unproven there).
 pub const PAGE_SIZE_MAX: usize = 100;
 /// The most devices looked at for one page. A page may therefore be short and still not the last one.
 const SCAN_MAX: usize = 10_000;
-/// The column of `COUNT()` without an alias; what a hub calls it is unproven.
-const COUNT_COLUMN: &str = "$1";
 
 /// One page of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,17 +62,10 @@ pub fn run_page(
     let from = position(text, token)?;
     match (query.source, &query.select) {
         (Source::Jobs, _) => Err(Refusal::NotImplemented("a query over devices.jobs".to_owned())),
-        (Source::Modules, Select::Count { .. }) => {
-            // Aggregates work on devices only (`iot-hub.md` 5.3).
-            Err(Refusal::ArgumentInvalid("BadRequest: aggregates need FROM devices".to_owned()))
-        }
         // No module can be registered yet.
         (Source::Modules, Select::All) => Ok(Page { rows: Rows::Twins(Vec::new()), next: None }),
-        (Source::Modules, Select::Items(_)) => Ok(Page { rows: Rows::Raw(Vec::new()), next: None }),
-        (Source::Devices, Select::Count { alias }) => {
-            let column = alias.as_deref().unwrap_or(COUNT_COLUMN);
-            Ok(Page { rows: Rows::Raw(vec![count(registry, &query, column)]), next: None })
-        }
+        (Source::Modules, Select::Items(_) | Select::Groups(_)) => Ok(Page { rows: Rows::Raw(Vec::new()), next: None }),
+        (Source::Devices, Select::Groups(_)) => Ok(Page { rows: Rows::Raw(groups(registry, &query)?), next: None }),
         (Source::Devices, Select::All) => {
             let (found, next) = find(registry, &query, text, page_size, &from);
             Ok(Page { rows: Rows::Twins(found), next })
@@ -91,10 +82,12 @@ fn passes(query: &Query, device: &Device) -> bool {
     query.filter.as_ref().is_none_or(|filter| query::eval(filter, device) == Tri::True)
 }
 
-fn count(registry: &Registry, query: &Query, column: &str) -> Object {
-    let found = registry.devices_after(None).filter(|device| passes(query, device)).count();
-    let found = u64::try_from(found).unwrap_or(u64::MAX).min(query.top.unwrap_or(u64::MAX));
-    Object::from([(column.to_owned(), wire::count(found))])
+fn groups(registry: &Registry, query: &Query) -> Result<Vec<Object>, Refusal> {
+    let Some(mut groups) = Groups::of(query) else { return Ok(Vec::new()) };
+    for device in registry.devices_after(None).filter(|device| passes(query, device)) {
+        groups.add(device.as_ref()).map_err(|error| Refusal::ArgumentInvalid(error.to_string()))?;
+    }
+    Ok(groups.rows())
 }
 
 fn find(
