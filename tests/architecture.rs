@@ -110,7 +110,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
             "manifest/probe.rs",
             "manifest/names.rs",
             "hub/wire.rs",
-            "emulator/wire.rs",
+            "emulator/wire",
             "emulator/stored.rs",
             "emulator/server.rs",
             "emulator/tls.rs",

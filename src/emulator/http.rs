@@ -21,7 +21,7 @@ use super::if_match::IfMatch;
 use super::query::Rows;
 use super::registry::{Change, Device, Registry};
 use super::route::Operation;
-use super::wire::{self, IdentityBody, Map, TwinBody};
+use super::wire::{self, IdentityBody, Map, ModuleBody, TwinBody};
 
 /// The largest body read, in bytes.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -102,7 +102,28 @@ async fn carry_out(
             hub.write(|registry, _, _| registry.delete_identity(&id, &if_match)).await?;
             Ok(status(StatusCode::NO_CONTENT))
         }
-        Operation::GetTwin(id) => Ok(twin(&*hub.device(&id).await?)),
+        Operation::ListModules(id) => {
+            let modules = hub.read(|registry| registry.list_modules(&id)).await?;
+            let bodies: Vec<_> = modules.iter().map(|module| ModuleBody { module, just_created: false }).collect();
+            Ok(json(wire::json(&bodies)))
+        }
+        Operation::GetModule(device, id) => {
+            let found = hub.read(|registry| registry.module(&device, &id)).await?;
+            Ok(module(&found, false))
+        }
+        Operation::PutModule(device, id) => {
+            let spec = wire::module_write(body, &device, &id)?;
+            let just_created = if_match == IfMatch::Absent;
+            let put = |registry: &mut Registry, random: Random<'_>, now| {
+                registry.put_module(&device, &id, spec, &if_match, random, now)
+            };
+            Ok(module(&written(hub.write(put).await?), just_created))
+        }
+        Operation::DeleteModule(device, id) => {
+            hub.write(|registry, _, _| registry.delete_module(&device, &id, &if_match)).await?;
+            Ok(status(StatusCode::NO_CONTENT))
+        }
+        Operation::GetTwin(id) => Ok(twin(&*hub.record(&id).await?)),
         Operation::PatchTwin(id) => {
             let patch = wire::twin_write(body)?;
             let change = hub.write(|registry, _, now| registry.patch_twin(&id, &patch, &if_match, now)).await?;
@@ -156,6 +177,11 @@ fn identity(device: &Device, just_created: bool) -> Response<Body> {
     let etag = format!("\"{}\"", device.identity.etag());
     response.headers_mut().insert(ETAG, HeaderValue::try_from(etag).expect("base64 in quotes fits a header"));
     response
+}
+
+/// Without an `ETag` header (`iot-hub.md` 1.4).
+fn module(module: &Device, just_created: bool) -> Response<Body> {
+    json(wire::json(&ModuleBody { module, just_created }))
 }
 
 fn json(body: Vec<u8>) -> Response<Body> {

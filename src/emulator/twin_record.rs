@@ -16,6 +16,8 @@ use crate::twin::{MergePatch, Object, Section, Value, check_section, merge};
 const VERSION_FIRST: u64 = 2;
 /// Nanoseconds in the smallest step of a hub's clock, the .NET tick (`iot-hub.md` 1.2).
 const TICK_NANOSECONDS: i128 = 100;
+/// The first second of year 1, counted from 1970.
+const NEVER_SECONDS: i64 = -62_135_596_800;
 
 /// When and by which write a node of a section was last touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,6 +195,12 @@ impl TwinRecord {
 pub fn tick(at: Timestamp) -> Timestamp {
     let nanoseconds = at.as_nanosecond();
     Timestamp::from_nanosecond(nanoseconds - nanoseconds.rem_euclid(TICK_NANOSECONDS)).unwrap_or(at)
+}
+
+/// The first instant of year 1, which a hub shows where nothing ever happened (`iot-hub.md` 1.2).
+#[must_use]
+pub fn never() -> Timestamp {
+    Timestamp::constant(NEVER_SECONDS, 0)
 }
 
 fn merged(target: Object, patch: &Object) -> Object {

@@ -233,3 +233,42 @@ async fn what_is_missing_wrong_or_too_large_is_said_with_its_status() {
         assert_eq!(hub.raw(request).await.status, 400, "{uri}");
     }
 }
+
+#[tokio::test]
+async fn the_life_of_a_module_goes_as_the_sdks_expect() {
+    let hub = Hub::new();
+    hub.owner(Method::PUT, "/devices/d1", "{}").await;
+    let body = r#"{"moduleId":"m1","managedBy":"","deviceId":"d1","authentication":{"type":"sas","symmetricKey":{"primaryKey":"","secondaryKey":""}}}"#;
+    let created = hub.owner(Method::PUT, "/devices/d1/modules/m1", body).await;
+    assert_eq!((created.status, created.header("etag")), (200, None), "a module's answer has no ETag header");
+    assert_eq!((created.get(["moduleId"]), created.get(["managedBy"])), ("\"m1\"".to_owned(), "\"\"".to_owned()));
+    assert_eq!(created.get(["status"]), "", "modules have no status");
+    assert_eq!(hub.owner(Method::PUT, "/devices/d1/modules/m1", body).await.status, 409);
+    let listed = hub.owner(Method::GET, "/devices/d1/modules", "").await;
+    assert_eq!(listed.body.to_string().matches("\"moduleId\"").count(), 1);
+    let read = hub.owner(Method::GET, "/devices/d1/modules/m1", "").await;
+    assert_eq!(read.get(["authentication"]), created.get(["authentication"]));
+
+    let patch = r#"{"tags":{"a":1},"properties":{"desired":{"b":2}}}"#;
+    let twin = hub.owner_if(Method::PATCH, "/twins/d1/modules/m1", "\"AAAAAAAAAAE=\"", patch).await;
+    assert_eq!((twin.status, twin.get(["moduleId"])), (200, "\"m1\"".to_owned()));
+    assert_eq!((twin.get(["capabilities"]), twin.get(["status"])), (String::new(), "\"enabled\"".to_owned()));
+    assert_eq!(twin.get(["deviceEtag"]), created.get(["etag"]));
+    let replaced = hub.owner(Method::PUT, "/twins/d1/modules/m1", r#"{"tags":{"c":3}}"#).await;
+    assert_eq!(replaced.get(["tags"]), r#"{"c":3}"#);
+
+    let missing = hub.owner(Method::GET, "/twins/d1/modules/m9", "").await;
+    assert_eq!((missing.status, missing.header(ERROR_CODE)), (404, Some("DeviceNotFound")));
+    let missing = hub.owner(Method::GET, "/devices/d1/modules/m9", "").await;
+    assert_eq!((missing.status, missing.header(ERROR_CODE)), (404, Some("ModuleNotFound")));
+    let nowhere = hub.owner(Method::GET, "/devices/d9/modules/m1", "").await;
+    assert_eq!((nowhere.status, nowhere.header(ERROR_CODE)), (401, Some("IotHubUnauthorizedAccess")));
+    assert!(nowhere.get(["Message"]).contains(r#"\"errorCode\":401002"#), "in the nested shape");
+
+    assert_eq!(hub.owner(Method::DELETE, "/devices/d1/modules/m1", "").await.status, 412);
+    assert_eq!(hub.owner_if(Method::DELETE, "/devices/d1/modules/m1", "\"*\"", "").await.status, 204);
+    assert_eq!(hub.owner(Method::GET, "/twins/d1/modules/m1", "").await.status, 404);
+    for (policy, status) in [(PolicyName::Service, 401), (PolicyName::RegistryRead, 200)] {
+        assert_eq!(hub.send(policy, Method::GET, "/devices/d1/modules", &[], "").await.status, status, "{policy:?}");
+    }
+}
