@@ -1,6 +1,8 @@
 """What the Python checks share: running one check, comparing, the hub under test."""
 
 import base64
+import hashlib
+import hmac
 import json
 import os
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+import urllib.parse
 
 from msrest.exceptions import HttpOperationError
 
@@ -126,3 +129,13 @@ class Hub:
 def own_key(number):
     """A key as a caller may choose it: base64 of 32 bytes."""
     return base64.b64encode(bytes([number]) * 32).decode("ascii")
+
+
+def device_token(path, key, policy=None, seconds=3600):
+    """A token as a back end signs it for a device: the resource, the signature, the end, perhaps the policy."""
+    resource = urllib.parse.quote(path, safe="")
+    expiry = int(time.time()) + seconds
+    digest = hmac.new(base64.b64decode(key), f"{resource}\n{expiry}".encode(), hashlib.sha256).digest()
+    signature = urllib.parse.quote(base64.b64encode(digest), safe="")
+    end = f"&skn={policy}" if policy else ""
+    return f"SharedAccessSignature sr={resource}&sig={signature}&se={expiry}{end}"

@@ -1,18 +1,14 @@
 """azure-iot-device (Python): twins, desired notifications, methods, telemetry, modules, websockets, refusals."""
 
-import base64
-import hashlib
-import hmac
 import queue
 import time
-import urllib.parse
 
 from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient, Message, MethodResponse
 from azure.iot.device.exceptions import ClientError, CredentialError
 from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.models import CloudToDeviceMethod, Twin, TwinProperties
 
-from check import WAIT_SECONDS_MAX, Hub, check, done, group, own_key, refused, same, true, until
+from check import WAIT_SECONDS_MAX, Hub, check, device_token, done, group, own_key, refused, same, true, until
 
 hub = Hub()
 registry = IoTHubRegistryManager(hub.owner)
@@ -100,21 +96,11 @@ def _():
     client.shutdown()
 
 
-def token(path, key, policy=None):
-    resource = urllib.parse.quote(path, safe="")
-    expiry = int(time.time()) + 3600
-    text = f"{resource}\n{expiry}".encode()
-    digest = base64.b64encode(hmac.new(base64.b64decode(key), text, hashlib.sha256).digest())
-    signature = urllib.parse.quote(digest, safe="")
-    end = f"&skn={policy}" if policy else ""
-    return f"SharedAccessSignature sr={resource}&sig={signature}&se={expiry}{end}"
-
-
 @check("with a token signed elsewhere, by the device's key or by a policy's")
 def _():
     path = f"{hub.host}/devices/pd-tls"
     policy_key = hub.owner.split(";SharedAccessKey=")[1]
-    for text in (token(path, own_key(1)), token(path, policy_key, "iothubowner")):
+    for text in (device_token(path, own_key(1)), device_token(path, policy_key, "iothubowner")):
         client = IoTHubDeviceClient.create_from_sastoken(text)
         client.connect()
         true("desired" in client.get_twin(), "the twin is there")
@@ -154,14 +140,14 @@ def _():
 
 @check("a token of another device is refused")
 def _():
-    text = token(f"{hub.host}/devices/pd-ws", own_key(9))
+    text = device_token(f"{hub.host}/devices/pd-ws", own_key(9))
     not_let_in(IoTHubDeviceClient.create_from_sastoken(text))
 
 
 @check("a service policy without the right to connect devices is refused")
 def _():
     service_key = hub.service.split(";SharedAccessKey=")[1]
-    not_let_in(IoTHubDeviceClient.create_from_sastoken(token(f"{hub.host}/devices/pd-tls", service_key, "service")))
+    not_let_in(IoTHubDeviceClient.create_from_sastoken(device_token(f"{hub.host}/devices/pd-tls", service_key, "service")))
 
 
 @check("a second connection of a device ends the first")
