@@ -20,7 +20,7 @@ alive() { kill -0 "$1" 2>/dev/null && ! grep -qs '^State:.Z' "/proc/$1/status"; 
 
 start() {
     rm -f "$SDK_RUN/state/hub.json"
-    "$GEMINID" hub --hub-host "$SDK_ADDRESS" --hub-https "$SDK_ADDRESS:443" \
+    "$GEMINID" hub --hub-host "$SDK_ADDRESS" --hub-https "$SDK_ADDRESS:443" --hub-mqtts "$SDK_ADDRESS:8883" \
         --state-dir "$SDK_RUN/state" </dev/null >>"$log" 2>&1 &
     local pid=$!
     echo "$pid" >"$pid_file"

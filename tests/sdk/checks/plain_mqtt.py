@@ -71,6 +71,16 @@ def write(**values):
     return twin.properties.desired["$version"]
 
 
+def hung_up(sock, noise):
+    """Sends noise and reads until the other side ends; a reset is an end too."""
+    try:
+        sock.sendall(noise)
+        while sock.recv(65536):
+            pass
+    except (ConnectionError, ssl.SSLError):
+        pass
+
+
 group("plain mqtt, connecting")
 
 for what, options in [
@@ -201,16 +211,6 @@ def _():
             hung_up(context.wrap_socket(raw, server_hostname=hub.host), noise)
     with Plain():
         same(registry.get_twin(DEVICE).device_id, DEVICE)
-
-
-def hung_up(sock, noise):
-    """Sends noise and reads until the other side ends; a reset is an end too."""
-    try:
-        sock.sendall(noise)
-        while sock.recv(65536):
-            pass
-    except (ConnectionError, ssl.SSLError):
-        pass
 
 
 done()

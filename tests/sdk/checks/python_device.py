@@ -39,6 +39,14 @@ def received(patches):
         raise AssertionError(f"no notification within {WAIT_SECONDS_MAX} s") from None
 
 
+def listen(listener):
+    """A queue of what the client is told from now on. The SDK shows a new handler the desired section as it is."""
+    told = queue.Queue()
+    listener.on_twin_desired_properties_patch_received = told.put
+    same(received(told), listener.get_twin()["desired"], "first look")
+    return told
+
+
 def nothing_more(patches):
     """A later marker would come behind anything still on its way, so an empty queue after one is proof."""
     same(patches.qsize(), 0, "further notifications")
@@ -52,9 +60,8 @@ def call(device_id, name, payload=None, seconds=10):
 def exercised(make_client, device_id):
     """What every way of connecting must be able to do: twin, report, notification, method, telemetry."""
     client = make_client()
-    patches = queue.Queue()
     try:
-        client.on_twin_desired_properties_patch_received = patches.put
+        patches = listen(client)
         client.on_method_request_received = lambda request: client.send_method_response(
             MethodResponse.create_from_method_request(request, 201, {"echo": request.payload})
         )
@@ -167,7 +174,7 @@ group("python device, twins")
 
 device = create("pd-twin")
 client = client_of(device)
-patches = queue.Queue()
+patches = None
 
 
 @check("the twin holds desired and reported with their versions, and no tags or metadata")
@@ -208,7 +215,8 @@ def _():
 
 @check("desired changes arrive in order, each with its version")
 def _():
-    client.on_twin_desired_properties_patch_received = patches.put
+    global patches
+    patches = listen(client)
     versions = [service.update_twin(device, desired(step=step)).properties.desired["$version"] for step in range(20)]
     same([received(patches) for _ in versions], [{"step": step, "$version": version} for step, version in enumerate(versions)])
 
@@ -316,9 +324,9 @@ def module_client(**options):
 def _():
     create("pd-edge")
     registry.create_module_with_sas("pd-edge", "m", "", own_key(3), own_key(4))
-    module, told = module_client(), queue.Queue()
+    module = module_client()
     try:
-        module.on_twin_desired_properties_patch_received = told.put
+        told = listen(module)
         module.on_method_request_received = lambda request: module.send_method_response(
             MethodResponse.create_from_method_request(request, 200, {"module": "m"})
         )
