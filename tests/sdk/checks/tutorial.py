@@ -70,7 +70,7 @@ def _():
     )
     device.append(process)
     threading.Thread(target=lambda: [lines.put(line.rstrip()) for line in process.stdout], daemon=True).start()
-    # The SDK shows a new handler the desired section as it is; that comes beside the report.
+    # The SDK shows a handler that made it connect the desired section as it is; that comes beside the report.
     first = sorted(next_line() for _ in range(2))
     same((ast.literal_eval(first[0].partition(": ")[2]), first[1]), ({"power_level": 1, "$version": 2}, "reported"))
 
