@@ -75,6 +75,14 @@ check('in a websocket: twin, report, notification, method, telemetry', async () 
   await exercised(clientOf('nd-ws', MqttWs), 'nd-ws');
 });
 
+check('by a host name with the port', async () => {
+  const text = hub.device('nd-tls', ownKey(1)).replace(`HostName=${hub.host};`, `HostName=${hub.host}:8883;`);
+  const client = Client.fromConnectionString(text, Mqtt);
+  await client.open();
+  ok((await client.getTwin()).properties.desired.$version, 'the twin is there');
+  await client.close();
+});
+
 check('with the secondary key', async () => {
   const client = clientOf('nd-tls', Mqtt, ownKey(2));
   await client.open();

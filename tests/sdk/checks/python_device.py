@@ -100,6 +100,14 @@ def _():
     exercised(lambda: client_of("pd-ws", websockets=True), "pd-ws")
 
 
+@check("by a gateway's name, when the hub's own has a port")
+def _():
+    text = hub.device("pd-tls", own_key(1)).replace(f"HostName={hub.host};", f"HostName={hub.host}:443;")
+    client = IoTHubDeviceClient.create_from_connection_string(f"{text};GatewayHostName={hub.host}")
+    true("desired" in client.get_twin(), "the twin is there")
+    client.shutdown()
+
+
 @check("with the secondary key")
 def _():
     client = client_of("pd-tls", own_key(2))

@@ -398,6 +398,15 @@ def _():
     refused(lambda: rows("SELECT * FROM devices", 1, "invented"), 400)
 
 
+group("python service, addresses")
+
+
+@check("a host name with the port is the same hub")
+def _():
+    with_port = hub.owner.replace(f"HostName={hub.host};", f"HostName={hub.host}:443;")
+    same(IoTHubRegistryManager(with_port).get_twin("ps-twin").device_id, "ps-twin")
+
+
 group("python service, rights")
 
 
