@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use geminid::emulator::identity::IdentitySpec;
 use geminid::emulator::if_match::IfMatch;
-use geminid::emulator::{EmbeddedHub, HubOptions, SimHub};
+use geminid::emulator::{EmbeddedHub, HubOptions, ServiceOptions, SimHub};
 use geminid::hub::{
     ConnectionString, Continuation, HubError, PageError, Pages, QueryPage, ReadTwins, RestHub, RestOptions, WriteTwins,
 };
@@ -35,6 +35,7 @@ impl Served {
             ephemeral: false,
             allow_remote: false,
             now: CLOCK,
+            service: ServiceOptions::default(),
         };
         let hub = EmbeddedHub::start(options).await.unwrap();
         let rest = client(&hub, &hub.connection_info().owner_connection_string);

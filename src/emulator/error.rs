@@ -16,6 +16,9 @@ pub enum Refusal {
     /// 400: the body is not the JSON that the operation takes.
     #[error("{0}")]
     Deserialization(String),
+    /// 400: a bulk operation names one device or module twice (`iot-hub.md` 2.6).
+    #[error("{0} is named more than once")]
+    DefinedMultipleTimes(TwinRef),
     /// 400: no `api-version` in the query (`iot-hub.md` 2.1).
     #[error("the query parameter api-version is missing")]
     ApiVersionMissing,
@@ -49,6 +52,9 @@ pub enum Refusal {
     /// 413: no room for another device or module (`iot-hub.md` 6.3).
     #[error("the hub holds its {0} devices and modules already")]
     TooManyDevices(usize),
+    /// 413: a bulk operation has more items than this (`iot-hub.md` 2.6).
+    #[error("a bulk operation has at most {0} items")]
+    BulkTooLarge(usize),
     /// 413: no room for another module of this device (`iot-hub.md` section 4).
     #[error("the device has its {0} modules already")]
     TooManyModules(usize),
@@ -82,16 +88,18 @@ impl Refusal {
     #[must_use]
     pub const fn status(&self) -> u16 {
         match self {
-            Self::ArgumentInvalid(_) | Self::ArgumentNull(_) | Self::Deserialization(_) | Self::ApiVersionMissing => {
-                400
-            }
+            Self::ArgumentInvalid(_)
+            | Self::ArgumentNull(_)
+            | Self::Deserialization(_)
+            | Self::DefinedMultipleTimes(_)
+            | Self::ApiVersionMissing => 400,
             Self::Unauthorized | Self::ModuleUnauthorized(_) => 401,
             Self::DeviceNotFound(_) | Self::ModuleNotFound(_) | Self::AddressNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::DeviceAlreadyExists(_) | Self::ModuleAlreadyExists(_) => 409,
             Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) => 412,
-            Self::BodyTooLarge(_) | Self::TooManyDevices(_) | Self::TooManyModules(_) => 413,
+            Self::BodyTooLarge(_) | Self::TooManyDevices(_) | Self::TooManyModules(_) | Self::BulkTooLarge(_) => 413,
             Self::NotImplemented(_) => 501,
             Self::Unavailable(_) => 503,
         }
@@ -104,6 +112,7 @@ impl Refusal {
             Self::ArgumentInvalid(_) => "ArgumentInvalid",
             Self::ArgumentNull(_) => "ArgumentNull",
             Self::Deserialization(_) => "DeserializationError",
+            Self::DefinedMultipleTimes(_) => "DeviceDefinedMultipleTimes",
             Self::ApiVersionMissing => "InvalidProtocolVersion",
             Self::Unauthorized | Self::ModuleUnauthorized(_) => "IotHubUnauthorizedAccess",
             Self::DeviceNotFound(_) => "DeviceNotFound",
@@ -114,7 +123,7 @@ impl Refusal {
             Self::DeviceAlreadyExists(_) => "DeviceAlreadyExists",
             Self::ModuleAlreadyExists(_) => "ModuleAlreadyExistsOnDevice",
             Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) => "PreconditionFailed",
-            Self::TooManyDevices(_) => "TooManyDevices",
+            Self::TooManyDevices(_) | Self::BulkTooLarge(_) => "TooManyDevices",
             Self::TooManyModules(_) => "TooManyModulesOnDevice",
             Self::BodyTooLarge(_) => "MessageTooLarge",
             Self::NotImplemented(_) => "NotImplemented",

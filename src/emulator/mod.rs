@@ -19,6 +19,7 @@ pub mod handle;
 pub mod http;
 pub mod identity;
 pub mod if_match;
+pub mod options;
 pub mod query;
 pub mod registry;
 pub mod reporter;
@@ -33,6 +34,7 @@ pub mod twin_record;
 pub mod wire;
 
 pub use handle::HubHandle;
+pub use options::ServiceOptions;
 pub use reporter::report_when_registered;
 pub use server::{ConnectionInfo, EmbeddedHub, HubOptions, StartError};
 pub use sim::{Applied, Fault, SimCalls, SimHub, SimOperation};

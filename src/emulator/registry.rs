@@ -4,7 +4,9 @@
 //! nothing. Records are shared and never changed in place, so a reader keeps what it read. Every change is logged in
 //! its order, and a module has a device.
 
+mod bulk;
 mod modules;
+mod statistics;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,6 +19,9 @@ use super::identity::{AuthenticationSpec, Identity, IdentitySpec, Random};
 use super::if_match::IfMatch;
 use super::twin_record::{TwinRecord, tick};
 use crate::twin::{DeviceId, MergePatch, Object, TwinRef};
+
+pub use bulk::{BulkError, BulkItem, BulkTwinWrite, ImportMode};
+pub use statistics::Statistics;
 
 /// The most devices of a list; also what a list without a usable `top` gives (`iot-hub.md` 2.2).
 pub const LIST_MAX: usize = 1000;
@@ -54,6 +59,7 @@ pub struct Registry {
     modules: BTreeMap<TwinRef, Arc<Device>>,
     changes: u64,
     generation_last: u64,
+    statistics: Statistics,
     log: Vec<Change>,
 }
 
@@ -294,10 +300,13 @@ impl Registry {
     }
 
     fn insert(&mut self, record: Arc<Device>) {
-        match &record.identity.module {
-            None => self.devices.insert(record.identity.device.clone(), record),
-            Some(_) => self.modules.insert(record.identity.twin_ref(), record),
-        };
+        if record.identity.module.is_some() {
+            self.modules.insert(record.identity.twin_ref(), record);
+            return;
+        }
+        let after = Arc::clone(&record);
+        let before = self.devices.insert(record.identity.device.clone(), record);
+        self.statistics.follow(before.as_ref().map(|before| &before.identity), Some(&after.identity));
     }
 
     fn changed(&mut self, mut record: Device) -> Change {
@@ -310,10 +319,12 @@ impl Registry {
 
     fn removed(&mut self, twin: TwinRef) -> Change {
         self.changes += 1;
-        match &twin.module {
-            None => self.devices.remove(&twin.device),
-            Some(_) => self.modules.remove(&twin),
-        };
+        if twin.module.is_some() {
+            self.modules.remove(&twin);
+        } else {
+            let before = self.devices.remove(&twin.device);
+            self.statistics.follow(before.as_ref().map(|before| &before.identity), None);
+        }
         self.logged(twin, None)
     }
 

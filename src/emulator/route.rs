@@ -11,6 +11,12 @@ use crate::twin::{DeviceId, ModuleId, TwinRef};
 pub enum Operation {
     /// GET `/devices`.
     ListDevices,
+    /// POST `/devices`.
+    Bulk,
+    /// GET `/statistics/devices`.
+    DeviceStatistics,
+    /// GET `/statistics/service`.
+    ServiceStatistics,
     /// GET `/devices/{id}`.
     GetDevice(DeviceId),
     /// PUT `/devices/{id}`.
@@ -47,7 +53,9 @@ impl Operation {
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         match (method, segments.as_slice()) {
             ("GET", ["devices"]) => Ok(Self::ListDevices),
-            ("POST", ["devices"]) => Ok(Self::Missing("the bulk operation on devices", Right::RegistryWrite)),
+            ("POST", ["devices"]) => Ok(Self::Bulk),
+            ("GET", ["statistics", "devices"]) => Ok(Self::DeviceStatistics),
+            ("GET", ["statistics", "service"]) => Ok(Self::ServiceStatistics),
             ("POST", ["devices", "query"]) => Ok(Self::Query),
             ("GET", ["devices", id]) => device(id).map(Self::GetDevice),
             ("PUT", ["devices", id]) => device(id).map(Self::PutDevice),
@@ -67,8 +75,13 @@ impl Operation {
     #[must_use]
     pub const fn right(&self) -> Right {
         match self {
-            Self::ListDevices | Self::GetDevice(_) | Self::ListModules(_) | Self::GetModule(..) => Right::RegistryRead,
-            Self::PutDevice(_) | Self::DeleteDevice(_) | Self::PutModule(..) | Self::DeleteModule(..) => {
+            Self::ListDevices
+            | Self::GetDevice(_)
+            | Self::ListModules(_)
+            | Self::GetModule(..)
+            | Self::DeviceStatistics
+            | Self::ServiceStatistics => Right::RegistryRead,
+            Self::Bulk | Self::PutDevice(_) | Self::DeleteDevice(_) | Self::PutModule(..) | Self::DeleteModule(..) => {
                 Right::RegistryWrite
             }
             Self::GetTwin(_) | Self::PatchTwin(_) | Self::ReplaceTwin(_) | Self::Query => Right::ServiceConnect,
@@ -102,7 +115,7 @@ fn twin_ref(segments: &[&str]) -> Result<TwinRef, Refusal> {
 fn missing(method: &str, segments: &[&str]) -> Result<Operation, Refusal> {
     use Right::{RegistryRead, RegistryWrite, ServiceConnect};
     let (methods, name, read, write): (&[&str], _, _, _) = match segments {
-        ["devices"] => (&["GET", "POST"], "devices", RegistryRead, RegistryWrite),
+        ["devices"] => (&[], "devices", RegistryRead, RegistryWrite),
         ["devices", _, "modules"] | ["devices", _, "modules", _] => (&[], "modules", RegistryRead, RegistryWrite),
         ["devices", _, "commands"] => (&["DELETE"], "purging commands", ServiceConnect, ServiceConnect),
         ["devices", _, "applyConfigurationContent"] => {
@@ -120,7 +133,7 @@ fn missing(method: &str, segments: &[&str]) -> Result<Operation, Refusal> {
         ["configurations"] => (&["GET"], "the list of configurations", RegistryRead, RegistryWrite),
         ["configurations", "testQueries"] => (&["POST"], "testing queries", RegistryRead, RegistryRead),
         ["configurations", _] => (&["GET", "PUT", "DELETE"], "a configuration", RegistryRead, RegistryWrite),
-        ["statistics", "devices" | "service"] => (&["GET"], "statistics", RegistryRead, RegistryWrite),
+        ["statistics", "devices" | "service"] => (&[], "statistics", RegistryRead, RegistryWrite),
         ["jobs", "create"] => (&["POST"], "an import or export job", RegistryWrite, RegistryWrite),
         ["jobs", "v2", "query"] => (&["GET"], "the list of jobs", ServiceConnect, ServiceConnect),
         ["jobs", "v2", _] => (&["GET", "PUT"], "a job", ServiceConnect, ServiceConnect),
@@ -161,6 +174,9 @@ mod tests {
             ("GET", "/devices/d1", Operation::GetDevice(id()), Right::RegistryRead),
             ("PUT", "/devices/d1", Operation::PutDevice(id()), Right::RegistryWrite),
             ("DELETE", "/devices/d1", Operation::DeleteDevice(id()), Right::RegistryWrite),
+            ("POST", "/devices", Operation::Bulk, Right::RegistryWrite),
+            ("GET", "/statistics/devices", Operation::DeviceStatistics, Right::RegistryRead),
+            ("GET", "/statistics/service", Operation::ServiceStatistics, Right::RegistryRead),
             ("POST", "/devices/query", Operation::Query, Right::ServiceConnect),
             ("GET", "/devices/query", Operation::GetDevice(query()), Right::RegistryRead),
             ("GET", "/devices/d1/modules", Operation::ListModules(id()), Right::RegistryRead),
@@ -185,7 +201,6 @@ mod tests {
     #[test]
     fn every_other_row_of_the_table_is_known_and_nothing_else_is() {
         for (method, path) in [
-            ("POST", "/devices"),
             ("DELETE", "/devices/d1/commands"),
             ("POST", "/devices/d1/applyConfigurationContent"),
             ("POST", "/twins/d1/methods"),
@@ -195,8 +210,6 @@ mod tests {
             ("GET", "/configurations"),
             ("POST", "/configurations/testQueries"),
             ("PUT", "/configurations/c1"),
-            ("GET", "/statistics/devices"),
-            ("GET", "/statistics/service"),
             ("POST", "/jobs/create"),
             ("GET", "/jobs"),
             ("DELETE", "/jobs/j1"),

@@ -328,6 +328,7 @@ fn hub_error(refusal: Refusal, twin: &TwinRef) -> HubError {
         Refusal::ArgumentInvalid(_)
         | Refusal::ArgumentNull(_)
         | Refusal::Deserialization(_)
+        | Refusal::DefinedMultipleTimes(_)
         | Refusal::ApiVersionMissing
         | Refusal::AddressNotFound
         | Refusal::MethodNotAllowed
@@ -335,6 +336,7 @@ fn hub_error(refusal: Refusal, twin: &TwinRef) -> HubError {
         | Refusal::ModuleAlreadyExists(_)
         | Refusal::TooManyDevices(_)
         | Refusal::TooManyModules(_)
+        | Refusal::BulkTooLarge(_)
         | Refusal::BodyTooLarge(_) => rejected(refusal),
     }
 }

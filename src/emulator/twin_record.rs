@@ -111,6 +111,41 @@ impl TwinRecord {
         Self { etag_number: 1, version: VERSION_FIRST, tags: None, desired: properties.clone(), reported: properties }
     }
 
+    /// The twin of a device made by a bulk operation with these sections: its desired properties carry dates of year 1
+    /// (`iot-hub.md` 1.2 and 2.6).
+    ///
+    /// # Errors
+    /// [`Refusal::ArgumentInvalid`] when a section breaks a rule of `iot-hub.md` section 4.
+    pub fn imported_device(twin: &MergePatch, now: Timestamp) -> Result<Self, Refusal> {
+        Self::new(now).imported(twin, never())
+    }
+
+    /// The twin of a module made by a bulk operation with these sections (`iot-hub.md` 1.2 and 2.6).
+    ///
+    /// # Errors
+    /// [`Refusal::ArgumentInvalid`] when a section breaks a rule of `iot-hub.md` section 4.
+    pub fn imported_module(twin: &MergePatch, now: Timestamp) -> Result<Self, Refusal> {
+        let mut record = Self::new(now).imported(twin, tick(now))?;
+        record.reported.stamps.stamp.version = Some(record.reported.version);
+        Ok(record)
+    }
+
+    /// This fresh twin with sections that count as part of its creation.
+    fn imported(mut self, twin: &MergePatch, at: Timestamp) -> Result<Self, Refusal> {
+        if let Some(tags) = &twin.tags {
+            let tags = merged(Object::new(), tags);
+            check("tags", Section::Tags, &tags)?;
+            self.tags = Some(tags);
+        }
+        if let Some(desired) = &twin.desired {
+            let desired = merged(Object::new(), desired);
+            check("properties.desired", Section::Desired, &desired)?;
+            self.desired.stamps = StampNode::of(&desired, Stamp { at, version: Some(self.desired.version) });
+            self.desired.values = desired;
+        }
+        Ok(self)
+    }
+
     /// The etag as bodies hold it: the base64 of the number in eight bytes (`iot-hub.md` 1.4).
     #[must_use]
     pub fn etag(&self) -> String {
