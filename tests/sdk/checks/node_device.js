@@ -165,8 +165,9 @@ check('methods carry any payload both ways, and the status of the device', async
 });
 
 check('a method for a device that is away is refused at once', async () => {
-  const error = await refused(() => call('nd-tls', 'ping', {}), 'DeviceNotFoundError');
-  ok(error.message, 'it says why');
+  // A hub wraps the reason once more here than elsewhere, so that this SDK does not name it; it hands the body on.
+  const error = await refused(() => call('nd-tls', 'ping', {}), 'Error');
+  same(JSON.parse(JSON.parse(error.responseBody).Message).errorCode, 404103);
 });
 
 check('telemetry with properties is taken', async () => {
