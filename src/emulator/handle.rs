@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::error::Refusal;
 use super::identity::Random;
-use super::query::{self, Page};
+use super::query::{Page, Run};
 use super::registry::{Device, Registry};
 use super::store::{Durable, Waiting};
 use crate::twin::{DeviceId, TwinRef};
@@ -163,14 +163,21 @@ impl HubHandle {
     /// One page of a query, over what is kept.
     ///
     /// # Errors
-    /// As [`query::run_page`]; [`Refusal::Unavailable`] when the store failed.
+    /// As [`super::query::run_page`]; [`Refusal::Unavailable`] when the store failed.
     pub async fn query(&self, text: &str, page_size: Option<usize>, token: Option<&str>) -> Result<Page, Refusal> {
-        let (page, number) = {
-            let state = self.lock();
-            (query::run_page(&state.registry, text, page_size, token), state.registry.changes())
-        };
-        self.kept(number).await?;
-        page
+        let mut run = Run::new(text, page_size, token)?;
+        loop {
+            let (page, number) = {
+                let state = self.lock();
+                (run.step(&state.registry), state.registry.changes())
+            };
+            if let Some(page) = page.transpose() {
+                self.kept(number).await?;
+                return page;
+            }
+            // Others get their turn at the registry, and their tasks at this thread.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Has the store keep what was changed so far and take nothing more.

@@ -8,8 +8,6 @@ mod bulk;
 mod modules;
 mod statistics;
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -17,7 +15,9 @@ use jiff::Timestamp;
 use super::error::Refusal;
 use super::identity::{AuthenticationSpec, Identity, IdentitySpec, Random};
 use super::if_match::IfMatch;
+use super::records::Records;
 use super::twin_record::{TwinRecord, tick};
+use crate::query::Source;
 use crate::twin::{DeviceId, MergePatch, Object, TwinRef};
 
 pub use bulk::{BulkError, BulkItem, BulkTwinWrite, ImportMode};
@@ -55,8 +55,8 @@ pub struct Change {
 /// All devices and modules of a hub.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
-    devices: BTreeMap<DeviceId, Arc<Device>>,
-    modules: BTreeMap<TwinRef, Arc<Device>>,
+    devices: Records,
+    modules: Records,
     changes: u64,
     generation_last: u64,
     statistics: Statistics,
@@ -74,9 +74,44 @@ impl Registry {
             registry.generation_last = registry.generation_last.max(record.identity.generation);
             registry.insert(Arc::new(record));
         }
-        match registry.modules.keys().find(|module| !registry.devices.contains_key(&module.device)) {
-            Some(orphan) => Err(orphan.clone()),
-            None => Ok(registry),
+        registry.check_orphans()?;
+        Ok(registry)
+    }
+
+    /// Takes in a record as the store keeps it, under `device` or `device/module`.
+    ///
+    /// # Errors
+    /// What is wrong with the record, without its content.
+    pub fn restore(&mut self, key: &str, record: &[u8]) -> Result<(), String> {
+        let of_module = key.contains('/');
+        let records = if of_module { &mut self.modules } else { &mut self.devices };
+        let device = records.insert_stored(key, record)?;
+        self.generation_last = self.generation_last.max(device.identity.generation);
+        if !of_module {
+            self.statistics.follow(None, Some(&device.identity));
+        }
+        Ok(())
+    }
+
+    /// Whether every module has its device.
+    ///
+    /// # Errors
+    /// The first module whose device is not there.
+    pub fn check_orphans(&self) -> Result<(), TwinRef> {
+        let mut modules = self.modules_after(None);
+        match modules.find(|module| !self.devices.contains(module.identity.device.as_str())) {
+            Some(orphan) => Err(orphan.identity.twin_ref()),
+            None => Ok(()),
+        }
+    }
+
+    /// The records that a query of `source` is about; `None` when there are none here.
+    #[must_use]
+    pub fn records(&self, source: Source) -> Option<&Records> {
+        match source {
+            Source::Devices => Some(&self.devices),
+            Source::Modules => Some(&self.modules),
+            Source::Jobs => None,
         }
     }
 
@@ -96,7 +131,7 @@ impl Registry {
     /// # Errors
     /// [`Refusal::DeviceNotFound`].
     pub fn device(&self, device: &DeviceId) -> Result<Arc<Device>, Refusal> {
-        self.devices.get(device).cloned().ok_or_else(|| Refusal::DeviceNotFound(device.clone()))
+        self.devices.get(device.as_str()).ok_or_else(|| Refusal::DeviceNotFound(device.clone()))
     }
 
     /// One device or module, as twins are asked for.
@@ -104,26 +139,25 @@ impl Registry {
     /// # Errors
     /// [`Refusal::DeviceNotFound`], for a missing module too (`iot-hub.md` 2.3).
     pub fn record(&self, twin: &TwinRef) -> Result<Arc<Device>, Refusal> {
-        self.find(twin).cloned().ok_or_else(|| Refusal::DeviceNotFound(twin.device.clone()))
+        self.find(twin).ok_or_else(|| Refusal::DeviceNotFound(twin.device.clone()))
     }
 
     /// The first devices by id. A `top` outside 1 to 1000 is 1000; there is no paging (`iot-hub.md` 2.2).
     #[must_use]
     pub fn list(&self, top: Option<usize>) -> Vec<Arc<Device>> {
         let count = top.filter(|top| (1..=LIST_MAX).contains(top)).unwrap_or(LIST_MAX);
-        self.devices.values().take(count).cloned().collect()
+        self.devices.after(None).take(count).collect()
     }
 
     /// The devices behind `last` by id, or all.
-    pub fn devices_after<'a>(&'a self, last: Option<&DeviceId>) -> impl Iterator<Item = &'a Arc<Device>> + use<'a> {
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.devices.range::<DeviceId, _>((from, Bound::Unbounded)).map(|(_, device)| device)
+    pub fn devices_after<'a>(&'a self, last: Option<&DeviceId>) -> impl Iterator<Item = Arc<Device>> + use<'a> {
+        self.devices.after(last.map(DeviceId::as_str))
     }
 
-    /// The modules behind `last` by device and id, or all.
-    pub fn modules_after<'a>(&'a self, last: Option<&TwinRef>) -> impl Iterator<Item = &'a Arc<Device>> + use<'a> {
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.modules.range::<TwinRef, _>((from, Bound::Unbounded)).map(|(_, module)| module)
+    /// The modules behind `last` by key, or all. The key of a module is `device/module`.
+    pub fn modules_after<'a>(&'a self, last: Option<&TwinRef>) -> impl Iterator<Item = Arc<Device>> + use<'a> {
+        let last = last.map(TwinRef::to_string);
+        self.modules.after(last.as_deref())
     }
 
     /// Creates or replaces a device's identity. Without an `If-Match` it only creates, with one it only replaces
@@ -141,7 +175,7 @@ impl Registry {
         random: Random<'_>,
         now: Timestamp,
     ) -> Result<Change, Refusal> {
-        match (self.devices.get(id).cloned(), if_match) {
+        match (self.devices.get(id.as_str()), if_match) {
             (Some(_), IfMatch::Absent) => Err(Refusal::DeviceAlreadyExists(id.clone())),
             (None, IfMatch::Absent) => self.create_device(id, spec, None, random, now),
             (None, _) => Err(Refusal::DeviceNotFound(id.clone())),
@@ -292,20 +326,20 @@ impl Registry {
         Ok(self.changed(Device { identity: before.identity.clone(), twin, change: 0 }))
     }
 
-    fn find(&self, twin: &TwinRef) -> Option<&Arc<Device>> {
+    fn find(&self, twin: &TwinRef) -> Option<Arc<Device>> {
         match &twin.module {
-            None => self.devices.get(&twin.device),
-            Some(_) => self.modules.get(twin),
+            None => self.devices.get(twin.device.as_str()),
+            Some(_) => self.modules.get(&twin.to_string()),
         }
     }
 
     fn insert(&mut self, record: Arc<Device>) {
         if record.identity.module.is_some() {
-            self.modules.insert(record.identity.twin_ref(), record);
+            self.modules.insert(&record.identity.twin_ref().to_string(), record);
             return;
         }
         let after = Arc::clone(&record);
-        let before = self.devices.insert(record.identity.device.clone(), record);
+        let before = self.devices.insert(after.identity.device.as_str(), record);
         self.statistics.follow(before.as_ref().map(|before| &before.identity), Some(&after.identity));
     }
 
@@ -320,9 +354,9 @@ impl Registry {
     fn removed(&mut self, twin: TwinRef) -> Change {
         self.changes += 1;
         if twin.module.is_some() {
-            self.modules.remove(&twin);
+            self.modules.remove(&twin.to_string());
         } else {
-            let before = self.devices.remove(&twin.device);
+            let before = self.devices.remove(twin.device.as_str());
             self.statistics.follow(before.as_ref().map(|before| &before.identity), None);
         }
         self.logged(twin, None)

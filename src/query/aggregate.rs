@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::ast::{Aggregate, Column, Query, Select};
+use super::ast::{Aggregate, Attribute, Column, Query, Select};
 use super::eval::Row;
 use crate::twin::{Number, Object, Value};
 
@@ -21,9 +21,9 @@ pub struct TooManyGroups;
 
 /// The groups of a query, built row by row.
 #[derive(Debug)]
-pub struct Groups<'q> {
-    query: &'q Query,
-    columns: &'q [Column],
+pub struct Groups {
+    group_by: Vec<Attribute>,
+    columns: Vec<Column>,
     groups: BTreeMap<Key, Vec<Total>>,
 }
 
@@ -50,16 +50,16 @@ struct Sum {
     floats: Option<f64>,
 }
 
-impl<'q> Groups<'q> {
+impl Groups {
     /// No rows yet. `None` when the query has no groups.
     #[must_use]
-    pub fn of(query: &'q Query) -> Option<Self> {
+    pub fn of(query: &Query) -> Option<Self> {
         let Select::Groups(columns) = &query.select else { return None };
         let mut groups = BTreeMap::new();
         if query.group_by.is_empty() {
             groups.insert(Key::new(), columns.iter().map(|column| Total::of(column, &Object::new())).collect());
         }
-        Some(Self { query, columns, groups })
+        Some(Self { group_by: query.group_by.clone(), columns: columns.clone(), groups })
     }
 
     /// Takes one row that passed the condition into its group.
@@ -69,7 +69,7 @@ impl<'q> Groups<'q> {
     pub fn add<R: Row + ?Sized>(&mut self, row: &R) -> Result<(), TooManyGroups> {
         let text = |value: &Value| normalised(value).to_string();
         let key = |names: &[String]| row.value(names).map(|value| text(&value));
-        let key: Key = self.query.group_by.iter().map(|attribute| key(attribute.path())).collect();
+        let key: Key = self.group_by.iter().map(|attribute| key(attribute.path())).collect();
         let room = self.groups.len() < GROUPS_MAX;
         let totals = match self.groups.entry(key) {
             std::collections::btree_map::Entry::Occupied(group) => group.into_mut(),
@@ -82,6 +82,18 @@ impl<'q> Groups<'q> {
             total.add(column, row);
         }
         Ok(())
+    }
+
+    /// Takes `count` rows that passed the condition without a look at them; `false` when that is not enough to know.
+    pub fn add_unseen(&mut self, count: usize) -> bool {
+        let counts = |column: &Column| matches!(column, Column::Aggregate { aggregate: Aggregate::Count, .. });
+        let enough = self.group_by.is_empty() && self.columns.iter().all(counts);
+        for total in self.groups.values_mut().flatten().filter(|_| enough) {
+            if let Total::Count(seen) = total {
+                *seen = seen.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
+        enough
     }
 
     /// One row for each group, in the order of the keys. What is missing is left out.

@@ -274,7 +274,7 @@ impl Registry {
             None => Refusal::DeviceNotFound(twin.device.clone()),
             Some(_) => Refusal::ModuleNotFound(twin.clone()),
         };
-        self.find(twin).cloned().ok_or_else(missing)
+        self.find(twin).ok_or_else(missing)
     }
 }
 

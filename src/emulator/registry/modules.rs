@@ -23,8 +23,9 @@ impl Registry {
     /// All modules of a device, by id; empty when there is no such device.
     #[must_use]
     pub fn modules_of(&self, device: &DeviceId) -> Vec<Arc<Device>> {
-        let modules = self.modules.range(TwinRef::device(device.clone())..);
-        modules.take_while(|(twin, _)| twin.device == *device).map(|(_, module)| Arc::clone(module)).collect()
+        // Keys are `device/module`, and no id holds a slash.
+        let modules = self.modules.after(Some(&format!("{device}/")));
+        modules.take_while(|module| module.identity.device == *device).collect()
     }
 
     /// All modules of a device, as its service asks for them (`iot-hub.md` 2.2).
@@ -43,7 +44,7 @@ impl Registry {
     pub fn module(&self, device: &DeviceId, module: &ModuleId) -> Result<Arc<Device>, Refusal> {
         self.enabled(device)?;
         let twin = TwinRef::module(device.clone(), module.clone());
-        self.modules.get(&twin).cloned().ok_or(Refusal::ModuleNotFound(twin))
+        self.find(&twin).ok_or(Refusal::ModuleNotFound(twin))
     }
 
     /// Creates or replaces a module's identity, by the rules of a device's (`iot-hub.md` 2.4).
@@ -137,7 +138,7 @@ impl Registry {
     pub(super) fn create_edge_modules(&mut self, device: &DeviceId, random: Random<'_>, now: Timestamp) {
         for name in OF_EDGE {
             let module = ModuleId::new(name).expect("the names of Edge's own modules are ids");
-            if self.modules.contains_key(&TwinRef::module(device.clone(), module.clone())) {
+            if self.find(&TwinRef::module(device.clone(), module.clone())).is_some() {
                 continue;
             }
             let spec = IdentitySpec {
@@ -154,7 +155,7 @@ impl Registry {
     /// Whether modules of `device` can be asked for: a hub with tokens of policies answers 401 where the device is
     /// missing or disabled (`iot-hub.md` 2.5).
     fn enabled(&self, device: &DeviceId) -> Result<(), Refusal> {
-        match self.devices.get(device).map(|found| found.identity.status) {
+        match self.devices.get(device.as_str()).map(|found| found.identity.status) {
             Some(Status::Enabled) => Ok(()),
             Some(Status::Disabled) | None => Err(Refusal::ModuleUnauthorized(device.clone())),
         }

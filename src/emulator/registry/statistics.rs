@@ -77,7 +77,7 @@ mod tests {
             let connected = all.iter().filter(|device| device.identity.connected).count();
             assert_eq!(registry.statistics(), Statistics { devices: all.len(), enabled, connected });
         }
-        let records = registry.devices_after(None).map(|device| super::super::Device::clone(device));
+        let records = registry.devices_after(None).map(|device| super::super::Device::clone(&device));
         assert_eq!(Registry::restored(records).unwrap().statistics(), registry.statistics());
         assert!(registry.statistics().devices > 0);
     }

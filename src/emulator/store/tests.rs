@@ -68,7 +68,7 @@ fn changes(registry: &mut Registry) -> Vec<Change> {
 
 fn content(registry: &Registry) -> Vec<(String, Device)> {
     let record =
-        |record: &Arc<Device>| (record.identity.twin_ref().to_string(), Device { change: 0, ..Device::clone(record) });
+        |record: Arc<Device>| (record.identity.twin_ref().to_string(), Device { change: 0, ..Device::clone(&record) });
     registry.devices_after(None).chain(registry.modules_after(None)).map(record).collect()
 }
 
@@ -162,7 +162,7 @@ fn a_store_from_before_modules_opens() {
 fn a_module_without_its_device_is_no_registry() {
     let mut registry = Registry::default();
     changes(&mut registry);
-    let records = registry.modules_after(None).map(|module| Device::clone(module));
+    let records = registry.modules_after(None).map(|module| Device::clone(&module));
     assert_eq!(Registry::restored(records).map(|_| ()), Err(TwinRef::module(id("d1"), ModuleId::new("m").unwrap())));
 }
 
