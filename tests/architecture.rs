@@ -111,7 +111,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
             "manifest/probe.rs",
             "manifest/names.rs",
             "hub/wire.rs",
-            "emulator/wire.rs",
+            "emulator/wire",
             "emulator/stored.rs",
             "emulator/read_json.rs",
             "emulator/faults.rs",
