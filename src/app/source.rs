@@ -4,18 +4,20 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::connect::system_time;
 use crate::manifest::{Diagnostic, Severity};
 use crate::metrics::{ManifestKind, ManifestState, SourceHub};
 use crate::series::QuerySpec;
-use crate::source::{Loader, Snapshot, WatchOptions, Watcher};
+use crate::source::{Hint, LoadError, Loader, Snapshot, WatchOptions, Watcher};
 
 /// Loads a source whenever it may have changed, and says what is new about it.
 pub(super) struct Source {
     hub: String,
+    /// At rest; `None` while a load is under way.
     loader: Option<Loader>,
+    loading: Option<Loading>,
     watcher: Watcher,
     metrics: SourceHub,
     /// What was said already, so that a lasting problem is said once.
@@ -23,11 +25,15 @@ pub(super) struct Source {
     failing: Option<String>,
 }
 
+/// A load under way: gives the loader back with what it found.
+type Loading = JoinHandle<(Loader, Result<Snapshot, LoadError>)>;
+
 impl Source {
     pub(super) fn new(hub: &str, root: PathBuf, metrics: SourceHub) -> Self {
         Self {
             hub: hub.to_owned(),
             loader: Some(Loader::new(root.clone())),
+            loading: None,
             watcher: Watcher::new(root, WatchOptions::default()),
             metrics,
             told: BTreeSet::new(),
@@ -36,24 +42,18 @@ impl Source {
     }
 
     /// The next revision that could be loaded. A failed load is told and waited out: the last good state stays.
-    /// Dropping the future between two calls loses nothing but the load under way.
+    /// Dropping the future loses nothing: a load under way goes on, and the next call takes it up.
     pub(super) async fn next(&mut self) -> Snapshot {
         loop {
-            self.watcher.changed().await;
-            let Some(mut loader) = self.loader.take() else {
-                // Only a load that was dropped half-way takes the loader with it, and then nobody asks again.
-                std::future::pending::<()>().await;
-                continue;
+            if self.loader.is_some() {
+                let hint = self.watcher.changed().await;
+                self.loading = self.loader.take().map(|loader| start(loader, hint));
+            }
+            let Some(loading) = &mut self.loading else {
+                unreachable!("without a loader at rest, one is at work");
             };
-            let loaded = spawn_blocking(move || {
-                let result = loader.load();
-                (loader, result)
-            });
-            let (loader, result) = match loaded.await {
-                Ok(loaded) => loaded,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            };
-            self.loader = Some(loader);
+            let (loader, result) = loading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            (self.loader, self.loading) = (Some(loader), None);
             match result {
                 Ok(snapshot) => {
                     self.loaded(&snapshot);
@@ -93,6 +93,13 @@ impl Source {
         self.failing = Some(message.to_owned());
         self.metrics.reload_failed();
     }
+}
+
+fn start(mut loader: Loader, hint: Hint) -> Loading {
+    spawn_blocking(move || {
+        let result = loader.reload(&hint);
+        (loader, result)
+    })
 }
 
 fn tell(hub: &str, diagnostic: &Diagnostic) {

@@ -3,9 +3,10 @@
 //! Invariant: hints only. Every hint and every poll makes the caller load again, and the load compares contents; so a
 //! missed event costs at most one poll period, and an event too many costs one load that finds nothing.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::{Config, EventKind, RecommendedWatcher, RecursiveMode};
@@ -16,6 +17,17 @@ use super::layout::Layout;
 
 /// Tries to watch one root before polling has to do.
 const ATTEMPTS_MAX: usize = 3;
+/// Entries named in one hint; more of them, and reading everything is as well.
+const ENTRIES_MAX: usize = 256;
+
+/// What may have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// Anything.
+    Whole,
+    /// These entries, by their real paths; never empty. Folders and what is no manifest may be among them.
+    Entries(BTreeSet<PathBuf>),
+}
 
 /// How soon a [`Watcher`] speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +60,8 @@ pub struct Watcher {
     options: WatchOptions,
     signal: Arc<Signal>,
     armed: Option<Armed>,
-    /// An event was taken, and the hint for it is not given yet.
-    has_event: bool,
+    /// What the next hint says of the events taken for it so far.
+    pending: Option<Hint>,
     /// When the next hint is due without any event.
     poll_at: Option<Instant>,
     /// Whether the root was found when last looked for.
@@ -62,6 +74,8 @@ pub struct Watcher {
 #[derive(Debug, Default)]
 struct Signal {
     changed: Notify,
+    /// What was named since the last hint.
+    entries: Mutex<Option<Hint>>,
     /// Events were lost, so folders may be unwatched: watch anew.
     is_incomplete: AtomicBool,
 }
@@ -90,7 +104,7 @@ impl Watcher {
             options,
             signal: Arc::default(),
             armed: None,
-            has_event: false,
+            pending: None,
             poll_at: None,
             was_found: true,
             has_warned: false,
@@ -100,27 +114,34 @@ impl Watcher {
     /// Returns when the source may have changed since the last return: after an event and the quiet that follows it,
     /// when the root has come, gone or moved, or when a poll is due. The first call returns at once, with the watches
     /// in place; so does a call after the layout changed. Dropping the future loses nothing.
-    pub async fn changed(&mut self) {
-        self.wait().await;
-        self.has_event = false;
+    pub async fn changed(&mut self) -> Hint {
+        if self.wait().await {
+            self.pending = Some(Hint::Whole);
+        }
         self.poll_at = None;
+        self.pending.take().unwrap_or(Hint::Whole)
     }
 
-    async fn wait(&mut self) {
+    /// Waits until a hint is due; answers whether it is one for the whole, whatever events said.
+    async fn wait(&mut self) -> bool {
         if self.look().await {
-            return;
+            return true;
         }
         let poll = *self.poll_at.get_or_insert_with(|| now() + self.options.poll);
         loop {
             let wake = if self.armed.is_some() { poll } else { poll.min(now() + self.options.poll_missing) };
-            self.has_event = self.has_event || timeout_at(wake, self.signal.changed.notified()).await.is_ok();
-            if self.has_event {
+            let has_event = self.pending.is_some() || self.signal.is_set();
+            if has_event || timeout_at(wake, self.signal.changed.notified()).await.is_ok() {
                 self.settle().await;
             }
+            self.pending = merged(self.pending.take(), self.signal.take());
             // Look before returning: what changes after this is seen by the new watches, and what changed before it by
             // the load that follows.
-            if self.look().await || self.has_event || now() >= poll {
-                return;
+            if self.look().await || now() >= poll {
+                return true;
+            }
+            if self.pending.is_some() {
+                return false;
             }
         }
     }
@@ -161,6 +182,36 @@ impl Watcher {
     }
 }
 
+impl Signal {
+    fn put(&self, hint: Hint) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        *entries = merged(entries.take(), Some(hint));
+        drop(entries);
+        self.changed.notify_one();
+    }
+
+    /// Whether something was named that no hint has said yet: a future dropped while it settled leaves it here.
+    fn is_set(&self) -> bool {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn take(&self) -> Option<Hint> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// One hint of two.
+fn merged(one: Option<Hint>, other: Option<Hint>) -> Option<Hint> {
+    match (one, other) {
+        (Some(Hint::Entries(mut entries)), Some(Hint::Entries(more))) => {
+            entries.extend(more);
+            Some(if entries.len() > ENTRIES_MAX { Hint::Whole } else { Hint::Entries(entries) })
+        }
+        (None, hint) | (hint, None) => hint,
+        (Some(Hint::Whole), Some(_)) | (Some(_), Some(Hint::Whole)) => Some(Hint::Whole),
+    }
+}
+
 fn look_at(root: &Path, before: Option<&Layout>, signal: &Arc<Signal>) -> Look {
     let mut last = Look::Missing;
     for _ in 0..ATTEMPTS_MAX {
@@ -182,17 +233,15 @@ fn look_at(root: &Path, before: Option<&Layout>, signal: &Arc<Signal>) -> Look {
 /// Watches the folder of each link, and the tree. What can be watched is, whatever else fails; the first failure comes
 /// back beside it.
 fn watch(layout: &Layout, signal: Arc<Signal>) -> (Option<RecommendedWatcher>, Option<notify::Error>) {
-    let handler = move |event: notify::Result<notify::Event>| {
-        let (is_reading, is_incomplete) = match &event {
-            // Reading is an event too, ours included.
-            Ok(event) => (matches!(event.kind, EventKind::Access(_)), event.need_rescan()),
-            Err(_) => (false, true),
-        };
-        if is_incomplete {
-            signal.is_incomplete.store(true, Ordering::Release);
+    let handler = move |event: notify::Result<notify::Event>| match event {
+        // Reading is an event too, ours included.
+        Ok(event) if matches!(event.kind, EventKind::Access(_)) && !event.need_rescan() => {}
+        Ok(event) if !event.need_rescan() && !event.paths.is_empty() => {
+            signal.put(Hint::Entries(event.paths.into_iter().collect()));
         }
-        if is_incomplete || !is_reading {
-            signal.changed.notify_one();
+        Ok(_) | Err(_) => {
+            signal.is_incomplete.store(true, Ordering::Release);
+            signal.put(Hint::Whole);
         }
     };
     let config = Config::default().with_follow_symlinks(false);
