@@ -72,6 +72,16 @@ impl Folder {
         Ok(entries)
     }
 
+    /// How many entries there are.
+    pub(super) fn count(&self) -> io::Result<usize> {
+        let mut count = 0;
+        for entry in Dir::read_from(&self.0)? {
+            let entry = entry?;
+            count += usize::from(!matches!(entry.file_name().to_bytes(), b"." | b".."));
+        }
+        Ok(count)
+    }
+
     /// What the entry `name` is.
     pub(super) fn kind_of(&self, name: &OsStr) -> io::Result<EntryKind> {
         let stat = statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;

@@ -185,24 +185,30 @@ impl Loader {
 
     /// Reads until the links lead to the same place before and after.
     fn read_steadily(&self) -> Result<(Layout, Listing, Vec<Fresh>), LoadError> {
+        let mut last_error = LoadError::Unsteady(self.root.clone());
         for _ in 0..ATTEMPTS_MAX {
-            let layout = resolve(&self.root)?;
+            let layout = match resolve(&self.root) {
+                Ok(layout) => layout,
+                // A flip may have taken away what a link just led to; a root that is gone is so the next time too.
+                Err(error) => {
+                    last_error = error;
+                    continue;
+                }
+            };
             let read = list(&layout, self.bounds).and_then(|listing| {
                 let fresh = read_all(&listing, &self.known, self.bounds)?;
                 listing.check_steady()?;
                 Ok((listing, fresh))
             });
-            let is_same = resolve(&self.root)? == layout;
+            let is_same = resolve(&self.root).is_ok_and(|after| after == layout);
             match read {
                 Ok((listing, fresh)) if is_same => return Ok((layout, listing, fresh)),
-                // A flip may have removed the old tree under the reading.
-                Ok(_) | Err(_) if !is_same => {}
-                Ok(_) | Err(ReadError::Unsteady) => {}
-                Err(ReadError::Folder(path, source)) => return Err(LoadError::Unreadable { path, source }),
-                Err(ReadError::Bound(message)) => return Err(LoadError::Bound(message)),
+                Err(ReadError::Folder(path, source)) if is_same => return Err(LoadError::Unreadable { path, source }),
+                Err(ReadError::Bound(message)) if is_same => return Err(LoadError::Bound(message)),
+                Ok(_) | Err(_) => last_error = LoadError::Unsteady(self.root.clone()),
             }
         }
-        Err(LoadError::Unsteady(self.root.clone()))
+        Err(last_error)
     }
 
     /// The nominated files as they are now, if they are all there is to look at.

@@ -48,8 +48,9 @@ pub(super) struct Listing {
     pub(super) repeated: BTreeMap<String, String>,
     /// Whether any entry is a link.
     pub(super) has_links: bool,
-    /// Each folder's real path relative to the root, and how it was just before it was listed.
-    folders: BTreeMap<PathBuf, FolderState>,
+    /// Each folder's real path relative to the root, how it was just before it was listed, and how many entries it
+    /// had: its times are as coarse as the kernel's tick, so they alone can miss an entry that goes.
+    folders: BTreeMap<PathBuf, (FolderState, usize)>,
 }
 
 /// Some files of one folder.
@@ -117,8 +118,10 @@ impl Listing {
     /// No folder gained or lost an entry since it was listed; else what was read may be half of something, such as a
     /// checkout or a removal under way.
     pub(super) fn check_steady(&self) -> Result<(), ReadError> {
-        for (folder, before) in &self.folders {
-            if open_folder(&self.root, folder)?.state().map_err(|error| unless_gone(error, folder))? != *before {
+        for (path, before) in &self.folders {
+            let folder = open_folder(&self.root, path)?;
+            let now = folder.state().and_then(|state| Ok((state, folder.count()?)));
+            if now.map_err(|error| unless_gone(error, path))? != *before {
                 return Err(ReadError::Unsteady);
             }
         }
@@ -253,10 +256,12 @@ impl Lister<'_> {
             return Err(ReadError::Bound(message));
         }
         let state = folder.state().map_err(|error| unless_gone(error, relative))?;
-        self.listing.folders.insert(relative.to_owned(), state);
+        let path = || self.layout.root.join(relative);
+        let entries = folder.entries().map_err(|error| unless_gone(error, &path()))?;
+        self.listing.folders.insert(relative.to_owned(), (state, entries.len()));
         self.names.insert(relative.to_owned(), prefix.trim_end_matches('/').to_owned());
         let mut files = Vec::new();
-        for (name, kind) in folder.entries().map_err(|error| unless_gone(error, &self.layout.root.join(relative)))? {
+        for (name, kind) in entries {
             if is_hidden(&name) {
                 continue;
             }
@@ -376,5 +381,62 @@ impl Lister<'_> {
         self.count()?;
         self.listing.unusable.insert(shown.into(), (rule, message.to_owned()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(root: &Path) -> Listing {
+        list(&Layout::resolve(root).unwrap(), Bounds::DEFAULT).unwrap()
+    }
+
+    #[test]
+    fn a_folder_that_gains_or_loses_an_entry_meanwhile_is_unsteady() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("m/inner");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("a.yaml"), "").unwrap();
+        let listing = listed(&folder.path().join("m"));
+        assert!(listing.check_steady().is_ok());
+        fs::write(inner.join("b.yaml"), "").unwrap();
+        assert!(matches!(listing.check_steady(), Err(ReadError::Unsteady)));
+        let listing = listed(&folder.path().join("m"));
+        fs::remove_file(inner.join("a.yaml")).unwrap();
+        assert!(matches!(listing.check_steady(), Err(ReadError::Unsteady)));
+        fs::remove_file(inner.join("b.yaml")).unwrap();
+        fs::remove_dir(&inner).unwrap();
+        assert!(matches!(listing.check_steady(), Err(ReadError::Unsteady)));
+    }
+
+    #[test]
+    fn what_took_a_file_s_place_after_it_was_listed_is_neither_followed_nor_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("m");
+        fs::create_dir_all(root.join("x")).unwrap();
+        fs::create_dir(folder.path().join("outside")).unwrap();
+        for path in ["m/x/a.yaml", "outside/a.yaml"] {
+            fs::write(folder.path().join(path), "a: 1").unwrap();
+        }
+        let listing = listed(&root);
+        let (file, total) = (root.join("x/a.yaml"), AtomicU64::new(0));
+        let read = || -> Result<String, ReadError> {
+            let batch = &listing.batches[0];
+            let mut reader = FileReader::new(Bounds::DEFAULT, &total);
+            Ok(format!("{:?}", reader.read(&listing.folder(&batch.folder)?, &batch.files[0].0)?))
+        };
+        assert_eq!(read().unwrap(), "Text(\"a: 1\")");
+        fs::remove_file(&file).unwrap();
+        assert!(matches!(read(), Err(ReadError::Unsteady)), "gone");
+        std::os::unix::fs::symlink("../../outside/a.yaml", &file).unwrap();
+        assert!(matches!(read(), Err(ReadError::Unsteady)), "a link");
+        fs::remove_file(&file).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+        assert!(matches!(read(), Err(ReadError::Unsteady)), "a FIFO");
+        fs::remove_file(&file).unwrap();
+        fs::remove_dir(root.join("x")).unwrap();
+        std::os::unix::fs::symlink("../outside", root.join("x")).unwrap();
+        assert!(matches!(read(), Err(ReadError::Unsteady)), "a link in the folder's place");
     }
 }

@@ -268,6 +268,7 @@ fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Loader;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -441,5 +442,110 @@ mod tests {
             () = stream => false,
         };
         assert!(is_in_time);
+    }
+
+    /// The next hint, with those that follow it for the same reason.
+    async fn hint(watcher: &mut Watcher) -> Option<Hint> {
+        let mut hint = Some(timeout(PATIENCE, watcher.changed()).await.ok()?);
+        while let Ok(more) = timeout(QUIET, watcher.changed()).await {
+            hint = merged(hint, Some(more));
+        }
+        hint
+    }
+
+    #[tokio::test]
+    async fn an_event_names_its_entries_and_what_cannot_be_named_is_the_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(base.join("one/x")).unwrap();
+        fs::create_dir(base.join("two")).unwrap();
+        symlink("one", base.join("m")).unwrap();
+        let mut watcher = armed(base.join("m")).await;
+        fs::write(base.join("one/x/a.yaml"), "1").unwrap();
+        assert_eq!(hint(&mut watcher).await, Some(Hint::Entries([base.join("one/x/a.yaml")].into())));
+        fs::write(base.join("one/x/.a.tmp"), "2").unwrap();
+        fs::rename(base.join("one/x/.a.tmp"), base.join("one/x/a.yaml")).unwrap();
+        let renamed = [".a.tmp", "a.yaml"].map(|name| base.join("one/x").join(name));
+        assert_eq!(hint(&mut watcher).await, Some(Hint::Entries(renamed.into())));
+        (0..=ENTRIES_MAX).for_each(|file| fs::write(base.join(format!("one/{file}.yaml")), "").unwrap());
+        assert_eq!(hint(&mut watcher).await, Some(Hint::Whole), "too many to name");
+        flip("two", &base.join("m"));
+        assert_eq!(hint(&mut watcher).await, Some(Hint::Whole), "a flip");
+    }
+
+    /// Waits for hints, and loads what they name, until the loader's answer is `expected`: the twin's value and the
+    /// revision's name, or the error's category.
+    async fn until(watcher: &mut Watcher, loader: &mut Loader, expected: &str) -> bool {
+        let look = async {
+            loop {
+                let hint = watcher.changed().await;
+                let found = match loader.reload(&hint) {
+                    Ok(snapshot) => snapshot.state.twins.values().map(|twin| twin.tags["v"].to_string()).collect(),
+                    Err(error) => error.category().to_owned(),
+                };
+                if found == expected {
+                    return;
+                }
+            }
+        };
+        timeout(PATIENCE, look).await.is_ok()
+    }
+
+    fn declare(path: &Path, value: usize) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let head = "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata: {name: a}\nspec: {tags: {v: ";
+        fs::write(path, format!("{head}{value}}}}}\n")).unwrap();
+    }
+
+    #[tokio::test]
+    async fn each_way_manifests_change_reaches_the_state_without_a_poll() {
+        for (root, link) in [("m", None), ("m", Some("m")), ("m/fleet", Some("m")), ("m", Some("m/..data"))] {
+            let folder = tempfile::tempdir().unwrap();
+            let base = folder.path();
+            let below = root.strip_prefix("m").unwrap().trim_start_matches('/');
+            let place = |value: usize| match link {
+                None => base.join("m/a.yaml"),
+                Some("m/..data") => base.join(format!("m/..{value}/a.yaml")),
+                Some(_) => base.join(format!("{value}")).join(below).join("a.yaml"),
+            };
+            let set = |value: usize| {
+                declare(&place(value), value);
+                match link {
+                    None => {}
+                    Some("m/..data") => flip(&format!("..{value}"), &base.join("m/..data")),
+                    Some(link) => flip(&value.to_string(), &base.join(link)),
+                }
+            };
+            set(1);
+            if link == Some("m/..data") {
+                symlink("..data/a.yaml", base.join("m/a.yaml")).unwrap();
+            }
+            let mut watcher = Watcher::new(base.join(root), options());
+            let mut loader = Loader::new(base.join(root));
+            for value in 1..5 {
+                set(value);
+                assert!(until(&mut watcher, &mut loader, &value.to_string()).await, "{root} {link:?} {value}");
+            }
+            fs::rename(base.join("m"), base.join("away")).unwrap();
+            assert!(until(&mut watcher, &mut loader, "unreadable").await, "{root} {link:?} gone");
+            fs::rename(base.join("away"), base.join("m")).unwrap();
+            set(6);
+            assert!(until(&mut watcher, &mut loader, "6").await, "{root} {link:?} back");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_events_do_not_work_the_poll_brings_every_change() {
+        let folder = tempfile::tempdir().unwrap();
+        declare(&folder.path().join("m/a.yaml"), 1);
+        let root = folder.path().join("m");
+        let mut watcher = Watcher::new(root.clone(), WatchOptions { poll: Duration::from_millis(20), ..options() });
+        watcher.armed = Some(Armed { layout: Layout::resolve(&root).unwrap(), _events: None });
+        let mut loader = Loader::new(root.clone());
+        for value in 2..6 {
+            declare(&root.join("a.yaml"), value);
+            assert!(until(&mut watcher, &mut loader, &value.to_string()).await, "{value}");
+        }
+        assert!(watcher.armed.is_some_and(|armed| armed._events.is_none()));
     }
 }
