@@ -11,8 +11,8 @@ use crate::plan::{DeclaredState, Frozen, TwinManifest};
 use crate::twin::{Object, TwinRef, Value};
 
 /// The state after each of the `changes` (a file as it was lowered last, and as it is now), if they change nothing but
-/// the values of twins: the same twins with the same keys, without a problem in these files before or after, and
-/// nothing frozen anywhere. Then no rule across files can come out otherwise. `last_good` is amended too, and left
+/// the values of twins: the same twins with the same keys, without a problem in these files before or after, nothing
+/// frozen anywhere, and no profile to agree with. Then no rule across files can come out otherwise. `last_good` is amended too, and left
 /// alone when the answer is `None`. The revision stays the one of `state`.
 #[must_use]
 pub fn amend(
@@ -20,7 +20,7 @@ pub fn amend(
     state: &DeclaredState,
     last_good: &mut LastGood,
 ) -> Option<DeclaredState> {
-    if state.frozen != Frozen::default() {
+    if state.frozen != Frozen::default() || !state.profiles.is_empty() {
         return None;
     }
     let mut twins = Vec::new();
