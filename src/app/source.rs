@@ -113,3 +113,38 @@ fn tell(hub: &str, diagnostic: &Diagnostic) {
 pub(super) fn specs(snapshot: &Snapshot) -> Arc<Vec<QuerySpec>> {
     Arc::new(snapshot.queries.iter().map(|query| query.spec.clone()).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use prometheus::Registry;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn a_load_whose_waiter_goes_away_is_taken_up_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in 0..300 {
+            let text = format!(
+                "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata: {{name: d{file}}}\nspec: {{tags: {{v: 1}}}}\n"
+            );
+            fs::write(folder.path().join(format!("{file}.yaml")), text).unwrap();
+        }
+        let metrics = Metrics::register(&Registry::new(), &["h"]).unwrap();
+        let mut source = Source::new("h", folder.path().to_owned(), metrics.source.hub("h"));
+        let impatient = async {
+            loop {
+                if let Ok(snapshot) = timeout(Duration::from_millis(5), source.next()).await {
+                    return snapshot;
+                }
+            }
+        };
+        let snapshot = timeout(Duration::from_secs(60), impatient).await.expect("the load was not lost");
+        assert_eq!(snapshot.state.twins.len(), 300);
+        assert!(source.loader.is_some() && source.loading.is_none());
+    }
+}
