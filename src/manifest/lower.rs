@@ -47,6 +47,14 @@ impl LastGood {
     pub fn is_empty(&self) -> bool {
         self.files.values().all(|file| file.twins.is_empty() && file.queries.is_empty())
     }
+
+    /// Exchanges the manifest of a twin that the last good state of its file holds.
+    pub(super) fn replace(&mut self, twin: &TwinRef, manifest: &Arc<TwinManifest>) {
+        let file = self.files.get_mut(&manifest.source.file);
+        if let Some(known) = file.and_then(|file| file.twins.get_mut(twin)) {
+            *known = Arc::clone(manifest);
+        }
+    }
 }
 
 /// What [`lower`] found.
