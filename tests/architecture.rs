@@ -104,6 +104,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("rcgen", &["emulator/tls.rs"]),
     ("redb", &["emulator/store.rs"]),
     ("reqwest", &["hub/rest.rs"]),
+    ("rustix", &["source/beneath.rs"]),
     ("secrecy", &["hub", "emulator/identity.rs", "settings.rs", "app.rs", "app", "cli"]),
     (
         "serde",
@@ -124,7 +125,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ),
     ("serde_json", &["twin/value.rs", "hub/wire.rs", "emulator", "cli"]),
     ("serde_yaml", &["manifest/yaml.rs"]),
-    ("sha2", &["hub/sas.rs", "emulator", "plan/seal.rs", "source/load.rs", "series"]),
+    ("sha2", &["hub/sas.rs", "emulator", "plan/seal.rs", "source/known.rs", "series"]),
     ("strsim", &["manifest", "settings.rs"]),
     ("tracing_subscriber", &["app.rs", "app"]),
 ];

@@ -184,9 +184,9 @@ fn what_works_where_5_3() {
             Ok(("Raw", vec![r#"{"a":3,"l":2,"m":4,"s":9}"#])),
         ),
     ] {
-        let found = ask(&hub, query);
-        let found = found.as_ref().map(|(kind, rows)| (*kind, rows.iter().map(String::as_str).collect::<Vec<_>>()));
-        assert_eq!(found, expected.as_ref().map(Clone::clone), "{query}");
+        let expected =
+            expected.map(|(kind, rows): (_, Vec<&str>)| (kind, rows.into_iter().map(str::to_owned).collect()));
+        assert_eq!(ask(&hub, query), expected, "{query}");
     }
 }
 

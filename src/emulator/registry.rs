@@ -175,10 +175,10 @@ impl Registry {
         random: Random<'_>,
         now: Timestamp,
     ) -> Result<Change, Refusal> {
-        if self.devices.contains(id.as_str()) {
-            return Err(Refusal::DeviceAlreadyExists(id.clone()));
+        match self.devices.contains(id.as_str()) {
+            true => Err(Refusal::DeviceAlreadyExists(id.clone())),
+            false => self.create_device(id, IdentitySpec::default(), Some(twin), random, now),
         }
-        self.create_device(id, IdentitySpec::default(), Some(twin), random, now)
     }
 
     /// Deletes a device with its twin and its modules. The `If-Match` must be there (`iot-hub.md` 2.4).

@@ -19,7 +19,7 @@ const COMMIT_CHANGES_MAX: usize = 1024;
 /// The most batches of changes that wait for a commit; beyond it, writers wait before they change anything.
 pub const CHANGES_WAITING_MAX: usize = 4096;
 /// Pages the store may keep in memory, in bytes; the registry holds all records anyway.
-const CACHE_BYTES: usize = 64 * 1024 * 1024;
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 const DEVICES: TableDefinition<&str, &[u8]> = TableDefinition::new("devices");
 /// By `device/module`; no id holds a slash.

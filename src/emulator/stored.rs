@@ -18,62 +18,106 @@ use crate::twin::{DeviceId, ModuleId, Object, TwinRef};
 /// Nanoseconds in one stored step of time.
 const TICK_NANOSECONDS: i128 = 100;
 
+/// Short names, and nothing where the usual is meant: the registry keeps most records in this form.
 #[derive(Serialize)]
 struct StoredOut<'a> {
+    #[serde(rename = "g")]
     generation: u64,
+    #[serde(rename = "e")]
     etag: u64,
+    #[serde(rename = "s", skip_serializing_if = "is_enabled")]
     status: &'a str,
+    #[serde(rename = "sr", skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(rename = "su", skip_serializing_if = "Option::is_none")]
     status_updated: Option<i64>,
+    #[serde(rename = "cu", skip_serializing_if = "Option::is_none")]
     connection_updated: Option<i64>,
+    #[serde(rename = "la", skip_serializing_if = "Option::is_none")]
     last_activity: Option<i64>,
     #[serde(skip_serializing_if = "is_sas")]
+    #[serde(rename = "k")]
     kind: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "p")]
     primary: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "q")]
     secondary: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "ed")]
     edge: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "m")]
     managed_by: Option<&'a str>,
+    #[serde(rename = "te")]
     twin_etag: u64,
+    #[serde(rename = "tv")]
     twin_version: u64,
+    #[serde(rename = "t", skip_serializing_if = "Option::is_none")]
     tags: Option<Map<'a>>,
+    #[serde(rename = "d")]
     desired: Map<'a>,
+    #[serde(rename = "dv")]
     desired_version: u64,
+    #[serde(rename = "ds")]
     desired_stamps: StoredStamp,
+    #[serde(rename = "r")]
     reported: Map<'a>,
+    #[serde(rename = "rv")]
     reported_version: u64,
+    #[serde(rename = "rs")]
     reported_stamps: StoredStamp,
 }
 
+/// The long names are those of the first records.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredIn {
+    #[serde(rename = "g", alias = "generation")]
     generation: u64,
+    #[serde(rename = "e", alias = "etag")]
     etag: u64,
-    status: String,
+    #[serde(rename = "s", alias = "status")]
+    status: Option<String>,
+    #[serde(rename = "sr", alias = "reason")]
     reason: Option<String>,
+    #[serde(rename = "su", alias = "status_updated")]
     status_updated: Option<i64>,
+    #[serde(rename = "cu", alias = "connection_updated")]
     connection_updated: Option<i64>,
+    #[serde(rename = "la", alias = "last_activity")]
     last_activity: Option<i64>,
     /// The kind of authentication; left out for keys, as all records did once.
+    #[serde(rename = "k", alias = "kind")]
     kind: Option<String>,
     /// A key, or a thumbprint.
+    #[serde(rename = "p", alias = "primary")]
     primary: Option<String>,
+    #[serde(rename = "q", alias = "secondary")]
     secondary: Option<String>,
     #[serde(default)]
+    #[serde(rename = "ed", alias = "edge")]
     edge: bool,
+    #[serde(rename = "m", alias = "managed_by")]
     managed_by: Option<String>,
+    #[serde(rename = "te", alias = "twin_etag")]
     twin_etag: u64,
+    #[serde(rename = "tv", alias = "twin_version")]
     twin_version: u64,
+    #[serde(rename = "t", alias = "tags")]
     tags: Option<ReadObject>,
+    #[serde(rename = "d", alias = "desired")]
     desired: ReadObject,
+    #[serde(rename = "dv", alias = "desired_version")]
     desired_version: u64,
+    #[serde(rename = "ds", alias = "desired_stamps")]
     desired_stamps: StoredStamp,
+    #[serde(rename = "r", alias = "reported")]
     reported: ReadObject,
+    #[serde(rename = "rv", alias = "reported_version")]
     reported_version: u64,
+    #[serde(rename = "rs", alias = "reported_stamps")]
     reported_stamps: StoredStamp,
 }
 
@@ -95,6 +139,10 @@ const SAS: &str = "sas";
 
 fn is_sas(kind: &&str) -> bool {
     *kind == SAS
+}
+
+fn is_enabled(status: &&str) -> bool {
+    *status == Status::Enabled.as_str()
 }
 
 /// The record of a device or module.
@@ -146,7 +194,7 @@ pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
         module: twin_ref.module,
         generation: stored.generation,
         etag_number: stored.etag,
-        status: Status::parse(&stored.status).ok_or("an unknown status")?,
+        status: stored.status.map_or(Some(Status::Enabled), |text| Status::parse(&text)).ok_or("an unknown status")?,
         status_reason: stored.reason,
         status_updated: stored.status_updated.map(time).transpose()?,
         connected: false,

@@ -23,6 +23,7 @@ impl Registry {
     /// All modules of a device, by id; empty when there is no such device.
     #[must_use]
     pub fn modules_of(&self, device: &DeviceId) -> Vec<Arc<Device>> {
+        // Keys are `device/module`, and no id holds a slash.
         let modules = self.modules.after(Some(&format!("{device}/")));
         modules.take_while(|module| module.identity.device == *device).collect()
     }
@@ -43,7 +44,7 @@ impl Registry {
     pub fn module(&self, device: &DeviceId, module: &ModuleId) -> Result<Arc<Device>, Refusal> {
         self.enabled(device)?;
         let twin = TwinRef::module(device.clone(), module.clone());
-        self.modules.get(&twin.to_string()).ok_or(Refusal::ModuleNotFound(twin))
+        self.find(&twin).ok_or(Refusal::ModuleNotFound(twin))
     }
 
     /// Creates or replaces a module's identity, by the rules of a device's (`iot-hub.md` 2.4).
@@ -137,7 +138,7 @@ impl Registry {
     pub(super) fn create_edge_modules(&mut self, device: &DeviceId, random: Random<'_>, now: Timestamp) {
         for name in OF_EDGE {
             let module = ModuleId::new(name).expect("the names of Edge's own modules are ids");
-            if self.modules.contains(&TwinRef::module(device.clone(), module.clone()).to_string()) {
+            if self.find(&TwinRef::module(device.clone(), module.clone())).is_some() {
                 continue;
             }
             let spec = IdentitySpec {

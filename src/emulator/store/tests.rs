@@ -122,7 +122,7 @@ fn a_damaged_store_is_an_error_that_names_the_file() {
     store.commit(&changes(&mut registry)).unwrap();
     drop(store);
     let good = fs::read(&path).unwrap();
-    let place = good.windows(9).position(|window| window == b"\"primary\"").unwrap();
+    let place = good.windows(4).position(|window| window == b"\"p\":").unwrap();
     let mut file = File::options().write(true).open(&path).unwrap();
     file.seek(SeekFrom::Start(place as u64)).unwrap();
     file.write_all(b"#").unwrap();
@@ -153,9 +153,7 @@ fn a_store_from_before_modules_opens() {
     assert!(store.open_table(MODULES).unwrap().is_none());
     let registry = store.registry().unwrap();
     let device = registry.device(&id("d1")).unwrap();
-    // A time that is the one above is left out since.
-    let written = record.replace(r#""reported_stamps":{"t":9,"c":{"r":{"t":9}}}"#, r#""reported_stamps":{"t":9}"#);
-    assert_eq!(stored::device(&device), written.as_bytes(), "and is written much as it was");
+    assert_eq!(stored::read_device("d1", &stored::device(&device)).as_ref(), Ok(&*device), "nothing of it is lost");
     let [primary, _] = device.identity.authentication.keys().unwrap();
     assert_eq!((primary.expose(), device.twin.version), (key, 4));
 }

@@ -13,7 +13,7 @@ mod twin;
 
 pub use bulk::{bulk_items, bulk_result};
 pub use identity::{IdentityBody, ModuleBody, identity_write, module_write};
-pub use json::{Json, Map, connection_state, count, date, date_or_never, json};
+pub use json::{Json, Map, connection_state, count, date, date_or_never, json, parse};
 pub use query_body::query;
 pub use refusal::{fault, refusal};
 pub use statistics::{device_statistics, service_statistics};
