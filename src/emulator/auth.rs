@@ -13,6 +13,7 @@ use sha2::Sha256;
 
 use super::error::Refusal;
 use super::identity::{Random, SharedKey};
+use super::verified::{Verified, VerifiedTokens};
 
 const SCHEME: &str = "SharedAccessSignature ";
 /// The longest token looked at, in bytes; real ones have about 200.
@@ -113,6 +114,7 @@ impl Policies {
 pub struct Gate {
     policies: Policies,
     hosts: BTreeSet<String>,
+    verified: VerifiedTokens,
 }
 
 impl Gate {
@@ -120,7 +122,8 @@ impl Gate {
     #[must_use]
     pub fn new(policies: Policies, host: &str, port: u16) -> Self {
         let host = host.to_ascii_lowercase();
-        Self { policies, hosts: BTreeSet::from([format!("{host}:{port}"), host]) }
+        let hosts = BTreeSet::from([format!("{host}:{port}"), host]);
+        Self { policies, hosts, verified: VerifiedTokens::default() }
     }
 
     /// The policy that signed `token`, the value of `Authorization`, for the resource at `path` (the decoded segments
@@ -130,18 +133,24 @@ impl Gate {
     /// [`Refusal::Unauthorized`] for a token that is missing, malformed, expired, wrongly signed, for another host or
     /// resource, or signed with a device's key: services need a policy.
     pub fn admit(&self, token: Option<&str>, path: &[String], now: i64) -> Result<PolicyName, Refusal> {
-        token.and_then(|token| self.check(token, path, now)).ok_or(Refusal::Unauthorized)
+        let verified = |token| self.verified.get(token).or_else(|| self.verify(token));
+        let admitted = |verified: &Verified| verified.expiry > now && self.covers(&verified.resource, path);
+        let verified = token.and_then(verified).filter(admitted).ok_or(Refusal::Unauthorized)?;
+        Ok(verified.policy)
     }
 
-    fn check(&self, token: &str, path: &[String], now: i64) -> Option<PolicyName> {
-        let token = Token::parse(token)?;
+    /// What `token` says when a policy's key signed it.
+    fn verify(&self, text: &str) -> Option<Verified> {
+        let token = Token::parse(text)?;
         let name = token.policy?;
         let policy = PolicyName::ALL.into_iter().find(|policy| policy.as_str() == name)?;
         let key = BASE64.decode(self.policies.key(policy).expose()).ok()?;
         let mut mac = Hmac::<Sha256>::new_from_slice(&key).ok()?;
         mac.update(format!("{}\n{}", token.resource, token.expiry_text).as_bytes());
         mac.verify_slice(&token.signature).ok()?;
-        (token.expiry > now && self.covers(token.resource, path)).then_some(policy)
+        let verified = Verified { policy, resource: token.resource.to_owned(), expiry: token.expiry };
+        self.verified.remember(text, verified.clone());
+        Some(verified)
     }
 
     /// Whether the scope of a token is this hub, or a part of it that holds `path`.

@@ -40,6 +40,7 @@ pub mod tls;
 pub mod traffic;
 pub mod trial;
 pub mod twin_record;
+mod verified;
 pub mod wire;
 
 pub use handle::HubHandle;

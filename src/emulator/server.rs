@@ -4,7 +4,7 @@
 //! the next start removes first). After a shutdown everything acknowledged is in the store and the folder is free.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,6 +44,9 @@ const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 const HEAD_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long open requests may take to end when the hub stops.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Random bytes read at a time.
+const RANDOM_BYTES_AHEAD: usize = 4096;
 
 /// How to run a hub.
 #[derive(Debug, Clone)]
@@ -364,7 +367,8 @@ impl<S> Accept<TcpStream, S> for Door {
 
 /// The system's random numbers, fit for keys.
 fn system_randomness() -> io::Result<Randomness> {
-    let mut source = File::open("/dev/urandom")?;
+    // Each request draws a few bytes; read one at a time they would cost more than most requests.
+    let mut source = BufReader::with_capacity(RANDOM_BYTES_AHEAD, File::open("/dev/urandom")?);
     let mut draw = move |bytes: &mut [u8]| source.read_exact(bytes);
     draw(&mut [0; 16])?;
     Ok(Box::new(move |bytes| draw(bytes).expect("a system that gave random numbers once goes on giving them")))

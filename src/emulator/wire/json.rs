@@ -1,6 +1,7 @@
 //! What every body is made of: dates, numbers, values; and the first reading of one that came in.
 
 use jiff::Timestamp;
+use jiff::tz::Offset;
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
@@ -14,13 +15,36 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 /// A time as a hub prints it: UTC, up to seven fraction digits, no trailing zeros (`iot-hub.md` 1.2).
 #[must_use]
 pub fn date(at: Timestamp) -> String {
-    let whole = at.strftime("%Y-%m-%dT%H:%M:%S");
-    let ticks = at.as_nanosecond().rem_euclid(1_000_000_000) / 100;
-    if ticks == 0 {
-        return format!("{whole}Z");
+    let at = Offset::UTC.to_datetime(at);
+    let mut text = String::with_capacity("2020-02-03T04:05:06.1234567Z".len());
+    for (number, digits, behind) in [
+        (i32::from(at.year()), 4, "-"),
+        (i32::from(at.month()), 2, "-"),
+        (i32::from(at.day()), 2, "T"),
+        (i32::from(at.hour()), 2, ":"),
+        (i32::from(at.minute()), 2, ":"),
+        (i32::from(at.second()), 2, ""),
+    ] {
+        push_digits(&mut text, number, digits);
+        text.push_str(behind);
     }
-    let fraction = format!("{ticks:07}");
-    format!("{whole}.{}Z", fraction.trim_end_matches('0'))
+    let ticks = at.subsec_nanosecond() / 100;
+    if ticks > 0 {
+        text.push('.');
+        push_digits(&mut text, ticks, 7);
+        text.truncate(text.trim_end_matches('0').len());
+    }
+    text.push('Z');
+    text
+}
+
+/// The last `digits` decimal digits of a number that is not negative. Each twin has dozens of times; this is most of
+/// what writing one costs.
+fn push_digits(text: &mut String, number: i32, digits: u32) {
+    for place in (0..digits).rev() {
+        let digit = u8::try_from(number / 10_i32.pow(place) % 10).unwrap_or(0);
+        text.push(char::from(b'0' + digit));
+    }
 }
 
 /// A time that may never have been.

@@ -1,5 +1,8 @@
 //! Twins, of devices and of modules (`iot-hub.md` section 1).
 
+use std::cell::RefCell;
+
+use jiff::Timestamp;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -118,8 +121,34 @@ impl Serialize for Section<'_> {
         for (key, value) in &self.0.values {
             map.serialize_entry(key, &Json(value))?;
         }
-        map.serialize_entry("$metadata", &Json(&stamps(&self.0.stamps)))?;
+        let last = RefCell::new((self.0.stamps.stamp.at, date(self.0.stamps.stamp.at)));
+        map.serialize_entry("$metadata", &Stamps { node: &self.0.stamps, last: &last })?;
         map.serialize_entry("$version", &self.0.version)?;
+        map.end()
+    }
+}
+
+/// What [`stamps`] gives, without the value in between. Most times of a section are the same, so the last one's text
+/// is kept at hand.
+struct Stamps<'a> {
+    node: &'a StampNode,
+    last: &'a RefCell<(Timestamp, String)>,
+}
+
+impl Serialize for Stamps<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let StampNode { stamp, children } = self.node;
+        let mut map = serializer.serialize_map(None)?;
+        if self.last.borrow().0 != stamp.at {
+            self.last.replace((stamp.at, date(stamp.at)));
+        }
+        map.serialize_entry("$lastUpdated", self.last.borrow().1.as_str())?;
+        if let Some(version) = stamp.version {
+            map.serialize_entry("$lastUpdatedVersion", &version)?;
+        }
+        for (key, node) in children {
+            map.serialize_entry(key, &Stamps { node, last: self.last })?;
+        }
         map.end()
     }
 }
