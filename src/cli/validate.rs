@@ -22,6 +22,7 @@ pub(super) fn run(args: &ValidateArgs) -> anyhow::Result<u8> {
     let counts = [
         counted(snapshot.files, "file"),
         counted(snapshot.state.twins.len(), "twin"),
+        counted(snapshot.state.profiles.len(), "profile"),
         counted(snapshot.queries.len(), "quer").replace("quers", "queries").replace("quer ", "query "),
         counted(problems, "error"),
     ];

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::plan::{Declaration, DeclaredState, declare};
+use crate::plan::{Declaration, Declared, DeclaredLeaf, DeclaredState, Leaf, declare};
 use crate::twin::{TwinRef, Value};
 
 /// The difference of two declared states.
@@ -41,7 +41,12 @@ fn same(old: &Declaration, new: &Declaration) -> bool {
     alike
         && match (old.declared(), new.declared()) {
             (Some(old), Some(new)) => {
-                (&old.leaves, old.create, old.removal_policy) == (&new.leaves, new.create, new.removal_policy)
+                let leaves = |declared: &Declared| {
+                    let plain =
+                        |(leaf, want): (&Leaf, &DeclaredLeaf)| (leaf.clone(), want.value.clone(), want.initial_only);
+                    declared.leaves.iter().map(plain).collect::<Vec<_>>()
+                };
+                (leaves(old), old.create, old.removal_policy) == (leaves(new), new.create, new.removal_policy)
             }
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
@@ -52,22 +57,21 @@ fn loses(old: &Declaration, new: &Declaration) -> bool {
     let Some(old) = old.declared() else { return false };
     match new {
         Declaration::Absent => true,
-        Declaration::Broken(_) | Declaration::Incomplete(_) => false,
+        Declaration::Broken(_) | Declaration::Incomplete(_) | Declaration::Tied(_) => false,
         Declaration::Declared(new) | Declaration::Kept(new, _) => {
-            let kept = |leaf| new.leaves.get(leaf).is_some_and(|value| *value != Value::Null);
-            old.leaves.iter().any(|(leaf, value)| *value != Value::Null && !kept(leaf))
+            let kept = |leaf| new.leaves.get(leaf).is_some_and(|want| want.value != Value::Null);
+            old.leaves.iter().any(|(leaf, want)| want.value != Value::Null && !kept(leaf))
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use super::*;
-    use crate::plan::{FileSpan, RemovalPolicy, TwinManifest};
-    use crate::twin::{DeviceId, Object};
+    use crate::plan::{FileSpan, TwinManifest, Wanted};
+    use crate::twin::DeviceId;
 
     fn twin(id: &str) -> TwinRef {
         TwinRef::device(DeviceId::new(id).unwrap())
@@ -79,12 +83,8 @@ mod tests {
 
     fn state(twins: &[(&str, &str, usize)]) -> DeclaredState {
         let manifest = |tags: &str, line| TwinManifest {
-            tags: Value::parse_json(tags).unwrap().as_object().unwrap().clone(),
-            desired: Object::new(),
-            create: false,
-            removal_policy: RemovalPolicy::Orphan,
-            labels: BTreeMap::new(),
-            source: place(line),
+            wanted: Wanted { tags: Value::parse_json(tags).unwrap().as_object().unwrap().clone(), ..Wanted::default() },
+            ..TwinManifest::empty(place(line))
         };
         let twins = twins.iter().map(|(id, tags, line)| (twin(id), Arc::new(manifest(tags, *line)))).collect();
         DeclaredState { twins, ..DeclaredState::default() }

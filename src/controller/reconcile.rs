@@ -216,8 +216,15 @@ fn settle(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) ->
             Outcome::Released
         }
         (None, Declaration::Kept(..)) => Outcome::Kept,
-        (None, Declaration::Declared(_) | Declaration::Broken(_) | Declaration::Incomplete(_)) => {
-            if result.changes.is_empty() { Outcome::InSync } else { Outcome::Applied }
+        (
+            None,
+            Declaration::Declared(_) | Declaration::Broken(_) | Declaration::Incomplete(_) | Declaration::Tied(_),
+        ) => {
+            if result.changes.is_empty() {
+                Outcome::InSync
+            } else {
+                Outcome::Applied
+            }
         }
     }
 }
@@ -226,11 +233,12 @@ fn settle(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) ->
 async fn missing<H: WriteTwins>(context: &Context<H>, task: &Task, result: &mut Reconciled) -> Step {
     result.verified = None;
     let state = Arc::clone(&context.declared.borrow());
-    let create = match declare(&state, &task.twin, None) {
-        Declaration::Absent => return Step::Ended(Outcome::Released),
-        Declaration::Broken(place) => return Step::Ended(hold(result, HeldReason::ManifestBroken(place))),
-        Declaration::Incomplete(place) => return Step::Ended(hold(result, HeldReason::SourceIncomplete(place))),
-        Declaration::Declared(declared) | Declaration::Kept(declared, _) => declared.create,
+    let declaration = declare(&state, &task.twin, None);
+    if let Some(reason) = declaration.hold() {
+        return Step::Ended(hold(result, reason));
+    }
+    let Some(create) = declaration.declared().map(|declared| declared.create) else {
+        return Step::Ended(Outcome::Released);
     };
     if !create || task.twin.module.is_some() {
         return Step::Ended(Outcome::Missing);

@@ -97,6 +97,8 @@ struct Controller<H> {
     seen: BTreeSet<TwinRef>,
     next_sweep: Option<Duration>,
     sweep_failures: u32,
+    /// Whether modules may carry our seal: unknown before the first sweep, so taken for granted.
+    modules_sealed: bool,
     /// What the first complete sweep nominated and is not planned yet; `None` before it.
     first_nominated: Option<BTreeSet<TwinRef>>,
     mispredictions: u32,
@@ -173,6 +175,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
             seen: BTreeSet::new(),
             next_sweep: Some(Duration::ZERO),
             sweep_failures: 0,
+            modules_sealed: true,
             first_nominated: None,
             mispredictions: 0,
             removals_wait: false,
@@ -257,7 +260,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
             self.next_sweep = None;
             let context = Arc::clone(&self.context);
             let trust_seals = self.mispredictions < MISPREDICTIONS_MAX;
-            let options = SweepOptions { verify: self.options.verify, trust_seals };
+            let options = SweepOptions { verify: self.options.verify, trust_seals, modules: self.modules_sealed };
             let handle = self.tasks.spawn(async move { Finished::Sweep(sweep(&context, options).await) });
             self.running.push(Running { id: handle.id(), twin: None, since: now });
         }
@@ -323,6 +326,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
         self.sweep_failures = 0;
         self.next_sweep = (!self.options.single_pass).then(|| now + self.options.sweep);
         self.context.gate().fleet_mut().sealed = swept.sealed;
+        self.modules_sealed = swept.modules;
         for twin in &swept.untouched {
             self.statuses.record(twin, Outcome::InSync, String::new(), now);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::reconcile::Context;
 use crate::hub::{PAGE_SIZE_MAX, PageError, Pages, ReadTwins};
-use crate::plan::{DeclaredHash, RowVerdict, SweepRow, declare, judge_row, sweep_query};
+use crate::plan::{DeclaredHash, DeclaredState, ProfileTarget, RowVerdict, SweepRow, declare, judge_row, sweep_query};
 use crate::twin::TwinRef;
 
 /// Pages of one sweep: a million twins at a hundred a page, and as much again for short pages.
@@ -22,6 +22,8 @@ pub(super) struct SweepOptions {
     pub(super) verify: Duration,
     /// Whether the hub's etags come out as foretold.
     pub(super) trust_seals: bool,
+    /// Whether modules may carry our seal though none is declared: nobody has looked yet, or the last sweep found some.
+    pub(super) modules: bool,
 }
 
 /// What a complete sweep found.
@@ -33,6 +35,8 @@ pub(super) struct Swept {
     pub(super) untouched: Vec<TwinRef>,
     /// Twins that carry our seal.
     pub(super) sealed: usize,
+    /// Whether modules are among them.
+    pub(super) modules: bool,
     /// Pages read.
     pub(super) pages: usize,
 }
@@ -42,37 +46,51 @@ pub(super) struct Swept {
 /// # Errors
 /// What stopped it; nothing that it found until then counts.
 pub(super) async fn sweep<H: ReadTwins>(context: &Context<H>, options: SweepOptions) -> Result<Swept, PageError> {
-    let query = sweep_query(&context.scope.owner);
     let state = Arc::clone(&context.declared.borrow());
-    let mut pages = Pages::new(&context.hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
     let mut swept = Swept::default();
     let mut seen = BTreeSet::new();
-    while let Some(page) = pages.next().await {
-        swept.pages += 1;
-        for row in page?.iter().filter_map(SweepRow::from_value) {
-            let declaration = declare(&state, &row.twin, None);
-            let hash = declaration.declared().map(|declared| DeclaredHash::of(&context.scope, &row.twin, declared));
-            let now = context.now();
-            let memory = context.memory();
-            let known = memory.get(&row.twin);
-            let overdue = now.saturating_sub(known.map_or(Duration::ZERO, |known| known.at)) > options.verify;
-            let verdict = judge_row(&row, hash.as_ref(), known, options.trust_seals, now);
-            drop(memory);
-            match verdict {
-                RowVerdict::SealMatches | RowVerdict::MemoryMatches if overdue => {
-                    swept.nominated.insert(row.twin.clone());
-                }
-                RowVerdict::SealMatches => swept.untouched.push(row.twin.clone()),
-                RowVerdict::MemoryMatches | RowVerdict::Older => {}
-                RowVerdict::Read => {
-                    swept.nominated.insert(row.twin.clone());
-                }
+    for target in ProfileTarget::ALL {
+        if target == ProfileTarget::Modules && !options.modules && !declares_modules(&state) {
+            continue;
+        }
+        let query = sweep_query(&context.scope.owner, target);
+        let mut pages = Pages::new(&context.hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
+        while let Some(page) = pages.next().await {
+            swept.pages += 1;
+            for row in page?.iter().filter_map(SweepRow::from_value) {
+                judge(context, options, &state, &row, &mut swept);
+                swept.modules |= row.twin.module.is_some();
+                seen.insert(row.twin);
             }
-            seen.insert(row.twin);
         }
     }
     swept.sealed = seen.len();
     let named = state.twins.keys().chain(state.frozen.held.keys());
     swept.nominated.extend(named.filter(|twin| !seen.contains(*twin)).cloned());
     Ok(swept)
+}
+
+/// Whether any module is declared.
+fn declares_modules(state: &DeclaredState) -> bool {
+    state.twins.keys().chain(state.frozen.held.keys()).any(|twin| twin.module.is_some())
+}
+
+/// Puts the twin of a row where it belongs.
+fn judge<H>(context: &Context<H>, options: SweepOptions, state: &DeclaredState, row: &SweepRow, swept: &mut Swept) {
+    let declaration = declare(state, &row.twin, None);
+    let hash = declaration.declared().map(|declared| DeclaredHash::of(&context.scope, &row.twin, declared));
+    let now = context.now();
+    let memory = context.memory();
+    let known = memory.get(&row.twin);
+    let overdue = now.saturating_sub(known.map_or(Duration::ZERO, |known| known.at)) > options.verify;
+    match judge_row(row, hash.as_ref(), known, options.trust_seals, now) {
+        RowVerdict::SealMatches | RowVerdict::MemoryMatches if overdue => {
+            swept.nominated.insert(row.twin.clone());
+        }
+        RowVerdict::SealMatches => swept.untouched.push(row.twin.clone()),
+        RowVerdict::MemoryMatches | RowVerdict::Older => {}
+        RowVerdict::Read => {
+            swept.nominated.insert(row.twin.clone());
+        }
+    }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{DeclaredState, FileSpan, RemovalPolicy};
+use super::layers::Layers;
+use super::{DeclaredState, FileSpan, HeldReason, RemovalPolicy};
 use crate::twin::{Object, Path, Section, Twin, TwinRef, Value};
 
 /// The place of a leaf in a twin. Sorts by section, then path: the order of everything printed.
@@ -21,17 +22,50 @@ impl fmt::Display for Leaf {
     }
 }
 
+/// What is declared of one leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeclaredLeaf {
+    /// A scalar, a whole array, `{}` (any object satisfies it), or null (must not exist).
+    pub value: Value,
+    /// Set when absent, never corrected.
+    pub initial_only: bool,
+    /// Who set it: the place of the leaf in the twin's manifest or in a profile.
+    pub source: FileSpan,
+}
+
 /// What is declared for one twin: its own manifest with the profiles that select it, as leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declared {
-    /// Each leaf: a scalar, a whole array, `{}` (any object satisfies it), or null (must not exist).
-    pub leaves: BTreeMap<Leaf, Value>,
+    /// Each leaf with who set it.
+    pub leaves: BTreeMap<Leaf, DeclaredLeaf>,
     /// Whether to register the device when a point read says that it does not exist.
     pub create: bool,
     /// What happens when the manifest goes.
     pub removal_policy: RemovalPolicy,
     /// The twin's own manifest.
     pub source: FileSpan,
+}
+
+/// Two profiles of one priority that want different values at one path, or one above the other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tie {
+    /// The priority of both.
+    pub priority: i64,
+    /// The first profile's name, leaf and its place.
+    pub one: (String, Leaf, FileSpan),
+    /// The other's.
+    pub other: (String, Leaf, FileSpan),
+}
+
+impl fmt::Display for Tie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ((one, leaf, place), (other, _, other_place)) = (&self.one, &self.other);
+        write!(
+            f,
+            "the profiles {one} ({place}) and {other} ({other_place}) disagree on {leaf} with one priority, {}",
+            self.priority
+        )
+    }
 }
 
 /// What the declared state says about one twin.
@@ -45,6 +79,8 @@ pub enum Declaration {
     Broken(FileSpan),
     /// A document that may concern any twin cannot be read: nothing may be written.
     Incomplete(FileSpan),
+    /// Profiles contradict one another: nothing may be written.
+    Tied(Box<Tie>),
     /// Nothing: no manifest names the twin.
     Absent,
 }
@@ -55,7 +91,18 @@ impl Declaration {
     pub fn declared(&self) -> Option<&Declared> {
         match self {
             Self::Declared(declared) | Self::Kept(declared, _) => Some(declared),
-            Self::Broken(_) | Self::Incomplete(_) | Self::Absent => None,
+            Self::Broken(_) | Self::Incomplete(_) | Self::Tied(_) | Self::Absent => None,
+        }
+    }
+
+    /// Why nothing may be written whatever the live twin is, if so.
+    #[must_use]
+    pub fn hold(&self) -> Option<HeldReason> {
+        match self {
+            Self::Broken(place) => Some(HeldReason::ManifestBroken(place.clone())),
+            Self::Incomplete(place) => Some(HeldReason::SourceIncomplete(place.clone())),
+            Self::Tied(tie) => Some(HeldReason::ProfileTie(tie.clone())),
+            Self::Declared(_) | Self::Kept(..) | Self::Absent => None,
         }
     }
 }
@@ -74,33 +121,30 @@ pub fn declare(state: &DeclaredState, twin: &TwinRef, live: Option<&Twin>) -> De
     let Some(manifest) = state.twins.get(twin) else {
         return Declaration::Absent;
     };
-    let mut leaves = BTreeMap::new();
-    if let Some(profile) = state.profiles.first() {
-        match *profile {}
+    let mut kept = state.frozen.kept.get(twin);
+    let mut layers = Layers::default();
+    layers.add_manifest(manifest);
+    for profile in state.profiles.iter().filter(|profile| profile.selects(twin, Some(manifest))) {
+        kept = kept.or_else(|| state.frozen.kept_profiles.get(&profile.name));
+        if let Err(tie) = layers.add_profile(profile) {
+            return Declaration::Tied(tie);
+        }
     }
-    collect_leaves(Section::Tags, &manifest.tags, &mut leaves);
-    collect_leaves(Section::Desired, &manifest.desired, &mut leaves);
     let declared = Declared {
-        leaves,
+        leaves: layers.finish(),
         create: manifest.create,
         removal_policy: manifest.removal_policy,
         source: manifest.source.clone(),
     };
-    match state.frozen.kept.get(twin) {
+    match kept {
         Some(place) => Declaration::Kept(declared, place.clone()),
         None => Declaration::Declared(declared),
     }
 }
 
-/// The leaves of a section: scalars, whole arrays, nulls and empty objects. An empty section has none.
-fn collect_leaves(section: Section, object: &Object, leaves: &mut BTreeMap<Leaf, Value>) {
-    for (path, value) in leaves_of(object) {
-        leaves.insert(Leaf { section, path }, value.clone());
-    }
-}
-
 /// The leaves beneath `object`, in order, each with its path from there.
-pub(super) fn leaves_of(object: &Object) -> Vec<(Path, &Value)> {
+#[must_use]
+pub fn leaves_of(object: &Object) -> Vec<(Path, &Value)> {
     let mut found = Vec::new();
     walk(&Path::root(), object, &mut found);
     found
@@ -123,7 +167,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::plan::TwinManifest;
+    use crate::plan::{TwinManifest, Wanted};
     use crate::twin::DeviceId;
 
     fn object(json: &str) -> Object {
@@ -140,12 +184,15 @@ mod tests {
 
     fn state() -> DeclaredState {
         let manifest = TwinManifest {
-            tags: object(r#"{"location":{"plant":"R","none":{}},"gone":null}"#),
-            desired: object(r#"{"list":[{"a":1}]}"#),
+            wanted: Wanted {
+                tags: object(r#"{"location":{"plant":"R","none":{}},"gone":null}"#),
+                desired: object(r#"{"list":[{"a":1}]}"#),
+                places: [(2, 1), (3, 1), (4, 1), (5, 9)].into(),
+                ..Wanted::default()
+            },
             create: true,
             removal_policy: RemovalPolicy::Clear,
-            labels: BTreeMap::new(),
-            source: place(1),
+            ..TwinManifest::empty(place(1))
         };
         DeclaredState { twins: BTreeMap::from([(twin("a"), Arc::new(manifest))]), ..DeclaredState::default() }
     }
@@ -153,14 +200,18 @@ mod tests {
     #[test]
     fn leaves_are_scalars_whole_arrays_nulls_and_empty_objects() {
         let Declaration::Declared(declared) = declare(&state(), &twin("a"), None) else { panic!("declared") };
-        let leaves: Vec<String> = declared.leaves.iter().map(|(leaf, value)| format!("{leaf}={value}")).collect();
+        let leaves: Vec<String> = declared
+            .leaves
+            .iter()
+            .map(|(leaf, declared)| format!("{leaf}={} {}", declared.value, declared.source))
+            .collect();
         assert_eq!(
             leaves,
             [
-                "tags.gone=null",
-                "tags.location.none={}",
-                "tags.location.plant=\"R\"",
-                "properties.desired.list=[{\"a\":1}]"
+                "tags.gone=null fleet.yaml:2:1",
+                "tags.location.none={} fleet.yaml:3:1",
+                "tags.location.plant=\"R\" fleet.yaml:4:1",
+                "properties.desired.list=[{\"a\":1}] fleet.yaml:5:9"
             ]
         );
         assert_eq!(declare(&state(), &twin("b"), None), Declaration::Absent);

@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::declare::leaves_of;
 use super::seal::Ownership;
 use super::{
-    Cause, Change, Declaration, Declared, DeclaredHash, Held, HeldReason, Leaf, PathHash, RemovalPolicy, Removals,
-    SEAL_KEY, Seal, SealAction, SealScope, SealState, TwinPlan, identity_hash, next_etag,
+    Cause, Change, Declaration, Declared, DeclaredHash, DeclaredLeaf, Held, HeldReason, Leaf, PathHash, RemovalPolicy,
+    Removals, SEAL_KEY, Seal, SealAction, SealScope, SealState, TwinPlan, identity_hash, next_etag,
 };
 use crate::twin::{MergePatch, Object, Path, Section, Twin, Value, section_size, size_max};
 
@@ -30,8 +30,9 @@ pub fn plan_twin(scope: &SealScope, declaration: &Declaration, live: &Twin, remo
         return TwinPlan::nothing(Some(HeldReason::SealNewer { version }));
     }
     match declaration {
-        Declaration::Broken(place) => TwinPlan::nothing(Some(HeldReason::ManifestBroken(place.clone()))),
-        Declaration::Incomplete(place) => TwinPlan::nothing(Some(HeldReason::SourceIncomplete(place.clone()))),
+        Declaration::Broken(_) | Declaration::Incomplete(_) | Declaration::Tied(_) => {
+            TwinPlan::nothing(declaration.hold())
+        }
         Declaration::Declared(declared) | Declaration::Kept(declared, _) => {
             Planner::new(scope, live, &seal, removals).plan_declared(declared)
         }
@@ -131,10 +132,13 @@ impl<'a> Planner<'a> {
         place.as_object().is_none().then(|| HeldReason::ShapeConflict { lost: vec![lost] })
     }
 
-    fn plan_leaf(&mut self, leaf: &Leaf, want: &Value) {
-        let Standing::Differs { from, lost } = self.standing(leaf, want) else { return };
-        let to = (*want != Value::Null).then(|| want.clone());
-        let change = Change { leaf: leaf.clone(), from, to };
+    fn plan_leaf(&mut self, leaf: &Leaf, want: &DeclaredLeaf) {
+        let Standing::Differs { from, lost } = self.standing(leaf, &want.value) else { return };
+        if want.initial_only && (from.is_some() || !lost.is_empty()) {
+            return;
+        }
+        let to = (want.value != Value::Null).then(|| want.value.clone());
+        let change = Change { leaf: leaf.clone(), from, to, source: Some(want.source.clone()) };
         self.removes |= change.to.is_none();
         let foreign: Vec<Leaf> = lost.iter().filter(|lost| !self.ours.contains(lost)).cloned().collect();
         let reason = if let Some(owner) = self.other_owner_of(leaf, &lost) {
@@ -205,8 +209,8 @@ impl<'a> Planner<'a> {
         let needed = |ours: &Leaf| {
             declared.leaves.iter().any(|(leaf, want)| {
                 let related = leaf.section == ours.section;
-                let replaced = leaf.path.covers(&ours.path) && want.as_object().is_none();
-                let in_the_way = ours.path.covers(&leaf.path) && *want != Value::Null;
+                let replaced = leaf.path.covers(&ours.path) && want.value.as_object().is_none();
+                let in_the_way = ours.path.covers(&leaf.path) && want.value != Value::Null;
                 related && (leaf == ours || replaced || in_the_way)
             })
         };
@@ -220,7 +224,8 @@ impl<'a> Planner<'a> {
             return;
         }
         self.removes = true;
-        let change = Change { leaf: leaf.clone(), from: self.leaves.get(leaf).map(|v| (*v).clone()), to: None };
+        let change =
+            Change { leaf: leaf.clone(), from: self.leaves.get(leaf).map(|v| (*v).clone()), to: None, source: None };
         match self.removals {
             Removals::Go => self.make(change),
             Removals::Held(hold) => {
@@ -297,7 +302,7 @@ impl<'a> Planner<'a> {
         let old = self.seal.seal().map_or(&nothing, |seal| &seal.owned);
         let hashing = Ownership::new(self.scope.owner.as_str(), &self.scope.host, &self.live.twin_ref, old);
         let held: BTreeSet<&Leaf> = self.held.iter().filter_map(|held| Some(&held.change.as_ref()?.leaf)).collect();
-        let settled = declared.leaves.iter().filter(|(leaf, want)| **want != Value::Null && !held.contains(leaf));
+        let settled = declared.leaves.iter().filter(|(leaf, want)| want.value != Value::Null && !held.contains(leaf));
         let mut owned: BTreeSet<PathHash> = settled.map(|(leaf, _)| hashing.hash(leaf)).collect();
         let after = Section::ALL.map(|section| Value::Object(self.live.section_after(section, &self.patch)));
         for (leaf, value) in &self.leaves {

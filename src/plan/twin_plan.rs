@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{DeclaredHash, FileSpan, Leaf};
+use super::{DeclaredHash, FileSpan, Leaf, Tie};
 use crate::twin::{ETag, MergePatch, Section, Value};
 
 /// One leaf to set or remove.
@@ -14,6 +14,8 @@ pub struct Change {
     pub from: Option<Value>,
     /// The declared value; `None` removes.
     pub to: Option<Value>,
+    /// Who declared it; `None` for a leaf that is declared no more.
+    pub source: Option<FileSpan>,
 }
 
 impl fmt::Display for Change {
@@ -116,6 +118,8 @@ pub enum HeldReason {
     ManifestBroken(FileSpan),
     /// A document that may concern this twin cannot be read.
     SourceIncomplete(FileSpan),
+    /// Profiles of one priority contradict one another.
+    ProfileTie(Box<Tie>),
     /// The device was there and is gone; `create` does not bring back what somebody deleted.
     DeletedOutside,
 }
@@ -133,6 +137,7 @@ impl HeldReason {
             Self::Removal(_) => "RemovalHeld",
             Self::ManifestBroken(_) => "ManifestBroken",
             Self::SourceIncomplete(_) => "SourceIncomplete",
+            Self::ProfileTie(_) => "ProfileTie",
             Self::DeletedOutside => "DeletedOutside",
         }
     }
@@ -170,6 +175,7 @@ impl fmt::Display for HeldReason {
             Self::SourceIncomplete(place) => {
                 write!(f, "{place} cannot be read and may concern this twin; correct it")
             }
+            Self::ProfileTie(tie) => write!(f, "{tie}; give one of them another priority"),
             Self::DeletedOutside => {
                 f.write_str("the device was deleted by somebody else; change its manifest to create it again")
             }
