@@ -79,6 +79,8 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
     let mut contacted = false;
     loop {
         tokio::select! {
+            // Loops that end because they were told to are no internal error, so being told comes first.
+            biased;
             () = cancel.cancelled() => break,
             snapshot = source.next() => {
                 shared.readiness.loaded(&name, &snapshot.revision);

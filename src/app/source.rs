@@ -1,21 +1,25 @@
 //! The manifests of one hub: load, tell, hand on; again at every hint.
+//!
+//! Invariant: a load that was begun is taken in by whoever asks next, however often the asking is broken off.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::connect::system_time;
 use crate::manifest::{Diagnostic, Severity};
 use crate::metrics::{ManifestKind, ManifestState, SourceHub};
 use crate::series::QuerySpec;
-use crate::source::{Loader, Snapshot, WatchOptions, Watcher};
+use crate::source::{LoadError, Loader, Snapshot, WatchOptions, Watcher};
 
 /// Loads a source whenever it may have changed, and says what is new about it.
 pub(super) struct Source {
     hub: String,
+    /// Here, or with the load under way.
     loader: Option<Loader>,
+    loading: Option<JoinHandle<(Loader, Result<Snapshot, LoadError>)>>,
     watcher: Watcher,
     metrics: SourceHub,
     /// What was said already, so that a lasting problem is said once.
@@ -28,6 +32,7 @@ impl Source {
         Self {
             hub: hub.to_owned(),
             loader: Some(Loader::new(root.clone())),
+            loading: None,
             watcher: Watcher::new(root, WatchOptions::default()),
             metrics,
             told: BTreeSet::new(),
@@ -36,23 +41,19 @@ impl Source {
     }
 
     /// The next revision that could be loaded. A failed load is told and waited out: the last good state stays.
-    /// Dropping the future between two calls loses nothing but the load under way.
+    /// Dropping the future at any await loses nothing: the next call waits for the same load.
     pub(super) async fn next(&mut self) -> Snapshot {
         loop {
-            self.watcher.changed().await;
-            let Some(mut loader) = self.loader.take() else {
-                // Only a load that was dropped half-way takes the loader with it, and then nobody asks again.
-                std::future::pending::<()>().await;
-                continue;
-            };
-            let loaded = spawn_blocking(move || {
-                let result = loader.load();
-                (loader, result)
-            });
-            let (loader, result) = match loaded.await {
+            if self.loading.is_none() {
+                self.watcher.changed().await;
+                self.begin();
+            }
+            let loading = self.loading.as_mut().expect("a load is under way: one was begun above");
+            let (loader, result) = match loading.await {
                 Ok(loaded) => loaded,
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             };
+            self.loading = None;
             self.loader = Some(loader);
             match result {
                 Ok(snapshot) => {
@@ -62,6 +63,15 @@ impl Source {
                 Err(error) => self.failed(&error.to_string(), error.category()),
             }
         }
+    }
+
+    /// Begins a load on a thread that may block.
+    fn begin(&mut self) {
+        let mut loader = self.loader.take().expect("the loader is back: no load is under way");
+        self.loading = Some(spawn_blocking(move || {
+            let result = loader.load();
+            (loader, result)
+        }));
     }
 
     fn loaded(&mut self, snapshot: &Snapshot) {
@@ -105,4 +115,34 @@ fn tell(hub: &str, diagnostic: &Diagnostic) {
 /// The queries of a snapshot as the exporter takes them.
 pub(super) fn specs(snapshot: &Snapshot) -> Arc<Vec<QuerySpec>> {
     Arc::new(snapshot.queries.iter().map(|query| query.spec.clone()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future as _, poll_fn};
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn a_load_broken_off_half_way_is_taken_in_by_the_next_call() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.yaml"), "# none\n").unwrap();
+        let metrics = Metrics::register(&prometheus::Registry::new(), &["h"]).unwrap();
+        let mut source = Source::new("h", folder.path().to_owned(), metrics.source.hub("h"));
+        for _ in 0..3 {
+            source.begin();
+            let broken_off = {
+                let mut next = pin!(source.next());
+                poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await
+            };
+            let snapshot = match broken_off {
+                Poll::Ready(snapshot) => snapshot,
+                Poll::Pending => source.next().await,
+            };
+            assert_eq!(snapshot.files, 1);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use secrecy::SecretString;
 
@@ -145,7 +145,7 @@ pub(super) fn log_options(settings: &Settings, args: &LogArgs) -> anyhow::Result
 }
 
 fn read_hub_json(file: &std::path::Path, access: Access) -> anyhow::Result<(Secret, PathBuf)> {
-    let text = hub_file(file).context("--hub-json: is `geminid hub` running?")?;
+    let text = hub_file(file).map_err(|error| anyhow!("--hub-json: {error}; is `geminid hub` running?"))?;
     let json: serde_json::Value =
         serde_json::from_str(&text).with_context(|| format!("--hub-json: {} is no JSON", file.display()))?;
     let field = |name: &str| {

@@ -112,6 +112,10 @@ impl Runs {
 fn tell(hub: &str, news: News) {
     match news {
         News::None => {}
+        // A hub that is away or refuses the credential fails every query alike. Who reconciles it says so, once.
+        News::Fails(query, failure) if failure.is_of_hub() => {
+            tracing::debug!(hub, query, reason = failure.category(), "failed to run a twin query: {failure}");
+        }
         News::Fails(query, failure) => {
             tracing::warn!(hub, query, reason = failure.category(), "failed to run a twin query: {failure}");
         }

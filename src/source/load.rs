@@ -36,12 +36,12 @@ pub struct Snapshot {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The root, or a folder beneath it, cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {error}", path.display())]
     Unreadable {
         /// The folder.
         path: PathBuf,
         /// What the file system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// The folder changed under each of several readings.
     #[error("{} kept changing while it was read", .0.display())]
@@ -135,7 +135,7 @@ impl Loader {
                         continue;
                     }
                     return Err(match error {
-                        ReadError::Folder(path, source) => LoadError::Unreadable { path, source },
+                        ReadError::Folder(path, error) => LoadError::Unreadable { path, error },
                         ReadError::Bound(message) => LoadError::Bound(message),
                         ReadError::Unsteady => LoadError::Unsteady(self.root.clone()),
                     });
@@ -200,7 +200,7 @@ impl Loader {
 }
 
 fn resolve(root: &Path) -> Result<Layout, LoadError> {
-    Layout::resolve(root).map_err(|source| LoadError::Unreadable { path: root.to_owned(), source })
+    Layout::resolve(root).map_err(|error| LoadError::Unreadable { path: root.to_owned(), error })
 }
 
 fn hash_of(content: &FileContent) -> Hash {
