@@ -11,6 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::connect::system_time;
 use crate::manifest::{Diagnostic, Severity};
 use crate::metrics::{ManifestKind, ManifestState, SourceHub};
+use crate::plan::FileSpan;
 use crate::series::QuerySpec;
 use crate::source::{LoadError, Loader, Snapshot, WatchOptions, Watcher};
 
@@ -93,6 +94,11 @@ impl Source {
         self.metrics.set_manifests(ManifestKind::DeviceTwin, ManifestState::Valid, valid_twins);
         self.metrics.set_manifests(ManifestKind::DeviceTwin, ManifestState::Invalid, broken_twins);
         self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Valid, snapshot.queries.len());
+        // What is broken and about no twin is about a query; what it is about cannot always be told.
+        let twins: BTreeSet<&FileSpan> =
+            frozen.kept.values().chain(frozen.held.values()).chain(&frozen.unknown).collect();
+        let broken_queries = frozen.broken.iter().filter(|place| !twins.contains(place)).count();
+        self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Invalid, broken_queries);
     }
 
     fn failed(&mut self, message: &str, reason: &'static str) {

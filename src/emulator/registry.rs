@@ -3,8 +3,6 @@
 //! Invariant: sans I/O: time, randomness and the request are arguments, the answer is data. A refused write changes
 //! nothing. Records are shared and never changed in place, so a reader keeps what it read.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -12,7 +10,9 @@ use jiff::Timestamp;
 use super::error::Refusal;
 use super::identity::{Identity, IdentitySpec, Random};
 use super::if_match::IfMatch;
+use super::records::Records;
 use super::twin_record::{TwinRecord, tick};
+use crate::query::Source;
 use crate::twin::{DeviceId, MergePatch, Object};
 
 /// The most devices of a list; also what a list without a usable `top` gives (`iot-hub.md` 2.2).
@@ -47,19 +47,29 @@ pub struct Change {
 /// All devices of a hub.
 #[derive(Debug, Default)]
 pub struct Registry {
-    devices: BTreeMap<DeviceId, Arc<Device>>,
+    devices: Records,
     changes: u64,
     generation_last: u64,
 }
 
 impl Registry {
-    /// A registry that holds what a store kept.
+    /// Takes in a record as the store keeps it.
+    ///
+    /// # Errors
+    /// What is wrong with the record, without its content.
+    pub fn restore(&mut self, key: &str, record: &[u8]) -> Result<(), String> {
+        let device = self.devices.insert_stored(key, record)?;
+        self.generation_last = self.generation_last.max(device.identity.generation);
+        Ok(())
+    }
+
+    /// The records that a query of `source` is about; `None` when there are none here.
     #[must_use]
-    pub fn restored(devices: impl IntoIterator<Item = Device>) -> Self {
-        let devices: BTreeMap<_, _> =
-            devices.into_iter().map(|device| (device.identity.device.clone(), Arc::new(device))).collect();
-        let generation_last = devices.values().map(|device| device.identity.generation).max().unwrap_or(0);
-        Self { devices, changes: 0, generation_last }
+    pub fn records(&self, source: Source) -> Option<&Records> {
+        match source {
+            Source::Devices => Some(&self.devices),
+            Source::Modules | Source::Jobs => None,
+        }
     }
 
     /// How many changes were made since the start.
@@ -73,20 +83,19 @@ impl Registry {
     /// # Errors
     /// [`Refusal::DeviceNotFound`].
     pub fn device(&self, device: &DeviceId) -> Result<Arc<Device>, Refusal> {
-        self.devices.get(device).cloned().ok_or_else(|| Refusal::DeviceNotFound(device.clone()))
+        self.devices.get(device.as_str()).ok_or_else(|| Refusal::DeviceNotFound(device.clone()))
     }
 
     /// The first devices by id. A `top` outside 1 to 1000 is 1000; there is no paging (`iot-hub.md` 2.2).
     #[must_use]
     pub fn list(&self, top: Option<usize>) -> Vec<Arc<Device>> {
         let count = top.filter(|top| (1..=LIST_MAX).contains(top)).unwrap_or(LIST_MAX);
-        self.devices.values().take(count).cloned().collect()
+        self.devices.after(None).take(count).collect()
     }
 
     /// The devices behind `last` by id, or all.
-    pub fn devices_after<'a>(&'a self, last: Option<&DeviceId>) -> impl Iterator<Item = &'a Arc<Device>> + use<'a> {
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.devices.range::<DeviceId, _>((from, Bound::Unbounded)).map(|(_, device)| device)
+    pub fn devices_after<'a>(&'a self, last: Option<&DeviceId>) -> impl Iterator<Item = Arc<Device>> + use<'a> {
+        self.devices.after(last.map(DeviceId::as_str))
     }
 
     /// Creates or replaces an identity. Without an `If-Match` it only creates, with one it only replaces
@@ -104,7 +113,7 @@ impl Registry {
         now: Timestamp,
     ) -> Result<Change, Refusal> {
         spec.check()?;
-        let after = match (self.devices.get(id), if_match) {
+        let after = match (self.devices.get(id.as_str()), if_match) {
             (Some(_), IfMatch::Absent) => return Err(Refusal::DeviceAlreadyExists(id.clone())),
             (None, IfMatch::Absent) => {
                 check_room(self.devices.len())?;
@@ -114,13 +123,32 @@ impl Registry {
             }
             (None, _) => return Err(Refusal::DeviceNotFound(id.clone())),
             (Some(before), _) => {
-                check_identity_etag(before, if_match)?;
-                let mut device = Device::clone(before);
+                check_identity_etag(&before, if_match)?;
+                let mut device = Device::clone(&before);
                 device.identity.replace(spec, random, tick(now));
                 device
             }
         };
         Ok(self.changed(after))
+    }
+
+    /// Creates a device that has a twin already, as an import does.
+    ///
+    /// # Errors
+    /// [`Refusal::DeviceAlreadyExists`] or [`Refusal::TooManyDevices`].
+    pub fn create_with_twin(
+        &mut self,
+        id: &DeviceId,
+        twin: TwinRecord,
+        random: Random<'_>,
+        now: Timestamp,
+    ) -> Result<Change, Refusal> {
+        if self.devices.contains(id.as_str()) {
+            return Err(Refusal::DeviceAlreadyExists(id.clone()));
+        }
+        check_room(self.devices.len())?;
+        let identity = Identity::new(id.clone(), self.next_generation(now), IdentitySpec::default(), random);
+        Ok(self.changed(Device { identity, twin, change: 0 }))
     }
 
     /// Deletes a device with its twin. The `If-Match` must be there (`iot-hub.md` 2.4).
@@ -132,7 +160,7 @@ impl Registry {
             return Err(Refusal::EtagMissing);
         }
         check_identity_etag(&*self.device(id)?, if_match)?;
-        self.devices.remove(id);
+        self.devices.remove(id.as_str());
         self.changes += 1;
         Ok(Change { number: self.changes, device: id.clone(), after: None })
     }
@@ -211,7 +239,7 @@ impl Registry {
         device.change = self.changes;
         let id = device.identity.device.clone();
         let after = Arc::new(device);
-        self.devices.insert(id.clone(), Arc::clone(&after));
+        self.devices.insert(id.as_str(), Arc::clone(&after));
         Change { number: self.changes, device: id, after: Some(after) }
     }
 

@@ -234,7 +234,7 @@ struct Kept {
 impl Kept {
     fn open(state: &StateDir, random: &mut Randomness) -> Result<Self, StartError> {
         let store = Store::open(state.open_file(STORE_FILE)?, &state.path(STORE_FILE))?;
-        let registry = Registry::restored(store.devices()?);
+        let registry = store.registry()?;
         let policies = match store.policies()? {
             Some(stored) => Policies::from_stored(&stored).ok_or_else(|| StoreError::Damaged {
                 path: state.path(STORE_FILE),

@@ -11,7 +11,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, watch};
 
-use super::registry::{Change, Device};
+use super::registry::{Change, Registry};
 use super::stored;
 
 /// The most changes of one commit.
@@ -86,25 +86,34 @@ impl Store {
         Ok(store)
     }
 
-    /// Everything kept.
+    /// Hands every record to `take`, with its key, in the order of the keys.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when one record cannot be read; the message names it.
-    pub fn devices(&self) -> Result<Vec<Device>, StoreError> {
-        let read = || -> Result<Vec<Result<Device, String>>, redb::Error> {
-            let Some(table) = self.open_table(DEVICES)? else { return Ok(Vec::new()) };
-            let mut devices = Vec::new();
+    /// [`StoreError::Damaged`] when a record cannot be read or `take` says what is wrong with it; the message names it.
+    pub fn each(&self, mut take: impl FnMut(&str, &[u8]) -> Result<(), String>) -> Result<(), StoreError> {
+        let mut read = || -> Result<Result<(), String>, redb::Error> {
+            let Some(table) = self.open_table(DEVICES)? else { return Ok(Ok(())) };
             for row in table.iter()? {
                 let (key, record) = row?;
                 let key = key.value();
-                let device = stored::read_device(key, record.value());
-                devices.push(device.map_err(|reason| format!("the record of {key:?}: {reason}")));
+                if let Err(reason) = take(key, record.value()) {
+                    return Ok(Err(format!("the record of {key:?}: {reason}")));
+                }
             }
-            Ok(devices)
+            Ok(Ok(()))
         };
-        let devices = read().map_err(|error| damaged(&self.path, &error))?;
-        let devices: Result<Vec<Device>, String> = devices.into_iter().collect();
-        devices.map_err(|reason| StoreError::Damaged { path: self.path.clone(), reason })
+        let taken = read().map_err(|error| damaged(&self.path, &error))?;
+        taken.map_err(|reason| StoreError::Damaged { path: self.path.clone(), reason })
+    }
+
+    /// Everything kept, as a registry.
+    ///
+    /// # Errors
+    /// As [`Store::each`].
+    pub fn registry(&self) -> Result<Registry, StoreError> {
+        let mut registry = Registry::default();
+        self.each(|key, record| registry.restore(key, record))?;
+        Ok(registry)
     }
 
     /// The policies' keys, if they were kept.

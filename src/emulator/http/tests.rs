@@ -162,7 +162,7 @@ async fn queries_page_by_header_and_the_last_page_has_no_token() {
     assert_eq!((count.header(ITEM_TYPE), count.body.to_string()), (Some("Raw"), r#"[{"n":3}]"#.to_owned()));
     for (body, status, code) in [
         (r#"{"query":"SELECT"}"#, 400, "ArgumentInvalid"),
-        (r#"{"query":"SELECT AVG(version) FROM devices"}"#, 400, "ArgumentInvalid"),
+        (r#"{"query":"SELECT AVG(version) FROM devices.modules"}"#, 400, "ArgumentInvalid"),
         (r#"{"query":null}"#, 400, "ArgumentNull"),
         ("{}", 400, "ArgumentNull"),
         ("nonsense", 400, "DeserializationError"),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::super::identity::IdentitySpec;
 use super::super::if_match::IfMatch;
-use super::super::registry::Registry;
+use super::super::registry::{Device, Registry};
 use super::*;
 use crate::twin::{DeviceId, MergePatch, Object, Value};
 
@@ -50,7 +50,7 @@ fn changes(registry: &mut Registry) -> Vec<Change> {
 
 fn content(registry: &Registry) -> Vec<(String, Device)> {
     let device =
-        |device: &Arc<Device>| (device.identity.device.to_string(), Device { change: 0, ..Device::clone(device) });
+        |device: Arc<Device>| (device.identity.device.to_string(), Device { change: 0, ..Device::clone(&device) });
     registry.devices_after(None).map(device).collect()
 }
 
@@ -65,7 +65,7 @@ fn a_store_opened_again_holds_all_that_was_committed() {
     drop(store);
     let store = open(&path).unwrap();
     assert_eq!(store.policies().unwrap().as_deref(), Some(b"keys".as_slice()));
-    let restored = Registry::restored(store.devices().unwrap());
+    let restored = store.registry().unwrap();
     assert_eq!(content(&restored), content(&registry));
     let printed = |registry: &Registry| format!("{:?}", content(registry));
     assert_eq!(printed(&restored), printed(&registry), "numbers print as they did");
@@ -83,7 +83,7 @@ fn a_copy_taken_while_the_store_is_open_holds_every_finished_commit() {
         // What a kill at this moment would leave behind.
         let copy = folder.path().join(format!("copy-{number}"));
         fs::copy(&path, &copy).unwrap();
-        let restored = Registry::restored(open(&copy).unwrap().devices().unwrap());
+        let restored = open(&copy).unwrap().registry().unwrap();
         let expected = last.after.map(|device| Device { change: 0, ..Device::clone(&device) });
         assert_eq!(restored.device(&last.device).ok().map(|device| Device::clone(&device)), expected);
     }
@@ -109,7 +109,7 @@ fn a_damaged_store_is_an_error_that_names_the_file() {
     file.seek(SeekFrom::Start(place as u64)).unwrap();
     file.write_all(b"#").unwrap();
     drop(file);
-    let result = open(&path).and_then(|store| store.devices());
+    let result = open(&path).and_then(|store| store.registry());
     assert!(matches!(result, Err(StoreError::Damaged { .. })), "{result:?}");
 }
 
@@ -121,7 +121,7 @@ fn a_record_or_a_format_of_another_version_is_refused() {
     let transaction = store.database.begin_write().unwrap();
     transaction.open_table(DEVICES).unwrap().insert("d1", b"{\"future\":1}".as_slice()).unwrap();
     transaction.commit().unwrap();
-    let message = store.devices().unwrap_err().to_string();
+    let message = store.registry().unwrap_err().to_string();
     assert!(message.contains("the record of \"d1\""), "{message}");
     store.put_about(FORMAT_KEY, b"2").unwrap();
     drop(store);
@@ -145,7 +145,7 @@ async fn the_committer_keeps_the_order_and_closes_behind_what_came_before() {
     seen.wait_for(|durable| *durable == Durable::UpTo(6)).await.unwrap();
     committer.await.unwrap();
     assert!(sender.send(Waiting::Close).await.is_err(), "nothing is taken any more");
-    assert_eq!(content(&Registry::restored(open(&path).unwrap().devices().unwrap())), content(&registry));
+    assert_eq!(content(&open(&path).unwrap().registry().unwrap()), content(&registry));
 }
 
 #[test]
@@ -166,9 +166,9 @@ fn a_flipped_bit_is_found_or_harmless_and_a_cut_file_is_found() {
         let place = rng.usize(..bytes.len());
         bytes[place] ^= 1 << rng.u8(..8);
         fs::write(&damaged, &bytes).unwrap();
-        match open(&damaged).and_then(|store| store.devices()) {
-            Ok(devices) => {
-                assert_eq!(content(&Registry::restored(devices)), expected, "the flip at {place} went unnoticed");
+        match open(&damaged).and_then(|store| store.registry()) {
+            Ok(registry) => {
+                assert_eq!(content(&registry), expected, "the flip at {place} went unnoticed");
                 harmless += 1;
             }
             Err(StoreError::Damaged { .. } | StoreError::Format { .. }) => found += 1,
@@ -178,7 +178,7 @@ fn a_flipped_bit_is_found_or_harmless_and_a_cut_file_is_found() {
     assert!(found > 0 && harmless > 0, "both kinds were met: {found} and {harmless}");
     for length in [1, 4096, good.len() / 2, good.len() - 1] {
         fs::write(&damaged, &good[..length]).unwrap();
-        let result = open(&damaged).and_then(|store| store.devices());
+        let result = open(&damaged).and_then(|store| store.registry());
         assert!(matches!(result, Err(StoreError::Damaged { .. })), "cut to {length} bytes: {result:?}");
     }
 }
