@@ -3,6 +3,7 @@
 //! Invariant: pure comparison of two states; a twin that moved to another line has not changed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::plan::{Declaration, Declared, DeclaredLeaf, DeclaredState, Leaf, declare};
 use crate::twin::{TwinRef, Value};
@@ -14,11 +15,15 @@ pub(super) struct StateChange {
     pub(super) changed: BTreeSet<TwinRef>,
     /// Those of them that lose a leaf, or their manifest.
     pub(super) losing: BTreeSet<TwinRef>,
+    /// Whether the profiles with a condition are other ones, or want something else.
+    pub(super) conditions: bool,
 }
 
 /// Compares `before` and `after`.
 pub(super) fn compare(before: &DeclaredState, after: &DeclaredState) -> StateChange {
-    let mut change = StateChange::default();
+    let conditional =
+        |state: &DeclaredState| -> Vec<_> { state.conditional().map(|(profile, _)| Arc::clone(profile)).collect() };
+    let mut change = StateChange { conditions: conditional(before) != conditional(after), ..StateChange::default() };
     let everywhere = before.frozen.unknown.is_empty() != after.frozen.unknown.is_empty();
     let twins = |state: &DeclaredState| -> BTreeSet<TwinRef> {
         state.twins.keys().chain(state.frozen.held.keys()).cloned().collect()
@@ -56,7 +61,7 @@ fn same(old: &Declaration, new: &Declaration) -> bool {
 fn loses(old: &Declaration, new: &Declaration) -> bool {
     let Some(old) = old.declared() else { return false };
     match new {
-        Declaration::Absent => true,
+        Declaration::Left(_) | Declaration::Absent => true,
         Declaration::Broken(_) | Declaration::Incomplete(_) | Declaration::Tied(_) => false,
         Declaration::Declared(new) | Declaration::Kept(new, _) => {
             let kept = |leaf| new.leaves.get(leaf).is_some_and(|want| want.value != Value::Null);
@@ -67,8 +72,6 @@ fn loses(old: &Declaration, new: &Declaration) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::plan::{FileSpan, TwinManifest, Wanted};
     use crate::twin::DeviceId;

@@ -226,7 +226,7 @@ fn settle(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) ->
     }
     match (result.held.first(), declaration) {
         (Some(held), _) => Outcome::Held(held.reason.clone()),
-        (None, Declaration::Absent) => {
+        (None, Declaration::Left(_) | Declaration::Absent) => {
             result.verified = None;
             Outcome::Released
         }

@@ -201,6 +201,10 @@ impl<H: WriteTwins + 'static> Controller<H> {
         self.report.states(&self.statuses);
         if !first {
             self.report.state_changed(&self.state, change.changed.len());
+            if change.conditions && !self.sweep_running() {
+                // Only a sweep finds out whom a condition concerns now.
+                self.next_sweep = Some(now);
+            }
             self.sweep_to_judge();
         }
         self.check_removals();

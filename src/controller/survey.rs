@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 
 use crate::hub::{HubError, PAGE_SIZE_MAX, PageError, Pages, ReadTwins};
 use crate::plan::{
-    Change, DeclaredLeaf, DeclaredState, HeldReason, Leaf, ProfileTarget, Removals, SealScope, SweepRow, TwinPlan,
-    declare, plan_twin, sweep_query,
+    Change, Declaration, DeclaredLeaf, DeclaredState, HeldReason, Leaf, ProfileTarget, Removals, SealScope, SealState,
+    SweepRow, TwinPlan, declare, plan_twin, row_twin, sweep_query,
 };
 use crate::twin::{TwinRef, Value};
 
@@ -47,6 +47,14 @@ pub async fn survey<H: ReadTwins + 'static>(
         let mut pages = Pages::new(&*hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
         while let Some(page) = pages.next().await {
             twins.extend(page?.iter().filter_map(SweepRow::from_value).map(|row| row.twin));
+        }
+    }
+    for (profile, condition) in state.conditional() {
+        let query = condition.nominating_query(profile.target);
+        let mut pages = Pages::new(&*hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
+        while let Some(page) = pages.next().await {
+            // A row only nominates: for a declared twin nothing follows from it, and one that nobody names may be one.
+            twins.extend(page?.iter().filter_map(row_twin));
         }
     }
     let mut plans = BTreeMap::new();
@@ -90,6 +98,9 @@ async fn survey_twin<H: ReadTwins>(
         Err(error) => return Some(Surveyed::Failed(error)),
     };
     let declaration = declare(state, twin, Some(&live));
+    if declaration == Declaration::Absent && SealState::read(&live, scope.owner.as_str()) == SealState::Absent {
+        return None;
+    }
     Some(Surveyed::Plan(Box::new(plan_twin(scope, &declaration, &live, &Removals::Go))))
 }
 

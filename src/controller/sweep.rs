@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::reconcile::Context;
 use crate::hub::{PAGE_SIZE_MAX, PageError, Pages, ReadTwins};
 use crate::plan::{
-    Declaration, DeclaredHash, DeclaredState, ProfileTarget, RowVerdict, SweepRow, declare, judge_row, sweep_query,
+    Declaration, DeclaredHash, DeclaredState, Members, ProfileTarget, RowVerdict, SweepRow, declare, declare_presumed,
+    judge_row, row_twin, sweep_query,
 };
 use crate::twin::TwinRef;
 
@@ -38,6 +39,10 @@ pub(super) struct Swept {
     pub(super) sealed: usize,
     /// Whether modules are among them.
     pub(super) modules: bool,
+    /// Who is in each profile with a condition, as its nominating query's rows say.
+    pub(super) members: Members,
+    /// The nominating queries that were answered to the end.
+    pub(super) queries: BTreeSet<String>,
     /// Pages read.
     pub(super) pages: usize,
     /// Whether it was known what is declared for every twin: only then removals can be judged by it.
@@ -52,6 +57,16 @@ pub(super) async fn sweep<H: ReadTwins>(context: &Context<H>, options: SweepOpti
     let state = context.state();
     let mut swept = Swept { is_whole: state.frozen.hides_nothing(), ..Swept::default() };
     let mut seen = BTreeSet::new();
+    for (profile, condition) in state.conditional() {
+        let query = condition.nominating_query(profile.target);
+        let mut pages = Pages::new(&context.hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
+        let members = swept.members.entry(profile.name.clone()).or_default();
+        while let Some(page) = pages.next().await {
+            swept.pages += 1;
+            members.extend(page?.iter().filter_map(row_twin));
+        }
+        swept.queries.insert(query);
+    }
     for target in ProfileTarget::ALL {
         if target == ProfileTarget::Modules && !options.modules && !declares_modules(&state) {
             continue;
@@ -73,17 +88,25 @@ pub(super) async fn sweep<H: ReadTwins>(context: &Context<H>, options: SweepOpti
     let known = |twin: &TwinRef| context.memory().contains_key(twin);
     let nominated = unseen.filter(|twin| !(known(twin) && is_held(&declare(&state, twin, None))));
     swept.nominated.extend(nominated.cloned());
+    // Members that nobody names; one with a row of its own was judged by that.
+    let nameless =
+        swept.members.values().flatten().filter(|twin| !seen.contains(*twin) && !state.twins.contains_key(*twin));
+    let nameless: Vec<TwinRef> = nameless.cloned().collect();
+    swept.nominated.extend(nameless);
     Ok(swept)
 }
 
-/// Whether any module is declared.
+/// Whether any module is declared, or may be by a condition.
 fn declares_modules(state: &DeclaredState) -> bool {
+    if state.conditional().any(|(profile, _)| profile.target == ProfileTarget::Modules) {
+        return true;
+    }
     state.twins.keys().chain(state.frozen.held.keys()).any(|twin| twin.module.is_some())
 }
 
 /// Puts the twin of a row where it belongs.
 fn judge<H>(context: &Context<H>, options: SweepOptions, state: &DeclaredState, row: &SweepRow, swept: &mut Swept) {
-    let declaration = declare(state, &row.twin, None);
+    let declaration = declare_presumed(state, &row.twin, &swept.members);
     let hash = declaration.declared().map(|declared| DeclaredHash::of(&context.scope, &row.twin, declared));
     let now = context.now();
     let waits = context.gate().waiting().contains(&row.twin);

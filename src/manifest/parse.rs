@@ -198,7 +198,7 @@ fn read_root(document: &Document, span: &FileSpan, places: &Places<'_>, checker:
         "DeviceTwin" => Some(twin(read_device_twin(checker, &fields, span.clone())?, places)),
         "ModuleTwin" => Some(twin(read_module_twin(checker, &fields, span.clone())?, places)),
         "TwinProfile" => {
-            let (mut profile, leaves) = read_twin_profile(checker, &fields, span.clone())?;
+            let (mut profile, leaves) = read_twin_profile(checker, &fields, span.clone(), &|at| places.span(at))?;
             profile.wanted.places = places.leaf_places(&leaves);
             Some(Declares::Profile(Arc::new(profile)))
         }

@@ -6,7 +6,7 @@ use super::shape::{PROFILE_SPEC, SELECTOR};
 use super::tree::{Content, Node, shortened};
 use super::twin_schema::{read_metadata, read_removal_policy};
 use super::wanted_schema::read_wanted;
-use crate::plan::{DeviceGlobs, FileSpan, Profile, ProfileTarget, Selector};
+use crate::plan::{DeviceGlobs, FileSpan, LiveCondition, Profile, ProfileTarget, Selector};
 use crate::twin::Number;
 
 const PRIORITY_MAX: i64 = 1_000_000;
@@ -21,6 +21,7 @@ pub(super) fn read_twin_profile(
     checker: &mut Checker<'_>,
     root: &Fields<'_>,
     source: FileSpan,
+    place: &dyn Fn(usize) -> FileSpan,
 ) -> Option<(Profile, Vec<usize>)> {
     let metadata = read_metadata(checker, root, "the profile's name");
     let name = metadata.name.and_then(|node| read_name(checker, node));
@@ -36,8 +37,8 @@ pub(super) fn read_twin_profile(
     };
     let target = [ProfileTarget::Devices, ProfileTarget::Modules].into_iter().find(|t| Some(t.as_str()) == target);
     let priority = spec.get("priority").map_or(Some(0), |entry| read_priority(checker, &entry.value));
-    let selector = checker.required(&spec, "selector", "give matchLabels or devices");
-    let selector = selector.and_then(|entry| read_selector(checker, &entry.value));
+    let selector = checker.required(&spec, "selector", "give matchLabels, devices or where");
+    let selector = selector.and_then(|entry| read_selector(checker, &entry.value, place));
     let removal_policy = read_removal_policy(checker, &spec);
     let (wanted, places) = read_wanted(checker, &spec);
     if wanted.tags.is_empty() && wanted.desired.is_empty() {
@@ -80,7 +81,7 @@ fn read_priority(checker: &mut Checker<'_>, node: &Node) -> Option<i64> {
     value
 }
 
-fn read_selector(checker: &mut Checker<'_>, node: &Node) -> Option<Selector> {
+fn read_selector(checker: &mut Checker<'_>, node: &Node, place: &dyn Fn(usize) -> FileSpan) -> Option<Selector> {
     let fields = checker.fields(node, "spec.selector", &SELECTOR)?;
     let mut selector = Selector::default();
     if let Some(labels) = fields.get("matchLabels") {
@@ -90,19 +91,31 @@ fn read_selector(checker: &mut Checker<'_>, node: &Node) -> Option<Selector> {
     if let Some(devices) = fields.get("devices") {
         selector.devices = read_globs(checker, &devices.value);
     }
+    let mut refused = false;
+    if let Some(entry) = fields.get("where")
+        && let Some(text) = checker.text(&entry.value, "spec.selector.where")
+    {
+        match LiveCondition::parse(text, place(entry.value.at)) {
+            Ok(condition) => selector.condition = Some(condition),
+            Err(message) => {
+                refused = true;
+                checker.error(entry.value.at, "spec.selector.where".to_owned(), "where", message);
+            }
+        }
+    }
     let empty_list = |key: &str| match fields.get(key).map(|entry| &entry.value.content) {
         Some(Content::List(items)) => items.is_empty(),
         Some(Content::Map(entries)) => entries.is_empty(),
         Some(_) | None => false,
     };
-    let nothing = !["matchLabels", "devices"].iter().any(|key| fields.get(key).is_some());
+    let nothing = !["matchLabels", "devices", "where"].iter().any(|key| fields.get(key).is_some());
     if nothing || empty_list("matchLabels") || empty_list("devices") {
-        let message = "an empty selector would select nothing or everything by accident; give matchLabels or devices, and \
+        let message = "an empty selector would select nothing or everything by accident; give matchLabels, devices or where, and \
                        devices: [\"*\"] for every declared twin";
         checker.error(fields.at, "spec.selector".to_owned(), "empty-selector", message);
         return None;
     }
-    Some(selector)
+    (!refused).then_some(selector)
 }
 
 fn read_globs(checker: &mut Checker<'_>, node: &Node) -> Option<DeviceGlobs> {

@@ -213,8 +213,13 @@ pub(super) const SELECTOR: Shape = Shape {
     fields: &[
         field("matchLabels", Kind::Texts, "Labels that the twin's manifest carries"),
         field("devices", Kind::TextList, "Globs over the ids of declared devices"),
+        field(
+            "where",
+            Kind::Text,
+            "A twin-query condition on the live twin; alone it also brings in twins that no manifest names",
+        ),
     ],
-    later: &["where"],
+    later: &[],
 };
 
 pub(super) const PROPERTIES: Shape = Shape {

@@ -621,7 +621,7 @@ const DOCUMENTS: &[Case] = &[
             ),
             (
                 "empty-selector",
-                "5:3: error: an empty selector would select nothing or everything by accident; give matchLabels or devices, and devices: [\"*\"] for every declared twin (spec.selector)",
+                "5:3: error: an empty selector would select nothing or everything by accident; give matchLabels, devices or where, and devices: [\"*\"] for every declared twin (spec.selector)",
             ),
         ],
     ),

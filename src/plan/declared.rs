@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::declare::leaves_of;
 use super::selector::Selector;
-use super::{Leaf, Subtree};
+use super::{Leaf, LiveCondition, Subtree};
 use crate::twin::{Object, Section, TwinRef, Value};
 
 /// A place in a manifest.
@@ -235,4 +235,11 @@ pub struct DeclaredState {
     pub sensitive: BTreeSet<Subtree>,
     /// What could not be read.
     pub frozen: Frozen,
+}
+
+impl DeclaredState {
+    /// The profiles with a condition on the live twin.
+    pub fn conditional(&self) -> impl Iterator<Item = (&Arc<Profile>, &LiveCondition)> {
+        self.profiles.iter().filter_map(|profile| Some((profile, profile.selector.condition.as_ref()?)))
+    }
 }

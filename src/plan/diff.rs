@@ -36,8 +36,9 @@ pub fn plan_twin(scope: &SealScope, declaration: &Declaration, live: &Twin, remo
         Declaration::Declared(declared) | Declaration::Kept(declared, _) => {
             Planner::new(scope, live, &seal, removals).plan_declared(declared)
         }
-        Declaration::Absent if seal == SealState::Absent => TwinPlan::nothing(None),
-        Declaration::Absent => Planner::new(scope, live, &seal, removals).plan_absent(),
+        Declaration::Left(_) | Declaration::Absent if seal == SealState::Absent => TwinPlan::nothing(None),
+        Declaration::Left(left) => Planner::new(scope, live, &seal, removals).plan_absent(left),
+        Declaration::Absent => Planner::new(scope, live, &seal, removals).plan_absent(&BTreeMap::new()),
     }
 }
 
@@ -98,16 +99,23 @@ impl<'a> Planner<'a> {
         for (leaf, want) in &declared.leaves {
             self.plan_leaf(leaf, want);
         }
+        // A twin that had a manifest, and has only profiles now, keeps what its manifest said to leave.
+        let orphaned =
+            !declared.named && self.seal.seal().is_some_and(|seal| seal.removal_policy == RemovalPolicy::Orphan);
         for leaf in self.undeclared(declared) {
-            self.remove(&leaf);
+            if orphaned || declared.left.get(&leaf) == Some(&RemovalPolicy::Orphan) {
+                self.disown(leaf);
+            } else {
+                self.remove(&leaf);
+            }
         }
         let hash = DeclaredHash::of(self.scope, &self.live.twin_ref, declared);
         self.prune_emptied(Some(declared));
         self.seal_and_finish(declared, hash)
     }
 
-    /// The manifest is gone: the seal goes, with `clear` what we own goes too.
-    fn plan_absent(mut self) -> TwinPlan {
+    /// The manifest is gone: the seal goes, with `clear` what we own goes too, what the twin `left` to stay excepted.
+    fn plan_absent(mut self, left: &BTreeMap<Leaf, RemovalPolicy>) -> TwinPlan {
         self.removes = true;
         if let Removals::Held(hold) = self.removals {
             let reason = HeldReason::Removal(hold.clone());
@@ -115,7 +123,9 @@ impl<'a> Planner<'a> {
         }
         if self.seal.seal().is_some_and(|seal| seal.removal_policy == RemovalPolicy::Clear) {
             for leaf in self.ours.clone() {
-                self.remove(&leaf);
+                if left.get(&leaf) != Some(&RemovalPolicy::Orphan) {
+                    self.remove(&leaf);
+                }
             }
         }
         self.prune_emptied(None);
@@ -239,6 +249,19 @@ impl<'a> Planner<'a> {
             Removals::Go => self.make(change),
             Removals::Held(hold) => {
                 self.held.push(Held { change: Some(change), reason: HeldReason::Removal(hold.clone()) });
+            }
+        }
+    }
+
+    /// Lets go of a leaf that we own and leaves its value.
+    fn disown(&mut self, leaf: Leaf) {
+        self.removes = true;
+        match self.removals {
+            Removals::Go => {
+                self.released.insert(leaf);
+            }
+            Removals::Held(hold) => {
+                self.held.push(Held { change: None, reason: HeldReason::Leaving { leaf, hold: hold.clone() } });
             }
         }
     }

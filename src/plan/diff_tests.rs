@@ -24,6 +24,7 @@ fn live(tags: &str, desired: &str) -> Twin {
         tags: object(tags),
         desired: object(desired),
         reported: Object::new(),
+        system: Object::new(),
     }
 }
 
@@ -36,7 +37,14 @@ fn declared_of(tags: &Object, desired: &Object, removal_policy: RemovalPolicy) -
             (Leaf { section, path }, declared)
         }));
     }
-    Declaration::Declared(Declared { leaves, create: false, removal_policy, source })
+    Declaration::Declared(Declared {
+        leaves,
+        create: false,
+        removal_policy,
+        named: true,
+        source,
+        left: BTreeMap::new(),
+    })
 }
 
 fn declared(tags: &str, desired: &str) -> Declaration {

@@ -183,6 +183,7 @@ mod tests {
             other @ (Declaration::Kept(..)
             | Declaration::Broken(_)
             | Declaration::Incomplete(_)
+            | Declaration::Left(_)
             | Declaration::Absent) => format!("{other:?}"),
         }
     }

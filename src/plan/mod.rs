@@ -2,6 +2,7 @@
 //!
 //! Invariant: floor 2, pure. A plan is data; applying it makes no decision.
 
+mod condition;
 mod declare;
 mod declared;
 mod diff;
@@ -14,7 +15,8 @@ mod subtree;
 mod sweep;
 mod twin_plan;
 
-pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Tie, declare, leaves_of};
+pub use condition::LiveCondition;
+pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, declare, declare_presumed, leaves_of};
 pub use declared::{
     DeclaredState, FileSpan, Frozen, LeafPlaces, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest, Wanted,
 };

@@ -366,6 +366,8 @@ mod tests {
         Declared {
             leaves: BTreeMap::from([(leaf, leaf_of(value))]),
             create: false,
+            named: true,
+            left: BTreeMap::new(),
             removal_policy: policy,
             source: FileSpan { file: "a.yaml".into(), line: 1, column: 1 },
         }

@@ -8,7 +8,7 @@ use std::fmt;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use super::TwinManifest;
+use super::{LiveCondition, TwinManifest};
 use crate::twin::TwinRef;
 
 /// Why a text is not a glob.
@@ -82,13 +82,15 @@ pub struct Selector {
     pub match_labels: BTreeMap<String, String>,
     /// Globs over the id of the device, or of the module's device.
     pub devices: Option<DeviceGlobs>,
+    /// A condition on the live twin.
+    pub condition: Option<LiveCondition>,
 }
 
 impl Selector {
     /// Whether the parts that do not depend on the live twin match; `manifest` is the twin's own, if it has one.
     #[must_use]
     pub fn matches(&self, twin: &TwinRef, manifest: Option<&TwinManifest>) -> bool {
-        let needs_manifest = !self.match_labels.is_empty() || self.devices.is_some();
+        let needs_manifest = !self.match_labels.is_empty() || self.devices.is_some() || self.condition.is_none();
         let Some(manifest) = manifest else { return !needs_manifest };
         let labelled = self.match_labels.iter().all(|(label, value)| manifest.labels.get(label) == Some(value));
         labelled && self.devices.as_ref().is_none_or(|globs| globs.matches(twin.device.as_str()))

@@ -162,6 +162,8 @@ mod tests {
         let declared = Declared {
             leaves: BTreeMap::new(),
             create: false,
+            named: true,
+            left: BTreeMap::new(),
             removal_policy: RemovalPolicy::Orphan,
             source: FileSpan { file: "a".into(), line: 1, column: 1 },
         };
