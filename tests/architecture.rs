@@ -104,6 +104,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("rcgen", &["emulator/tls.rs"]),
     ("redb", &["emulator/store.rs"]),
     ("reqwest", &["hub/rest.rs"]),
+    ("rustix", &["source/beneath.rs"]),
     ("secrecy", &["hub", "emulator/identity.rs", "settings.rs", "app.rs", "app", "cli"]),
     (
         "serde",
@@ -112,7 +113,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
             "manifest/probe.rs",
             "manifest/names.rs",
             "hub/wire.rs",
-            "emulator/wire.rs",
+            "emulator/wire",
             "emulator/stored.rs",
             "emulator/read_json.rs",
             "emulator/faults.rs",
@@ -123,7 +124,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ),
     ("serde_json", &["twin/value.rs", "hub/wire.rs", "emulator", "cli"]),
     ("serde_yaml", &["manifest/yaml.rs"]),
-    ("sha2", &["hub/sas.rs", "emulator", "plan/seal.rs", "source/load.rs", "series"]),
+    ("sha2", &["hub/sas.rs", "emulator", "plan/seal.rs", "source/known.rs", "series"]),
     ("strsim", &["manifest", "settings.rs"]),
     ("tracing_subscriber", &["app.rs", "app"]),
 ];

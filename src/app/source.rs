@@ -13,20 +13,23 @@ use crate::manifest::{Diagnostic, Severity};
 use crate::metrics::{ManifestKind, ManifestState, SourceHub};
 use crate::plan::FileSpan;
 use crate::series::QuerySpec;
-use crate::source::{LoadError, Loader, Snapshot, WatchOptions, Watcher};
+use crate::source::{Hint, LoadError, Loader, Snapshot, WatchOptions, Watcher};
 
 /// Loads a source whenever it may have changed, and says what is new about it.
 pub(super) struct Source {
     hub: String,
-    /// Here, or with the load under way.
+    /// At rest; `None` while a load is under way.
     loader: Option<Loader>,
-    loading: Option<JoinHandle<(Loader, Result<Snapshot, LoadError>)>>,
+    loading: Option<Loading>,
     watcher: Watcher,
     metrics: SourceHub,
     /// What was said already, so that a lasting problem is said once.
     told: BTreeSet<String>,
     failing: Option<String>,
 }
+
+/// A load under way: gives the loader back with what it found.
+type Loading = JoinHandle<(Loader, Result<Snapshot, LoadError>)>;
 
 impl Source {
     pub(super) fn new(hub: &str, root: PathBuf, metrics: SourceHub) -> Self {
@@ -42,20 +45,18 @@ impl Source {
     }
 
     /// The next revision that could be loaded. A failed load is told and waited out: the last good state stays.
-    /// Dropping the future at any await loses nothing: the next call waits for the same load.
+    /// Dropping the future loses nothing: a load under way goes on, and the next call takes it up.
     pub(super) async fn next(&mut self) -> Snapshot {
         loop {
-            if self.loading.is_none() {
-                self.watcher.changed().await;
-                self.begin();
+            if self.loader.is_some() {
+                let hint = self.watcher.changed().await;
+                self.loading = self.loader.take().map(|loader| start(loader, hint));
             }
-            let loading = self.loading.as_mut().expect("a load is under way: one was begun above");
-            let (loader, result) = match loading.await {
-                Ok(loaded) => loaded,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            let Some(loading) = &mut self.loading else {
+                unreachable!("without a loader at rest, one is at work");
             };
-            self.loading = None;
-            self.loader = Some(loader);
+            let (loader, result) = loading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            (self.loader, self.loading) = (Some(loader), None);
             match result {
                 Ok(snapshot) => {
                     self.loaded(&snapshot);
@@ -64,15 +65,6 @@ impl Source {
                 Err(error) => self.failed(&error.to_string(), error.category()),
             }
         }
-    }
-
-    /// Begins a load on a thread that may block.
-    fn begin(&mut self) {
-        let mut loader = self.loader.take().expect("the loader is back: no load is under way");
-        self.loading = Some(spawn_blocking(move || {
-            let result = loader.load();
-            (loader, result)
-        }));
     }
 
     fn loaded(&mut self, snapshot: &Snapshot) {
@@ -111,6 +103,13 @@ impl Source {
     }
 }
 
+fn start(mut loader: Loader, hint: Hint) -> Loading {
+    spawn_blocking(move || {
+        let result = loader.reload(&hint);
+        (loader, result)
+    })
+}
+
 fn tell(hub: &str, diagnostic: &Diagnostic) {
     match diagnostic.severity {
         Severity::Error => tracing::error!(%hub, "{diagnostic}"),
@@ -125,30 +124,35 @@ pub(super) fn specs(snapshot: &Snapshot) -> Arc<Vec<QuerySpec>> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Future as _, poll_fn};
-    use std::pin::pin;
-    use std::task::Poll;
+    use std::fs;
+    use std::time::Duration;
+
+    use prometheus::Registry;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::metrics::Metrics;
 
     #[tokio::test]
-    async fn a_load_broken_off_half_way_is_taken_in_by_the_next_call() {
+    async fn a_load_whose_waiter_goes_away_is_taken_up_by_the_next() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("a.yaml"), "# none\n").unwrap();
-        let metrics = Metrics::register(&prometheus::Registry::new(), &["h"]).unwrap();
-        let mut source = Source::new("h", folder.path().to_owned(), metrics.source.hub("h"));
-        for _ in 0..3 {
-            source.begin();
-            let broken_off = {
-                let mut next = pin!(source.next());
-                poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await
-            };
-            let snapshot = match broken_off {
-                Poll::Ready(snapshot) => snapshot,
-                Poll::Pending => source.next().await,
-            };
-            assert_eq!(snapshot.files, 1);
+        for file in 0..300 {
+            let text = format!(
+                "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata: {{name: d{file}}}\nspec: {{tags: {{v: 1}}}}\n"
+            );
+            fs::write(folder.path().join(format!("{file}.yaml")), text).unwrap();
         }
+        let metrics = Metrics::register(&Registry::new(), &["h"]).unwrap();
+        let mut source = Source::new("h", folder.path().to_owned(), metrics.source.hub("h"));
+        let impatient = async {
+            loop {
+                if let Ok(snapshot) = timeout(Duration::from_millis(5), source.next()).await {
+                    return snapshot;
+                }
+            }
+        };
+        let snapshot = timeout(Duration::from_secs(60), impatient).await.expect("the load was not lost");
+        assert_eq!(snapshot.state.twins.len(), 300);
+        assert!(source.loader.is_some() && source.loading.is_none());
     }
 }

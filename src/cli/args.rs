@@ -8,7 +8,7 @@ use clap::Args;
 use secrecy::SecretString;
 
 use crate::app::{HubParts, LogOptions, hub_file, hub_parts, wall_clock};
-use crate::emulator::HubOptions;
+use crate::emulator::{HubOptions, ServiceOptions};
 use crate::settings::{self, Secret, Settings, hub_defaults};
 
 /// The owner where nobody names one: trials on an embedded hub.
@@ -70,6 +70,7 @@ impl EmbeddedArgs {
             ephemeral: self.hub_ephemeral,
             allow_remote: self.hub_allow_remote,
             now: wall_clock,
+            service: ServiceOptions::default(),
         }
     }
 

@@ -71,7 +71,7 @@ pub fn fill<E: From<FillError>>(
 fn device(template: &str, number: u64, now: Timestamp) -> Result<(DeviceId, TwinRecord), Refusal> {
     let number = number.to_string();
     let text = template.replace(PLACEHOLDER, &number);
-    let mut whole = match wire::value(text.as_bytes())? {
+    let mut whole = match wire::parse(text.as_bytes())? {
         Value::Object(whole) => whole,
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
             return Err(Refusal::ArgumentInvalid("a template is a JSON object".to_owned()));

@@ -22,6 +22,7 @@ pub mod http;
 pub mod identity;
 pub mod if_match;
 pub mod index;
+pub mod options;
 pub mod query;
 mod read_json;
 pub mod records;
@@ -40,6 +41,7 @@ pub mod twin_record;
 pub mod wire;
 
 pub use handle::HubHandle;
+pub use options::ServiceOptions;
 pub use reporter::report_when_registered;
 pub use server::{ConnectionInfo, EmbeddedHub, HubOptions, StartError};
 pub use sim::{Applied, Fault, SimCalls, SimHub, SimOperation};

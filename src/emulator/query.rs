@@ -226,6 +226,7 @@ impl Row for Device {
             "tags" => return section(twin.tags.as_ref()?, below),
             "properties" => return properties(self, below),
             "deviceId" => text(identity.device.as_str()),
+            "moduleId" => identity.module.as_ref().and_then(|module| text(module.as_str())),
             "etag" => Some(Value::from(twin.etag())),
             "deviceEtag" => Some(Value::from(identity.etag())),
             "status" => text(identity.status.as_str()),
@@ -234,10 +235,13 @@ impl Row for Device {
             "connectionState" => text(wire::connection_state(identity.connected)),
             "lastActivityTime" => Some(Value::from(wire::date_or_never(identity.last_activity))),
             "cloudToDeviceMessageCount" => Some(Value::from(0)),
-            "authenticationType" => text("sas"),
+            "authenticationType" => text(identity.authentication.as_str()),
             "version" => Some(wire::count(twin.version)),
-            "modelId" => text(""),
-            "capabilities" => Some(Value::Object(Object::from([("iotEdge".to_owned(), Value::from(false))]))),
+            "modelId" if identity.module.is_none() => text(""),
+            "capabilities" if identity.module.is_none() => {
+                Some(Value::Object(Object::from([("iotEdge".to_owned(), Value::from(identity.iot_edge))])))
+            }
+            "deviceScope" => identity.device_scope().as_deref().and_then(text),
             _ => None,
         };
         owned_beneath(whole?, below)
@@ -283,10 +287,14 @@ mod tests {
     use super::super::identity::IdentitySpec;
     use super::super::if_match::IfMatch;
     use super::*;
-    use crate::twin::{DeviceId, MergePatch};
+    use crate::twin::{DeviceId, MergePatch, TwinRef};
 
     fn id(text: &str) -> DeviceId {
         DeviceId::new(text).unwrap()
+    }
+
+    fn own(text: &str) -> TwinRef {
+        TwinRef::device(id(text))
     }
 
     fn create(registry: &mut Registry, device: &str) {
@@ -334,9 +342,9 @@ mod tests {
         let mut registry = fleet(3);
         let patch = MergePatch { tags: Some(object(r#"{"location":{"plant":"Redmond43"}}"#)), desired: None };
         for device in ["d00", "d01"] {
-            registry.patch_twin(&id(device), &patch, &IfMatch::Absent, Timestamp::UNIX_EPOCH).unwrap();
+            registry.patch_twin(&own(device), &patch, &IfMatch::Absent, Timestamp::UNIX_EPOCH).unwrap();
         }
-        registry.report(&id("d01"), &object(r#"{"connectivity":"cellular"}"#), Timestamp::UNIX_EPOCH).unwrap();
+        registry.report(&own("d01"), &object(r#"{"connectivity":"cellular"}"#), Timestamp::UNIX_EPOCH).unwrap();
         let plant = "tags.location.plant = 'Redmond43'";
         let cellular = format!("{plant} AND properties.reported.connectivity = 'cellular'");
         assert_eq!(rows(&registry, &format!("SELECT * FROM devices WHERE {plant}")), ["d00", "d01"]);
@@ -354,7 +362,7 @@ mod tests {
     fn every_system_property_can_be_projected_and_what_is_missing_is_left_out() {
         let mut registry = fleet(1);
         let desired = MergePatch { tags: None, desired: Some(object(r#"{"a":{"b":1}}"#)) };
-        registry.patch_twin(&id("d00"), &desired, &IfMatch::Absent, Timestamp::UNIX_EPOCH).unwrap();
+        registry.patch_twin(&own("d00"), &desired, &IfMatch::Absent, Timestamp::UNIX_EPOCH).unwrap();
         for (columns, row) in [
             ("etag, deviceEtag", r#"{"deviceEtag":"MTY4NDMwMDk=","etag":"AAAAAAAAAAI="}"#),
             ("status, connectionState", r#"{"connectionState":"Disconnected","status":"enabled"}"#),
@@ -402,7 +410,7 @@ mod tests {
         create(&mut registry, "d01x");
         create(&mut registry, "d03x");
         let tags = MergePatch { tags: Some(object(r#"{"a":1}"#)), desired: None };
-        registry.patch_twin(&id("d05"), &tags, &IfMatch::Absent, Timestamp::UNIX_EPOCH).unwrap();
+        registry.patch_twin(&own("d05"), &tags, &IfMatch::Absent, Timestamp::UNIX_EPOCH).unwrap();
         let second = run_page(&registry, text, Some(100), first.next.as_deref()).unwrap();
         let Rows::Twins(twins) = second.rows else { panic!("twins") };
         let ids: Vec<_> = twins.iter().map(|device| device.identity.device.as_str()).collect();
@@ -433,7 +441,7 @@ mod tests {
             };
             let patch = MergePatch { tags: Some(object(&tags)), desired: None };
             registry
-                .patch_twin(&id(&format!("d{number:02}")), &patch, &IfMatch::Absent, Timestamp::UNIX_EPOCH)
+                .patch_twin(&own(&format!("d{number:02}")), &patch, &IfMatch::Absent, Timestamp::UNIX_EPOCH)
                 .unwrap();
         }
         registry
@@ -446,7 +454,7 @@ mod tests {
             registry.delete_identity(&id(device), &IfMatch::Any).unwrap();
         }
         let patch = MergePatch { tags: Some(object(r#"{"site":null,"loc":{"plant":"p9"}}"#)), desired: None };
-        registry.patch_twin(&id("d15"), &patch, &IfMatch::Absent, Timestamp::UNIX_EPOCH).unwrap();
+        registry.patch_twin(&own("d15"), &patch, &IfMatch::Absent, Timestamp::UNIX_EPOCH).unwrap();
         for condition in [
             "tags.site = 's1'",
             "'s1' = tags.site",

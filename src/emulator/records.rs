@@ -97,8 +97,8 @@ impl Records {
         self.slots.range::<str, _>((from, Bound::Unbounded)).map(|(key, slot)| slot.device(key))
     }
 
-    /// Puts `device` under `key`, in the place of what was there.
-    pub fn insert(&mut self, key: &str, device: Arc<Device>) {
+    /// Puts `device` under `key`, in the place of what was there, and gives that.
+    pub fn insert(&mut self, key: &str, device: Arc<Device>) -> Option<Arc<Device>> {
         let (shared, before) = match self.slots.get_key_value(key) {
             None => (Arc::from(key), None),
             Some((shared, slot)) => (Arc::clone(shared), Some(slot)),
@@ -111,6 +111,7 @@ impl Records {
             self.unpacked.push_back(shared);
             self.pack_oldest();
         }
+        before
     }
 
     /// Puts a record as the store keeps it under `key`, where none was.
@@ -126,11 +127,12 @@ impl Records {
         Ok(device)
     }
 
-    /// Removes what is under `key`; whether there was anything.
-    pub fn remove(&mut self, key: &str) -> bool {
-        let Some((shared, slot)) = self.slots.remove_entry(key) else { return false };
-        self.index.change(&shared, tags(&slot.device(key)), None);
-        true
+    /// Removes what is under `key`, and gives it.
+    pub fn remove(&mut self, key: &str) -> Option<Arc<Device>> {
+        let (shared, slot) = self.slots.remove_entry(key)?;
+        let before = slot.device(key);
+        self.index.change(&shared, tags(&before), None);
+        Some(before)
     }
 
     fn pack_oldest(&mut self) {

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::identity::{Identity, SharedKey, Status};
+use super::identity::{Authentication, Identity, SharedKey, Status, Thumbprints};
 use super::read_json::ReadObject;
 use super::registry::Device;
 use super::twin_record::{Properties, Stamp, StampNode, TwinRecord};
 use super::wire::{self, Map};
-use crate::twin::{DeviceId, Object};
+use crate::twin::{DeviceId, ModuleId, Object, TwinRef};
 
 /// Nanoseconds in one stored step of time.
 const TICK_NANOSECONDS: i128 = 100;
@@ -27,8 +27,16 @@ struct StoredOut<'a> {
     status_updated: Option<i64>,
     connection_updated: Option<i64>,
     last_activity: Option<i64>,
-    primary: &'a str,
-    secondary: &'a str,
+    #[serde(skip_serializing_if = "is_sas")]
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    primary: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secondary: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    edge: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    managed_by: Option<&'a str>,
     twin_etag: u64,
     twin_version: u64,
     tags: Option<Map<'a>>,
@@ -50,8 +58,14 @@ struct StoredIn {
     status_updated: Option<i64>,
     connection_updated: Option<i64>,
     last_activity: Option<i64>,
-    primary: String,
-    secondary: String,
+    /// The kind of authentication; left out for keys, as all records did once.
+    kind: Option<String>,
+    /// A key, or a thumbprint.
+    primary: Option<String>,
+    secondary: Option<String>,
+    #[serde(default)]
+    edge: bool,
+    managed_by: Option<String>,
     twin_etag: u64,
     twin_version: u64,
     tags: Option<ReadObject>,
@@ -76,10 +90,22 @@ struct StoredStamp {
     c: BTreeMap<String, StoredStamp>,
 }
 
-/// The record of `device`.
+/// The kind of an authentication that records leave out.
+const SAS: &str = "sas";
+
+fn is_sas(kind: &&str) -> bool {
+    *kind == SAS
+}
+
+/// The record of a device or module.
 #[must_use]
 pub fn device(device: &Device) -> Vec<u8> {
     let (identity, twin) = (&device.identity, &device.twin);
+    let (primary, secondary) = match &identity.authentication {
+        Authentication::Sas { primary, secondary } => (Some(primary.expose()), Some(secondary.expose())),
+        Authentication::SelfSigned(thumbprints) => (thumbprints.primary(), thumbprints.secondary()),
+        Authentication::CertificateAuthority | Authentication::None => (None, None),
+    };
     let record = StoredOut {
         generation: identity.generation,
         etag: identity.etag_number,
@@ -88,8 +114,11 @@ pub fn device(device: &Device) -> Vec<u8> {
         status_updated: identity.status_updated.map(ticks),
         connection_updated: identity.connection_updated.map(ticks),
         last_activity: identity.last_activity.map(ticks),
-        primary: identity.primary_key.expose(),
-        secondary: identity.secondary_key.expose(),
+        kind: identity.authentication.as_str(),
+        primary,
+        secondary,
+        edge: identity.iot_edge,
+        managed_by: identity.managed_by.as_deref(),
         twin_etag: twin.etag_number,
         twin_version: twin.version,
         tags: twin.tags.as_ref().map(Map),
@@ -103,17 +132,18 @@ pub fn device(device: &Device) -> Vec<u8> {
     wire::json(&record)
 }
 
-/// The device of a record.
+/// The device of a record under `device`, or the module of one under `device/module`.
 ///
 /// # Errors
 /// What is wrong with the record, without its content.
 pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
-    let id = DeviceId::new(key).map_err(|error| error.to_string())?;
+    let twin_ref = read_key(key)?;
     let stored: StoredIn = serde_json::from_slice(record)
         .map_err(|error| format!("not a record (line {}, column {})", error.line(), error.column()))?;
-    let key = |text: &str| SharedKey::new(text).map_err(|refusal| refusal.to_string());
+    let authentication = authentication(stored.kind.as_deref().unwrap_or(SAS), stored.primary, stored.secondary)?;
     let identity = Identity {
-        device: id,
+        device: twin_ref.device,
+        module: twin_ref.module,
         generation: stored.generation,
         etag_number: stored.etag,
         status: Status::parse(&stored.status).ok_or("an unknown status")?,
@@ -122,8 +152,9 @@ pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
         connected: false,
         connection_updated: stored.connection_updated.map(time).transpose()?,
         last_activity: stored.last_activity.map(time).transpose()?,
-        primary_key: key(&stored.primary)?,
-        secondary_key: key(&stored.secondary)?,
+        authentication,
+        iot_edge: stored.edge,
+        managed_by: stored.managed_by,
     };
     let twin = TwinRecord {
         etag_number: stored.twin_etag,
@@ -133,6 +164,33 @@ pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
         reported: properties(stored.reported, stored.reported_stamps, stored.reported_version)?,
     };
     Ok(Device { identity, twin, change: 0 })
+}
+
+fn read_key(key: &str) -> Result<TwinRef, String> {
+    let device = |text: &str| DeviceId::new(text).map_err(|error| error.to_string());
+    match key.split_once('/') {
+        None => device(key).map(TwinRef::device),
+        Some((above, module)) => {
+            let module = ModuleId::new(module).map_err(|error| error.to_string())?;
+            Ok(TwinRef::module(device(above)?, module))
+        }
+    }
+}
+
+fn authentication(kind: &str, primary: Option<String>, secondary: Option<String>) -> Result<Authentication, String> {
+    let key = |text: Option<String>| {
+        let text = text.ok_or_else(|| "a key is missing".to_owned())?;
+        SharedKey::new(&text).map_err(|refusal| refusal.to_string())
+    };
+    match kind {
+        SAS => Ok(Authentication::Sas { primary: key(primary)?, secondary: key(secondary)? }),
+        "selfSigned" => {
+            Thumbprints::new(primary, secondary).map(Authentication::SelfSigned).map_err(|refusal| refusal.to_string())
+        }
+        "certificateAuthority" => Ok(Authentication::CertificateAuthority),
+        "none" => Ok(Authentication::None),
+        _ => Err("an unknown kind of authentication".to_owned()),
+    }
 }
 
 fn properties(values: ReadObject, stamps: StoredStamp, version: u64) -> Result<Properties, String> {

@@ -53,6 +53,14 @@ impl LastGood {
         let nothing = |file: &GoodFile| file.twins.is_empty() && file.queries.is_empty() && file.profiles.is_empty();
         self.files.values().all(nothing)
     }
+
+    /// Exchanges the manifest of a twin that the last good state of its file holds.
+    pub(super) fn replace(&mut self, twin: &TwinRef, manifest: &Arc<TwinManifest>) {
+        let file = self.files.get_mut(&manifest.source.file);
+        if let Some(known) = file.and_then(|file| file.twins.get_mut(twin)) {
+            *known = Arc::clone(manifest);
+        }
+    }
 }
 
 /// What [`lower`] found.

@@ -5,11 +5,11 @@ use std::io::{Seek, SeekFrom, Write};
 
 use jiff::Timestamp;
 
-use super::super::identity::IdentitySpec;
+use super::super::identity::{AuthenticationSpec, IdentitySpec, Thumbprints};
 use super::super::if_match::IfMatch;
 use super::super::registry::{Device, Registry};
 use super::*;
-use crate::twin::{DeviceId, MergePatch, Object, Value};
+use crate::twin::{DeviceId, MergePatch, ModuleId, Object, TwinRef, Value};
 
 fn open(path: &Path) -> Result<Store, StoreError> {
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
@@ -18,6 +18,10 @@ fn open(path: &Path) -> Result<Store, StoreError> {
 
 fn id(text: &str) -> DeviceId {
     DeviceId::new(text).unwrap()
+}
+
+fn own(text: &str) -> TwinRef {
+    TwinRef::device(id(text))
 }
 
 fn object(json: &str) -> Object {
@@ -33,25 +37,39 @@ fn create(registry: &mut Registry, device: &str) -> Change {
     registry.put_identity(&id(device), IdentitySpec::default(), &IfMatch::Absent, &mut random, at(123)).unwrap()
 }
 
-/// Two devices, one of them written to on every side, and one that is deleted again.
+/// Devices of every kind of authentication and a module, two of them written to on every side, one deleted again.
 fn changes(registry: &mut Registry) -> Vec<Change> {
     let content = r#"{"a":{"b":[1,{"c":0.1}],"e":{}},"f":1.0,"g":5e-324,"h":1.7976931348623157e308,"i":-0.0,"j":"ä"}"#;
     let patch = MergePatch { tags: Some(object(content)), desired: Some(object(content)) };
     let reported = object(content);
-    vec![
-        create(registry, "d1"),
-        create(registry, "d2"),
-        create(registry, "d3"),
-        registry.patch_twin(&id("d1"), &patch, &IfMatch::Absent, at(999_999)).unwrap(),
-        registry.report(&id("d1"), &reported, at(1_234_567)).unwrap(),
-        registry.delete_identity(&id("d3"), &IfMatch::Any).unwrap(),
-    ]
+    create(registry, "d1");
+    create(registry, "d2");
+    create(registry, "d3");
+    let prints = Thumbprints::new(None, Some("ab".repeat(20))).unwrap();
+    let mut random = |bytes: &mut [u8]| bytes.fill(6);
+    for (device, authentication) in
+        [("x1", AuthenticationSpec::SelfSigned(prints)), ("x2", AuthenticationSpec::CertificateAuthority)]
+    {
+        let spec = IdentitySpec { authentication, iot_edge: device == "x2", ..IdentitySpec::default() };
+        registry.put_identity(&id(device), spec, &IfMatch::Absent, &mut random, at(5)).unwrap();
+    }
+    let module = ModuleId::new("m").unwrap();
+    for device in ["d1", "d3"] {
+        let managed = IdentitySpec { managed_by: Some("me".to_owned()), ..IdentitySpec::default() };
+        registry.put_module(&id(device), &module, managed, &IfMatch::Absent, &mut random, at(7)).unwrap();
+    }
+    for twin in [own("d1"), TwinRef::module(id("d1"), module)] {
+        registry.patch_twin(&twin, &patch, &IfMatch::Absent, at(999_999)).unwrap();
+        registry.report(&twin, &reported, at(1_234_567)).unwrap();
+    }
+    registry.delete_identity(&id("d3"), &IfMatch::Any).unwrap();
+    registry.take_log()
 }
 
 fn content(registry: &Registry) -> Vec<(String, Device)> {
-    let device =
-        |device: Arc<Device>| (device.identity.device.to_string(), Device { change: 0, ..Device::clone(&device) });
-    registry.devices_after(None).map(device).collect()
+    let record =
+        |record: Arc<Device>| (record.identity.twin_ref().to_string(), Device { change: 0, ..Device::clone(&record) });
+    registry.devices_after(None).chain(registry.modules_after(None)).map(record).collect()
 }
 
 #[test]
@@ -85,7 +103,7 @@ fn a_copy_taken_while_the_store_is_open_holds_every_finished_commit() {
         fs::copy(&path, &copy).unwrap();
         let restored = open(&copy).unwrap().registry().unwrap();
         let expected = last.after.map(|device| Device { change: 0, ..Device::clone(&device) });
-        assert_eq!(restored.device(&last.device).ok().map(|device| Device::clone(&device)), expected);
+        assert_eq!(restored.record(&last.twin).ok().map(|device| Device::clone(&device)), expected);
     }
 }
 
@@ -114,6 +132,44 @@ fn a_damaged_store_is_an_error_that_names_the_file() {
 }
 
 #[test]
+fn a_store_from_before_modules_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = open(&path).unwrap();
+    // Byte for byte what the first version wrote.
+    let key = "BAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ=";
+    let record = format!(
+        concat!(
+            r#"{{"generation":637,"etag":7,"status":"disabled","reason":"bench","status_updated":5,"#,
+            r#""connection_updated":null,"last_activity":null,"primary":"{key}","secondary":"{key}","twin_etag":3,"#,
+            r#""twin_version":4,"tags":{{"a":1.0}},"desired":{{}},"desired_version":1,"desired_stamps":{{"t":9}},"#,
+            r#""reported":{{"r":1}},"reported_version":2,"reported_stamps":{{"t":9,"c":{{"r":{{"t":9}}}}}}}}"#,
+        ),
+        key = key
+    );
+    let transaction = store.database.begin_write().unwrap();
+    transaction.open_table(DEVICES).unwrap().insert("d1", record.as_bytes()).unwrap();
+    transaction.commit().unwrap();
+    assert!(store.open_table(MODULES).unwrap().is_none());
+    let registry = store.registry().unwrap();
+    let device = registry.device(&id("d1")).unwrap();
+    assert_eq!(stored::read_device("d1", &stored::device(&device)).as_ref(), Ok(&*device), "nothing of it is lost");
+    let [primary, _] = device.identity.authentication.keys().unwrap();
+    assert_eq!((primary.expose(), device.twin.version), (key, 4));
+}
+
+#[test]
+fn a_module_without_its_device_is_no_registry() {
+    let mut registry = Registry::default();
+    changes(&mut registry);
+    let mut alone = Registry::default();
+    for module in registry.modules_after(None) {
+        alone.restore(&module.identity.twin_ref().to_string(), &stored::device(&module)).unwrap();
+    }
+    assert_eq!(alone.check_orphans(), Err(TwinRef::module(id("d1"), ModuleId::new("m").unwrap())));
+}
+
+#[test]
 fn a_record_or_a_format_of_another_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
@@ -135,14 +191,15 @@ async fn the_committer_keeps_the_order_and_closes_behind_what_came_before() {
     let store = open(&path).unwrap();
     let mut registry = Registry::default();
     let changes = changes(&mut registry);
+    let last = registry.changes();
     let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
     let (durable, mut seen) = watch::channel(Durable::UpTo(0));
     for change in changes {
-        sender.send(Waiting::Change(change)).await.unwrap();
+        sender.send(Waiting::Changes(vec![change])).await.unwrap();
     }
     sender.send(Waiting::Close).await.unwrap();
     let committer = tokio::task::spawn_blocking(|| run_committer(store, receiver, durable));
-    seen.wait_for(|durable| *durable == Durable::UpTo(6)).await.unwrap();
+    seen.wait_for(|durable| *durable == Durable::UpTo(last)).await.unwrap();
     committer.await.unwrap();
     assert!(sender.send(Waiting::Close).await.is_err(), "nothing is taken any more");
     assert_eq!(content(&open(&path).unwrap().registry().unwrap()), content(&registry));
