@@ -90,7 +90,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("anyhow", &["main.rs", "cli", "app.rs", "app"]),
     ("axum", &["ops", "emulator/http.rs", "emulator/http", "emulator/server.rs"]),
     ("axum_server", &["emulator/server.rs", "emulator/http.rs"]),
-    ("base64", &["hub/sas.rs", "emulator", "plan/seal.rs", "plan/sweep.rs"]),
+    ("base64", &["hub/sas.rs", "emulator", "plan/mask.rs", "plan/seal.rs", "plan/sweep.rs"]),
     ("clap", &["cli"]),
     ("config", &["settings.rs"]),
     ("fastrand", &["controller", "exporter", "emulator", "app.rs", "app"]),
@@ -124,7 +124,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ),
     ("serde_json", &["twin/value.rs", "hub/wire.rs", "emulator", "cli"]),
     ("serde_yaml", &["manifest/yaml.rs"]),
-    ("sha2", &["hub/sas.rs", "emulator", "plan/seal.rs", "source/known.rs", "series"]),
+    ("sha2", &["hub/sas.rs", "emulator", "plan/mask.rs", "plan/seal.rs", "source/known.rs", "series"]),
     ("strsim", &["manifest", "settings.rs"]),
     ("tracing_subscriber", &["app.rs", "app"]),
 ];

@@ -11,7 +11,7 @@ use geminid::emulator::{Fault, SimHub, SimOperation};
 use geminid::hub::HubError;
 use geminid::manifest::{LastGood, Lowered, lower, parse_file};
 use geminid::metrics::Metrics;
-use geminid::plan::{DeclaredState, Owner, RemovalLimit, SealScope};
+use geminid::plan::{DeclaredState, Owner, RemovalLimit, SealScope, TwinState};
 use geminid::twin::{DeviceId, MergePatch, Object, TwinRef, Value};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -226,6 +226,59 @@ async fn a_condition_reads_what_unconditional_sources_will_set_and_what_the_devi
     assert_eq!(daemon.tags("r"), (r#"{"upgrade":true}"#.to_owned(), false));
     let twin = TwinRef::device(device("r"));
     assert!(daemon.stop().await.get(&twin).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_twin_is_neither_read_nor_written_until_its_time_has_come() {
+    let hub = hub(&[("own", "{}"), ("other", "{}")]);
+    let suspended = |until: &str| {
+        let annotations = format!("annotations: {{geminid.dev/suspend: bench test{until}}}");
+        named("own").replace("{name: own}", &format!("{{name: own, {annotations}}}")) + &named("other")
+    };
+    // The wall clock of this test stands at 1970-01-01T00:00:00Z.
+    let daemon = Daemon::start(&hub, &suspended(", geminid.dev/suspend-until: '1970-01-01T01:00:00Z'"));
+    let reads = hub.calls().reads;
+    daemon.sweep().await;
+    daemon.sweep().await;
+    assert_eq!((daemon.tags("own").0.as_str(), hub.calls().reads - reads), ("{}", 1));
+    assert_eq!(daemon.tags("other").0, r#"{"own":1}"#, "the other twin goes on");
+    daemon.declare(&suspended(", geminid.dev/suspend-until: '1969-12-31T23:00:00Z'"));
+    daemon.sweep().await;
+    assert_eq!(daemon.tags("own").0, r#"{"own":1}"#, "that time is over");
+    daemon.declare(&(suspended("").replace("own: 1", "own: 2")));
+    daemon.sweep().await;
+    assert_eq!(daemon.tags("own").0, r#"{"own":1}"#);
+    let statuses = daemon.stop().await;
+    let status = statuses.get(&TwinRef::device(device("own"))).unwrap();
+    assert_eq!(status.message, "held: suspended: bench test");
+    assert_eq!(statuses.count(TwinState::Suspended), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sensitive_value_is_shown_to_nobody_not_even_when_it_is_declared_no_more() {
+    let hub = hub(&[("a", r#"{"wifi":{"password":"live-canary"}}"#)]);
+    let text = named("a").replace("own: 1}", "wifi: {password: git-canary}}, sensitive: [tags.wifi.password]");
+    let scope = {
+        let mut scope = SealScope::new(Owner::new("demo").unwrap(), "sim");
+        scope.salt = geminid::plan::Salt::new([7, 9]);
+        scope
+    };
+    let before = lowered(&text, &LastGood::default());
+    let after = lowered(&named("a"), &before.last_good);
+    for state in [before.state, after.state] {
+        let plans = geminid::controller::survey(Arc::new(hub.clone()), &scope, &Arc::new(state), 0).await.unwrap();
+        let geminid::controller::Surveyed::Plan(plan) = &plans[&TwinRef::device(device("a"))] else { panic!("a plan") };
+        let shown: Vec<String> = plan.changes.iter().map(ToString::to_string).collect();
+        assert!(!shown.concat().contains("canary"), "{shown:?}");
+        if shown.len() == 1 && shown[0].contains("wifi") {
+            assert!(shown[0].starts_with("~ tags.wifi.password = <hidden "), "{shown:?}");
+        }
+        let live = geminid::hub::ReadTwins::get_twin(&hub, &TwinRef::device(device("a"))).await.unwrap();
+        if let Some(patch) = &plan.patch {
+            geminid::hub::WriteTwins::patch_twin(&hub, &live.twin_ref, patch, &live.etag).await.unwrap();
+        }
+    }
+    assert_eq!(hub.twin(&device("a")).unwrap().tags.get("wifi"), None, "the removal was planned, and hidden");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod apply;
 mod args;
+mod diagnostics;
 mod hub;
 mod output;
 mod plan;

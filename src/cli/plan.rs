@@ -9,7 +9,7 @@ use clap::Args;
 use super::args::{Access, LogArgs, SettingsArgs, log_options};
 use super::output::{Output, counted};
 use super::validate::load;
-use crate::app::start_logging;
+use crate::app::{start_logging, wall_clock};
 use crate::controller::{Surveyed, survey};
 use crate::plan::{Cause, Change, SealAction, TwinPlan};
 use crate::twin::TwinRef;
@@ -35,7 +35,7 @@ pub(super) async fn run(args: PlanArgs) -> anyhow::Result<u8> {
     start_logging(&log_options(&settings, &args.log)?, None)?;
     let parts = args.settings.one_hub(&settings, args.hub.as_deref())?;
     let (snapshot, problems) = load(&parts.settings.manifests)?;
-    let plans = survey(Arc::new(parts.hub), &parts.scope, &snapshot.state).await?;
+    let plans = survey(Arc::new(parts.hub), &parts.scope, &snapshot.state, wall_clock().as_second()).await?;
     let counts = show(&plans, &mut Output::stdout());
     Ok(if counts.failed > 0 || problems > 0 { 2 } else { u8::from(counts.changes()) })
 }

@@ -35,7 +35,8 @@ pub(super) fn compare(before: &DeclaredState, after: &DeclaredState) -> StateCha
     };
     for twin in candidates {
         let (old, new) = (declare(before, twin, None), declare(after, twin, None));
-        if everywhere || !same(&old, &new) {
+        let suspend = |state: &DeclaredState| state.twins.get(twin).and_then(|manifest| manifest.suspend.clone());
+        if everywhere || !same(&old, &new) || suspend(before) != suspend(after) {
             change.changed.insert(twin.clone());
         }
         if loses(&old, &new) {

@@ -14,7 +14,7 @@ use super::report::Report;
 use super::run::{Controller, Finished, MISPREDICTIONS_MAX};
 use super::sweep::Swept;
 use crate::hub::{HubError, PageError, WriteTwins};
-use crate::plan::Outcome;
+use crate::plan::{HeldReason, Outcome, Suspend};
 use crate::twin::TwinRef;
 
 /// Tries of one twin in a single pass before it counts as failed.
@@ -209,6 +209,14 @@ impl<H: WriteTwins + 'static> Controller<H> {
 
     /// Puts a twin back for a later try. Answers whether a single pass gives it up instead.
     fn requeue(&mut self, twin: &TwinRef, outcome: &Outcome, error: Option<&HubError>) -> bool {
+        if let Outcome::Held(HeldReason::Suspended(Suspend { until: Some((until, _)), .. })) = outcome
+            && !self.options.single_pass
+        {
+            let seconds = until.saturating_sub(self.context.unix_now());
+            let due = self.now() + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+            self.add(twin, Lane::Sweep, due);
+            return false;
+        }
         let failures = self.statuses.get(twin).map_or(0, |status| status.failures);
         let retry_after = match error {
             Some(HubError::Throttled { retry_after, .. }) => *retry_after,

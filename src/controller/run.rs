@@ -152,6 +152,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
             gate: Mutex::new(Gate::new(options.removals, !options.single_pass)),
             memory: Mutex::new(BTreeMap::new()),
             started: Instant::now(),
+            wall_clock: options.wall_clock,
         };
         Self {
             report: Report::new(&options, metrics),

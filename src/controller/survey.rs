@@ -32,7 +32,7 @@ pub enum Surveyed {
     Failed(HubError),
 }
 
-/// Plans every declared twin, and every twin that carries our seal and is declared no more.
+/// Plans every declared twin at `unix_now` (seconds since 1970), and every twin that carries our seal and is declared no more.
 ///
 /// # Errors
 /// When the sealed twins cannot be listed; a twin that cannot be read is an entry of the result.
@@ -40,6 +40,7 @@ pub async fn survey<H: ReadTwins + 'static>(
     hub: Arc<H>,
     scope: &SealScope,
     state: &Arc<DeclaredState>,
+    unix_now: i64,
 ) -> Result<BTreeMap<TwinRef, Surveyed>, PageError> {
     let mut twins: BTreeSet<TwinRef> = state.twins.keys().chain(state.frozen.held.keys()).cloned().collect();
     for target in ProfileTarget::ALL {
@@ -65,7 +66,10 @@ pub async fn survey<H: ReadTwins + 'static>(
         }
         let (hub, scope, state) = (Arc::clone(&hub), scope.clone(), Arc::clone(state));
         reads.spawn(async move {
-            let surveyed = survey_twin(&*hub, &scope, &state, &twin).await;
+            let surveyed = match state.suspension(&twin, unix_now) {
+                Some(suspend) => Some(held(HeldReason::Suspended(suspend.clone()))),
+                None => survey_twin(&*hub, &scope, &state, &twin).await,
+            };
             (twin, surveyed)
         });
     }
@@ -94,17 +98,18 @@ async fn survey_twin<H: ReadTwins>(
 ) -> Option<Surveyed> {
     let live = match hub.get_twin(twin).await {
         Ok(live) => live,
-        Err(HubError::NotFound(_)) => return survey_missing(state, twin),
+        Err(HubError::NotFound(_)) => return survey_missing(scope, state, twin),
         Err(error) => return Some(Surveyed::Failed(error)),
     };
     let declaration = declare(state, twin, Some(&live));
     if declaration == Declaration::Absent && SealState::read(&live, scope.owner.as_str()) == SealState::Absent {
         return None;
     }
-    Some(Surveyed::Plan(Box::new(plan_twin(scope, &declaration, &live, &Removals::Go))))
+    let plan = plan_twin(scope, &declaration, &live, &Removals::Go);
+    Some(Surveyed::Plan(Box::new(plan.masked(&state.sensitive, scope.salt))))
 }
 
-fn survey_missing(state: &DeclaredState, twin: &TwinRef) -> Option<Surveyed> {
+fn survey_missing(scope: &SealScope, state: &DeclaredState, twin: &TwinRef) -> Option<Surveyed> {
     let declaration = declare(state, twin, None);
     if let Some(reason) = declaration.hold() {
         return Some(held(reason));
@@ -115,10 +120,12 @@ fn survey_missing(state: &DeclaredState, twin: &TwinRef) -> Option<Surveyed> {
     }
     let set = |(leaf, want): (&Leaf, &DeclaredLeaf)| {
         let (to, source) = (Some(want.value.clone()), Some(want.source.clone()));
-        Change { leaf: leaf.clone(), from: None, to, source }
+        Change { leaf: leaf.clone(), from: None, to, source, mask: None }
     };
     let changes = declared.leaves.iter().filter(|(_, want)| want.value != Value::Null).map(set).collect();
-    Some(Surveyed::Create(Box::new(TwinPlan { changes, ..TwinPlan::nothing(None) })))
+    Some(Surveyed::Create(Box::new(
+        TwinPlan { changes, ..TwinPlan::nothing(None) }.masked(&state.sensitive, scope.salt),
+    )))
 }
 
 fn held(reason: HeldReason) -> Surveyed {

@@ -106,6 +106,10 @@ fn declares_modules(state: &DeclaredState) -> bool {
 
 /// Puts the twin of a row where it belongs.
 fn judge<H>(context: &Context<H>, options: SweepOptions, state: &DeclaredState, row: &SweepRow, swept: &mut Swept) {
+    if state.suspension(&row.twin, context.unix_now()).is_some() {
+        swept.nominated.insert(row.twin.clone());
+        return;
+    }
     let declaration = declare_presumed(state, &row.twin, &swept.members);
     let hash = declaration.declared().map(|declared| DeclaredHash::of(&context.scope, &row.twin, declared));
     let now = context.now();

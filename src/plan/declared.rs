@@ -238,6 +238,13 @@ pub struct DeclaredState {
 }
 
 impl DeclaredState {
+    /// Why the twin is left alone at `unix_now` (seconds since 1970), if its manifest says so.
+    #[must_use]
+    pub fn suspension(&self, twin: &TwinRef, unix_now: i64) -> Option<&Suspend> {
+        let suspend = self.twins.get(twin)?.suspend.as_ref()?;
+        suspend.until.as_ref().is_none_or(|(until, _)| *until > unix_now).then_some(suspend)
+    }
+
     /// The profiles with a condition on the live twin.
     pub fn conditional(&self) -> impl Iterator<Item = (&Arc<Profile>, &LiveCondition)> {
         self.profiles.iter().filter_map(|profile| Some((profile, profile.selector.condition.as_ref()?)))

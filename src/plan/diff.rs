@@ -148,7 +148,7 @@ impl<'a> Planner<'a> {
             return;
         }
         let to = (want.value != Value::Null).then(|| want.value.clone());
-        let change = Change { leaf: leaf.clone(), from, to, source: Some(want.source.clone()) };
+        let change = Change { leaf: leaf.clone(), from, to, source: Some(want.source.clone()), mask: None };
         // What is ours beneath, or in the way, is lost just as a leaf that is removed by itself.
         let loses = change.to.is_none() || !lost.is_empty();
         let foreign: Vec<Leaf> = lost.iter().filter(|lost| !self.ours.contains(lost)).cloned().collect();
@@ -243,8 +243,13 @@ impl<'a> Planner<'a> {
             return;
         }
         self.removes = true;
-        let change =
-            Change { leaf: leaf.clone(), from: self.leaves.get(leaf).map(|v| (*v).clone()), to: None, source: None };
+        let change = Change {
+            leaf: leaf.clone(),
+            from: self.leaves.get(leaf).map(|v| (*v).clone()),
+            to: None,
+            source: None,
+            mask: None,
+        };
         match self.removals {
             Removals::Go => self.make(change),
             Removals::Held(hold) => {

@@ -8,6 +8,7 @@ mod declared;
 mod diff;
 mod guard;
 mod layers;
+mod mask;
 mod outcome;
 mod seal;
 mod selector;
@@ -23,6 +24,7 @@ pub use declared::{
 pub use diff::plan_twin;
 pub use guard::{FleetSize, RemovalGuard, RemovalLimit};
 pub use layers::find_ties;
+pub use mask::Salt;
 pub use outcome::{Condition, Outcome, Synced, TwinState};
 pub use seal::{
     DeclaredHash, Owner, OwnerError, PathHash, SEAL_KEY, SEAL_VERSION, Seal, SealScope, SealState, etag_counter,

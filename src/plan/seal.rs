@@ -17,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
-use super::{Declared, Leaf, RemovalPolicy};
+use super::{Declared, Leaf, RemovalPolicy, Salt};
 use crate::twin::{ETag, Number, Object, Path, Section, Twin, TwinRef, Value};
 
 /// The key in `tags` under which every owner keeps its seal. Manifests may not declare it.
@@ -72,6 +72,8 @@ pub struct SealScope {
     pub owner: Owner,
     /// The hub's host name without port, in lower case.
     pub host: String,
+    /// What sensitive values are hidden with in everything shown.
+    pub salt: Salt,
 }
 
 impl SealScope {
@@ -81,7 +83,7 @@ impl SealScope {
         let name = host
             .rsplit_once(':')
             .map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
-        Self { owner, host: name.to_ascii_lowercase() }
+        Self { owner, host: name.to_ascii_lowercase(), salt: Salt::default() }
     }
 }
 

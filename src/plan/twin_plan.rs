@@ -1,8 +1,9 @@
 //! The plan for one twin, as data.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use super::{DeclaredHash, FileSpan, Leaf, Tie};
+use super::{DeclaredHash, FileSpan, Leaf, Salt, Subtree, Suspend, Tie};
 use crate::twin::{ETag, MergePatch, Section, Value};
 
 /// One leaf to set or remove.
@@ -16,13 +17,16 @@ pub struct Change {
     pub to: Option<Value>,
     /// Who declared it; `None` for a leaf that is declared no more.
     pub source: Option<FileSpan>,
+    /// What hides the values when they are sensitive.
+    pub mask: Option<Salt>,
 }
 
 impl fmt::Display for Change {
     /// `+ path = to`, `- path (was from)`, `~ path = to (was from)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let leaf = &self.leaf;
-        match (&self.from, &self.to) {
+        let show = |value: &Value| self.mask.map_or_else(|| value.to_string(), |salt| salt.hide(value));
+        match (self.from.as_ref().map(show), self.to.as_ref().map(show)) {
             (None, Some(to)) => write!(f, "+ {leaf} = {to}"),
             (Some(from), None) => write!(f, "- {leaf} (was {from})"),
             (Some(from), Some(to)) => write!(f, "~ {leaf} = {to} (was {from})"),
@@ -128,6 +132,8 @@ pub enum HeldReason {
     ManifestBroken(FileSpan),
     /// A document that may concern this twin cannot be read.
     SourceIncomplete(FileSpan),
+    /// The twin's manifest suspends it.
+    Suspended(Suspend),
     /// Profiles of one priority contradict one another.
     ProfileTie(Box<Tie>),
     /// The device was there and is gone; `create` does not bring back what somebody deleted.
@@ -147,6 +153,7 @@ impl HeldReason {
             Self::Removal(_) | Self::Leaving { .. } => "RemovalHeld",
             Self::ManifestBroken(_) => "ManifestBroken",
             Self::SourceIncomplete(_) => "SourceIncomplete",
+            Self::Suspended(_) => "Suspended",
             Self::ProfileTie(_) => "ProfileTie",
             Self::DeletedOutside => "DeletedOutside",
         }
@@ -185,6 +192,10 @@ impl fmt::Display for HeldReason {
             Self::ManifestBroken(place) => write!(f, "the manifest at {place} is broken; correct it"),
             Self::SourceIncomplete(place) => {
                 write!(f, "{place} cannot be read and may concern this twin; correct it")
+            }
+            Self::Suspended(Suspend { reason, until: None }) => write!(f, "suspended: {reason}"),
+            Self::Suspended(Suspend { reason, until: Some((_, until)) }) => {
+                write!(f, "suspended until {until}: {reason}")
             }
             Self::ProfileTie(tie) => write!(f, "{tie}; give one of them another priority"),
             Self::DeletedOutside => {
@@ -255,6 +266,17 @@ pub struct TwinPlan {
 }
 
 impl TwinPlan {
+    /// Hides the values of the plan that stand in, above or beneath one of the `sensitive` places.
+    #[must_use]
+    pub fn masked(mut self, sensitive: &BTreeSet<Subtree>, salt: Salt) -> Self {
+        let held = self.held.iter_mut().filter_map(|held| held.change.as_mut());
+        for change in self.changes.iter_mut().chain(held) {
+            let hidden = sensitive.iter().any(|place| place.touches(&change.leaf));
+            change.mask = hidden.then_some(salt);
+        }
+        self
+    }
+
     /// A plan that does nothing, for `reason` if there is one.
     #[must_use]
     pub fn nothing(reason: Option<HeldReason>) -> Self {
