@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::Refusal;
 use super::handle::HubHandle;
-use crate::twin::{DeviceId, Object, Value, merge};
+use crate::twin::{DeviceId, Object, TwinRef, Value, merge};
 
 /// Waits until `device` is registered and `delay` longer, connects it, and has it report `reported` unless its twin
 /// says so already. Ends early, without a word, when `cancel` is. A device that is deleted while it waits is waited
@@ -55,12 +55,13 @@ async fn wait_until_registered(hub: &HubHandle, device: &DeviceId) -> Result<(),
 }
 
 async fn report(hub: &HubHandle, device: &DeviceId, reported: &Object) -> Result<(), Refusal> {
-    hub.write(|registry, _, now| registry.set_connected(device, true, now)).await?;
+    let own = TwinRef::device(device.clone());
+    hub.write(|registry, _, now| registry.set_connected(&own, true, now)).await?;
     let live = Value::Object(hub.device(device).await?.twin.reported.values.clone());
     if merge(live.clone(), reported) == live {
         return Ok(());
     }
-    hub.write(|registry, _, now| registry.report(device, reported, now)).await?;
+    hub.write(|registry, _, now| registry.report(&own, reported, now)).await?;
     tracing::info!(twin = %device, "the simulated device reported");
     Ok(())
 }

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use super::auth::{Gate, Policies, PolicyName};
 use super::handle::{HubHandle, Randomness};
 use super::http;
+use super::options::ServiceOptions;
 use super::registry::Registry;
 use super::state_dir::{StateDir, StateDirError};
 use super::store::{CHANGES_WAITING_MAX, Durable, Store, StoreError, run_committer};
@@ -59,6 +60,8 @@ pub struct HubOptions {
     pub allow_remote: bool,
     /// The hub's clock.
     pub now: fn() -> Timestamp,
+    /// Switches of the service.
+    pub service: ServiceOptions,
 }
 
 /// Why a hub did not start. Each text is one sentence with the remedy.
@@ -173,7 +176,7 @@ impl EmbeddedHub {
         };
         let info = connection_info(&options.host, bound, state.path(AUTHORITY_FILE), &policies);
         let gate = Gate::new(policies, &options.host, bound.port());
-        let (server, serving) = serve(listener, tls, http::router(hub.clone(), gate))
+        let (server, serving) = serve(listener, tls, http::router(hub.clone(), gate, options.service))
             .map_err(|error| StartError::Bind { address: bound, error })?;
         state.replace(CONNECTION_FILE, &info.to_json())?;
         tracing::info!(address = %bound, host = %info.host_name, "embedded hub ready");
@@ -234,7 +237,7 @@ struct Kept {
 impl Kept {
     fn open(state: &StateDir, random: &mut Randomness) -> Result<Self, StartError> {
         let store = Store::open(state.open_file(STORE_FILE)?, &state.path(STORE_FILE))?;
-        let registry = Registry::restored(store.devices()?);
+        let registry = store.registry()?;
         let policies = match store.policies()? {
             Some(stored) => Policies::from_stored(&stored).ok_or_else(|| StoreError::Damaged {
                 path: state.path(STORE_FILE),

@@ -41,12 +41,12 @@ pub struct Snapshot {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The root, or a folder beneath it, cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {error}", path.display())]
     Unreadable {
         /// The folder.
         path: PathBuf,
         /// What the file system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// The folder changed under each of several readings.
     #[error("{} kept changing while it was read", .0.display())]
@@ -203,7 +203,7 @@ impl Loader {
             let is_same = resolve(&self.root).is_ok_and(|after| after == layout);
             match read {
                 Ok((listing, fresh)) if is_same => return Ok((layout, listing, fresh)),
-                Err(ReadError::Folder(path, source)) if is_same => return Err(LoadError::Unreadable { path, source }),
+                Err(ReadError::Folder(path, error)) if is_same => return Err(LoadError::Unreadable { path, error }),
                 Err(ReadError::Bound(message)) if is_same => return Err(LoadError::Bound(message)),
                 Ok(_) | Err(_) => last_error = LoadError::Unsteady(self.root.clone()),
             }
@@ -308,7 +308,7 @@ fn amended(
 }
 
 fn resolve(root: &Path) -> Result<Layout, LoadError> {
-    Layout::resolve(root).map_err(|source| LoadError::Unreadable { path: root.to_owned(), source })
+    Layout::resolve(root).map_err(|error| LoadError::Unreadable { path: root.to_owned(), error })
 }
 
 fn repeated(name: &str, other: &str) -> Diagnostic {
