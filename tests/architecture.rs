@@ -94,6 +94,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("config", &["settings.rs"]),
     ("fastrand", &["controller", "exporter", "emulator", "app.rs", "app"]),
+    ("globset", &["plan/selector.rs"]),
     ("hmac", &["hub/sas.rs", "emulator/auth.rs"]),
     ("mimalloc", &["main.rs"]),
     ("jiff", &["hub", "emulator", "manifest", "series", "settings.rs", "app.rs", "app"]),
