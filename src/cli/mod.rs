@@ -5,11 +5,13 @@
 
 mod apply;
 mod args;
+mod diagnostics;
 mod hub;
 mod output;
 mod plan;
 mod query;
 mod run;
+mod schema;
 mod trials;
 mod validate;
 
@@ -44,6 +46,8 @@ enum Command {
     Query(query::QueryArgs),
     /// Run an embedded IoT Hub for trials and tests
     Hub(hub::HubArgs),
+    /// Print the JSON Schema of manifests, for editors
+    Schema(schema::SchemaArgs),
     /// Print the version
     Version,
 }
@@ -62,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Validate(args) => validate::run(&args),
         Command::Query(args) => block_on(query::run(args)),
         Command::Hub(args) => block_on(hub::run(args)),
+        Command::Schema(args) => schema::run(&args),
         Command::Version => version(),
     };
     match result {
