@@ -96,6 +96,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("fastrand", &["controller", "exporter", "emulator", "app.rs", "app"]),
     ("hmac", &["hub/sas.rs", "emulator/auth.rs"]),
     ("jiff", &["hub", "emulator", "manifest", "series", "settings.rs", "app.rs", "app"]),
+    ("mqtt_protocol_core", &["emulator/mqtt", "device"]),
     ("notify", &["source/watch.rs"]),
     ("percent_encoding", &["hub", "emulator"]),
     ("prometheus", &["metrics.rs", "metrics", "ops", "app.rs", "app"]),
@@ -121,6 +122,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("serde_yaml", &["manifest/yaml.rs"]),
     ("sha2", &["hub/sas.rs", "emulator", "plan/seal.rs", "source/load.rs", "series"]),
     ("strsim", &["manifest", "settings.rs"]),
+    ("tokio_rustls", &["emulator/server.rs", "emulator/mqtt/server.rs", "device/tls.rs"]),
     ("tracing_subscriber", &["app.rs", "app"]),
 ];
 

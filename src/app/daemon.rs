@@ -35,10 +35,21 @@ const REPORT_AFTER: Duration = Duration::from_secs(8);
 pub struct Announcement {
     /// Where `/metrics` is.
     pub listen: SocketAddr,
-    /// The embedded hub's address and the file with its connection strings.
-    pub embedded: Option<(SocketAddr, PathBuf)>,
+    /// The embedded hub, if there is one.
+    pub embedded: Option<EmbeddedAddresses>,
     /// Each hub's name, host and folder of manifests.
     pub hubs: Vec<(String, String, PathBuf)>,
+}
+
+/// Where an embedded hub is.
+#[derive(Debug, Clone)]
+pub struct EmbeddedAddresses {
+    /// Of HTTPS.
+    pub https: SocketAddr,
+    /// Of MQTT over TLS, unless it is not served.
+    pub mqtts: Option<SocketAddr>,
+    /// The file with its connection strings.
+    pub connection_file: PathBuf,
 }
 
 /// Runs the daemon until a signal, and drains it. `embedded` is a hub to run in this process with the folder of its
@@ -67,7 +78,7 @@ pub async fn run_daemon(
     let shared = Shared { metrics, published: Published::default(), readiness, first };
     announce(&Announcement {
         listen: listener.local_addr().context("the listening socket has no address")?,
-        embedded: hub.as_ref().map(|hub| (hub.address(), hub.connection_file())),
+        embedded: hub.as_ref().map(embedded_addresses),
         hubs: parts.iter().map(announced).collect(),
     });
     let cancel = CancellationToken::new();
@@ -85,6 +96,11 @@ pub async fn run_daemon(
         hub.shutdown().await;
     }
     result
+}
+
+fn embedded_addresses(hub: &EmbeddedHub) -> EmbeddedAddresses {
+    let info = hub.connection_info();
+    EmbeddedAddresses { https: info.https, mqtts: info.mqtts, connection_file: hub.connection_file() }
 }
 
 fn announced(part: &HubParts) -> (String, String, PathBuf) {

@@ -1,7 +1,7 @@
 //! The devices of the embedded hub, and the rules by which they are read and written.
 //!
 //! Invariant: sans I/O: time, randomness and the request are arguments, the answer is data. A refused write changes
-//! nothing. Records are shared and never changed in place, so a reader keeps what it read.
+//! nothing. Records are shared, and one that is read is never changed in place.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -40,8 +40,13 @@ pub struct Change {
     pub number: u64,
     /// Whose record changed.
     pub device: DeviceId,
+    /// The record before; `None` when the device was created.
+    pub before: Option<Arc<Device>>,
     /// The record now; `None` when the device was deleted.
     pub after: Option<Arc<Device>>,
+    /// The patch of desired as it was sent, when the change is one: what the device is told (`iot-hub.md` 2.3). Other
+    /// writes of desired are told by comparing the records.
+    pub desired_patch: Option<Arc<Object>>,
 }
 
 /// All devices of a hub.
@@ -132,9 +137,9 @@ impl Registry {
             return Err(Refusal::EtagMissing);
         }
         check_identity_etag(&*self.device(id)?, if_match)?;
-        self.devices.remove(id);
+        let before = self.devices.remove(id);
         self.changes += 1;
-        Ok(Change { number: self.changes, device: id.clone(), after: None })
+        Ok(Change { number: self.changes, device: id.clone(), before, after: None, desired_patch: None })
     }
 
     /// Merges `patch` into a twin (`iot-hub.md` 2.3).
@@ -149,7 +154,8 @@ impl Registry {
         if_match: &IfMatch,
         now: Timestamp,
     ) -> Result<Change, Refusal> {
-        self.write_twin(id, if_match, |twin| twin.patched(patch, now))
+        let change = self.write_twin(id, if_match, |twin| twin.patched(patch, now))?;
+        Ok(Change { desired_patch: patch.desired.clone().map(Arc::new), ..change })
     }
 
     /// Replaces tags and desired of a twin (`iot-hub.md` 2.3).
@@ -178,18 +184,16 @@ impl Registry {
         Ok(self.changed(after))
     }
 
-    /// Notes that a device connected or left. Moves no counter (`iot-hub.md` 1.3).
-    ///
-    /// # Errors
-    /// [`Refusal::DeviceNotFound`].
-    pub fn set_connected(&mut self, id: &DeviceId, connected: bool, now: Timestamp) -> Result<Change, Refusal> {
-        let mut after = Device::clone(&*self.device(id)?);
-        if after.identity.connected != connected {
-            after.identity.connection_updated = Some(tick(now));
+    /// Notes that a device did something, and whether it is connected now. Moves no counter (`iot-hub.md` 1.3) and is
+    /// no change: it reaches the store with the device's next one, since after a restart nothing is connected.
+    pub fn note_activity(&mut self, id: &DeviceId, connected: bool, now: Timestamp) {
+        let Some(device) = self.devices.get_mut(id) else { return };
+        let identity = &mut Arc::make_mut(device).identity;
+        if identity.connected != connected {
+            identity.connection_updated = Some(tick(now));
         }
-        after.identity.connected = connected;
-        after.identity.last_activity = Some(tick(now));
-        Ok(self.changed(after))
+        identity.connected = connected;
+        identity.last_activity = Some(tick(now));
     }
 
     fn write_twin(
@@ -211,8 +215,8 @@ impl Registry {
         device.change = self.changes;
         let id = device.identity.device.clone();
         let after = Arc::new(device);
-        self.devices.insert(id.clone(), Arc::clone(&after));
-        Change { number: self.changes, device: id, after: Some(after) }
+        let before = self.devices.insert(id.clone(), Arc::clone(&after));
+        Change { number: self.changes, device: id, before, after: Some(after), desired_patch: None }
     }
 
     /// The ticks of `now`, but never a number that was given before.

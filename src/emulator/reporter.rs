@@ -55,7 +55,7 @@ async fn wait_until_registered(hub: &HubHandle, device: &DeviceId) -> Result<(),
 }
 
 async fn report(hub: &HubHandle, device: &DeviceId, reported: &Object) -> Result<(), Refusal> {
-    hub.write(|registry, _, now| registry.set_connected(device, true, now)).await?;
+    hub.look(|_, registry, now| registry.note_activity(device, true, now));
     let live = Value::Object(hub.device(device).await?.twin.reported.values.clone());
     if merge(live.clone(), reported) == live {
         return Ok(());

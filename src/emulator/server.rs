@@ -18,10 +18,14 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_util::sync::CancellationToken;
 
 use super::auth::{Gate, Policies, PolicyName};
 use super::handle::{HubHandle, Randomness};
 use super::http;
+use super::mqtt::{Desk, MqttServer, Presence};
+use super::quick_ack::QuickAck;
 use super::registry::Registry;
 use super::state_dir::{StateDir, StateDirError};
 use super::store::{CHANGES_WAITING_MAX, Durable, Store, StoreError, run_committer};
@@ -31,6 +35,8 @@ const STORE_FILE: &str = "store.redb";
 const TLS_FILE: &str = "tls.json";
 const AUTHORITY_FILE: &str = "ca.pem";
 const CONNECTION_FILE: &str = "hub.json";
+const HTTPS_FLAG: &str = "--hub-https";
+const MQTTS_FLAG: &str = "--hub-mqtts";
 /// The port that connection strings leave out.
 const HTTPS_PORT: u16 = 443;
 /// Connections served at once; more are closed at once.
@@ -48,6 +54,8 @@ const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(5);
 pub struct HubOptions {
     /// Where to serve HTTPS; port 0 takes a free one (`--hub-https`).
     pub https: SocketAddr,
+    /// Where to serve MQTT over TLS; port 0 takes a free one (`--hub-mqtts`), `None` serves none.
+    pub mqtts: Option<SocketAddr>,
     /// The host's name in connection strings and in the certificate (`--hub-host`).
     pub host: String,
     /// The hub's folder (`--state-dir`).
@@ -79,11 +87,13 @@ pub enum StartError {
     /// There is no certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// The address cannot be bound.
-    #[error("cannot serve the embedded hub on {address}: {error}; choose another address with --hub-https")]
+    /// An address cannot be bound.
+    #[error("cannot serve the embedded hub on {address}: {error}; choose another address with {flag}")]
     Bind {
         /// The address.
         address: SocketAddr,
+        /// The flag that gives another.
+        flag: &'static str,
         /// What the system said.
         error: io::Error,
     },
@@ -136,6 +146,8 @@ pub struct EmbeddedHub {
     hub: HubHandle,
     info: ConnectionInfo,
     server: Handle<SocketAddr>,
+    /// Ends every MQTT connection.
+    stop: CancellationToken,
     serving: JoinSet<()>,
     committing: JoinSet<()>,
     state: StateDir,
@@ -153,10 +165,8 @@ impl EmbeddedHub {
         state.remove(CONNECTION_FILE)?;
         let tls = tls(&state, &options).await?;
         let kept = if options.ephemeral { None } else { Some(Kept::open(&state, &mut random)?) };
-        let listener = TcpListener::bind(options.https)
-            .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
-            .map_err(|error| StartError::Bind { address: options.https, error });
-        let (listener, bound) = listener?;
+        let (listener, bound) = bind(options.https, HTTPS_FLAG)?;
+        let mqtts = options.mqtts.map(|address| bind(address, MQTTS_FLAG)).transpose()?;
 
         let mut committing = JoinSet::new();
         let (hub, policies) = match kept {
@@ -164,20 +174,32 @@ impl EmbeddedHub {
                 let policies = Policies::generate(&mut random);
                 (HubHandle::ephemeral(random, options.now), policies)
             }
-            Some(Kept { store, registry, policies }) => {
+            Some(Kept { store, registry, presence, policies }) => {
                 let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
                 let (durable, progress) = watch::channel(Durable::UpTo(0));
                 committing.spawn_blocking(move || run_committer(store, receiver, durable));
-                (HubHandle::new(registry, random, options.now, sender, progress), policies)
+                (HubHandle::new(registry, presence, random, options.now, sender, progress), policies)
             }
         };
-        let info = connection_info(&options.host, bound, state.path(AUTHORITY_FILE), &policies);
-        let gate = Gate::new(policies, &options.host, bound.port());
-        let (server, serving) = serve(listener, tls, http::router(hub.clone(), gate))
-            .map_err(|error| StartError::Bind { address: bound, error })?;
+        let mqtts_bound = mqtts.as_ref().map(|(_, bound)| *bound);
+        let info = connection_info(&options.host, (bound, mqtts_bound), state.path(AUTHORITY_FILE), &policies);
+        let mut gate = Gate::new(policies, &options.host, bound.port());
+        if let Some(bound) = mqtts_bound {
+            gate = gate.also_on(bound.port());
+        }
+        let desk = Desk { hub: hub.clone(), gate: Arc::new(gate.clone()) };
+        let stop = CancellationToken::new();
+        let mqtt_tls = ServerConfig::clone(&tls.get_inner());
+        let (server, mut serving) = serve(listener, tls, http::router(hub.clone(), gate))
+            .map_err(|error| StartError::Bind { address: bound, flag: HTTPS_FLAG, error })?;
+        if let Some((listener, address)) = mqtts {
+            let server =
+                MqttServer::new(listener).map_err(|error| StartError::Bind { address, flag: MQTTS_FLAG, error })?;
+            serving.spawn(server.serve(mqtt_tls, desk, stop.clone()));
+        }
         state.replace(CONNECTION_FILE, &info.to_json())?;
         tracing::info!(address = %bound, host = %info.host_name, "embedded hub ready");
-        Ok(Self { hub, info, server, serving, committing, state })
+        Ok(Self { hub, info, server, stop, serving, committing, state })
     }
 
     /// The address really bound.
@@ -210,6 +232,7 @@ impl EmbeddedHub {
             tracing::warn!(%error, "the embedded hub's connection file stays behind");
         }
         self.server.graceful_shutdown(Some(SHUTDOWN_TIME_MAX));
+        self.stop.cancel();
         while self.serving.join_next().await.is_some() {}
         self.hub.close().await;
         while self.committing.join_next().await.is_some() {}
@@ -221,6 +244,7 @@ impl Drop for EmbeddedHub {
         // Whoever reads the file next would find nothing served; a failure here has nobody left to hear of it.
         self.state.remove(CONNECTION_FILE).ok();
         self.server.shutdown();
+        self.stop.cancel();
     }
 }
 
@@ -228,6 +252,7 @@ impl Drop for EmbeddedHub {
 struct Kept {
     store: Store,
     registry: Registry,
+    presence: Presence,
     policies: Policies,
 }
 
@@ -235,6 +260,10 @@ impl Kept {
     fn open(state: &StateDir, random: &mut Randomness) -> Result<Self, StartError> {
         let store = Store::open(state.open_file(STORE_FILE)?, &state.path(STORE_FILE))?;
         let registry = Registry::restored(store.devices()?);
+        let presence = Presence::restored(store.sessions()?).map_err(|key| StoreError::Damaged {
+            path: state.path(STORE_FILE),
+            reason: format!("the session of {key:?}"),
+        })?;
         let policies = match store.policies()? {
             Some(stored) => Policies::from_stored(&stored).ok_or_else(|| StoreError::Damaged {
                 path: state.path(STORE_FILE),
@@ -246,7 +275,7 @@ impl Kept {
                 policies
             }
         };
-        Ok(Self { store, registry, policies })
+        Ok(Self { store, registry, presence, policies })
     }
 }
 
@@ -255,10 +284,17 @@ fn check(options: &HubOptions) -> Result<(), StartError> {
     if options.host.is_empty() || !options.host.chars().all(plain) {
         return Err(StartError::Host(options.host.clone()));
     }
-    if !options.https.ip().is_loopback() && !options.allow_remote {
-        return Err(StartError::Remote(options.https));
+    let mut addresses = std::iter::once(options.https).chain(options.mqtts);
+    match addresses.find(|address| !address.ip().is_loopback()) {
+        Some(remote) if !options.allow_remote => Err(StartError::Remote(remote)),
+        Some(_) | None => Ok(()),
     }
-    Ok(())
+}
+
+fn bind(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+    TcpListener::bind(address)
+        .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
+        .map_err(|error| StartError::Bind { address, flag, error })
 }
 
 /// TLS with the certificates of the folder, renewed if need be; `ca.pem` beside them is the part that clients read.
@@ -279,7 +315,12 @@ async fn tls(state: &StateDir, options: &HubOptions) -> Result<RustlsConfig, Sta
     Ok(RustlsConfig::from_config(Arc::new(config)))
 }
 
-fn connection_info(host: &str, https: SocketAddr, ca_file: PathBuf, policies: &Policies) -> ConnectionInfo {
+fn connection_info(
+    host: &str,
+    (https, mqtts): (SocketAddr, Option<SocketAddr>),
+    ca_file: PathBuf,
+    policies: &Policies,
+) -> ConnectionInfo {
     let host_name = if https.port() == HTTPS_PORT { host.to_owned() } else { format!("{host}:{}", https.port()) };
     let service = |policy: PolicyName| {
         let (name, key) = (policy.as_str(), policies.key(policy).expose());
@@ -287,7 +328,7 @@ fn connection_info(host: &str, https: SocketAddr, ca_file: PathBuf, policies: &P
     };
     ConnectionInfo {
         https,
-        mqtts: None,
+        mqtts,
         ca_file,
         service_connection_string: service(PolicyName::Service),
         owner_connection_string: service(PolicyName::Owner),
@@ -320,7 +361,7 @@ fn serve(
     Ok((handle, serving))
 }
 
-/// Lets a connection in, without Nagle's delay, while there are not too many. Handshakes come after it, in the
+/// Lets a connection in, without delays of small packets, while there are not too many. Handshakes come after it, in the
 /// connection's own task.
 #[derive(Debug, Clone)]
 struct Door {
@@ -328,17 +369,17 @@ struct Door {
 }
 
 impl<S> Accept<TcpStream, S> for Door {
-    type Stream = TcpStream;
+    type Stream = QuickAck;
     type Service = S;
-    type Future = std::future::Ready<io::Result<(TcpStream, S)>>;
+    type Future = std::future::Ready<io::Result<(QuickAck, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let admitted = if self.handle.connection_count() > CONNECTIONS_MAX {
             Err(io::Error::other("too many connections"))
         } else {
-            stream.set_nodelay(true)
+            QuickAck::new(stream)
         };
-        std::future::ready(admitted.map(|()| (stream, service)))
+        std::future::ready(admitted.map(|stream| (stream, service)))
     }
 }
 

@@ -300,13 +300,14 @@ fn changed(change: Result<Change, Refusal>, twin_ref: &TwinRef) -> Result<Twin, 
 /// A refusal as the client would understand the hub's answer.
 fn hub_error(refusal: Refusal, twin: &TwinRef) -> HubError {
     match refusal {
-        Refusal::TwinChanged(_) | Refusal::IdentityChanged { .. } | Refusal::EtagMissing => {
-            HubError::PreconditionFailed
-        }
+        Refusal::TwinChanged(_)
+        | Refusal::IdentityChanged { .. }
+        | Refusal::EtagMissing
+        | Refusal::ReportedChanged(_) => HubError::PreconditionFailed,
         Refusal::DeviceNotFound(_) => HubError::NotFound(twin.clone()),
         Refusal::DeviceAlreadyExists(device) => HubError::AlreadyExists(device),
         Refusal::Unauthorized => HubError::Unauthorized { message: refusal.to_string() },
-        Refusal::NotImplemented(_) | Refusal::Unavailable(_) => {
+        Refusal::NotImplemented(_) | Refusal::Unavailable(_) | Refusal::MethodTimeout => {
             HubError::Server { status: Some(refusal.status()), message: refusal.to_string() }
         }
         Refusal::ArgumentInvalid(_)
@@ -317,6 +318,8 @@ fn hub_error(refusal: Refusal, twin: &TwinRef) -> HubError {
         | Refusal::MethodNotAllowed
         | Refusal::RequestTimeout
         | Refusal::TooManyDevices(_)
+        | Refusal::DeviceNotOnline
+        | Refusal::TooManyMethods
         | Refusal::BodyTooLarge(_) => rejected(refusal),
     }
 }

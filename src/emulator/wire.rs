@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::error::Refusal;
 use super::identity::{IdentitySpec, SharedKey, Status};
 use super::registry::Device;
-use super::twin_record::{Properties, StampNode};
+use super::twin_record::{Properties, StampNode, TwinRecord};
 use crate::twin::{DeviceId, MergePatch, Number, Object, Value};
 
 /// A date that never was (`iot-hub.md` 1.2).
@@ -291,6 +291,48 @@ pub fn refusal(refusal: &Refusal, tracking: u128, now: Timestamp) -> Vec<u8> {
     })
 }
 
+/// Error shape B (`iot-hub.md` 3.1).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NumberedError {
+    error_code: u32,
+    tracking_id: String,
+    message: String,
+    timestamp_utc: String,
+    info: (),
+}
+
+/// The body of a refusal on the newer paths and to devices, by number.
+#[must_use]
+pub fn numbered_refusal(refusal: &Refusal, tracking: u128, now: Timestamp) -> Vec<u8> {
+    json(&NumberedError {
+        error_code: refusal.number(),
+        tracking_id: format!("{tracking:032X}"),
+        message: refusal.to_string(),
+        timestamp_utc: date(now),
+        info: (),
+    })
+}
+
+/// The body of a refused direct method: shape B as a text in shape A (`iot-hub.md` 3.1).
+#[must_use]
+pub fn nested_refusal(refusal: &Refusal, tracking: u128, now: Timestamp) -> Vec<u8> {
+    let inner = numbered_refusal(refusal, tracking, now);
+    json(&ErrorBody { message: String::from_utf8_lossy(&inner).into_owned(), exception_message: String::new() })
+}
+
+/// A twin as its device reads it: no tags, no `$metadata` (`iot-hub.md` 8.2).
+#[must_use]
+pub fn device_twin(twin: &TwinRecord) -> Vec<u8> {
+    let section = |properties: &Properties| {
+        let mut object = properties.values.clone();
+        object.insert("$version".to_owned(), count(properties.version));
+        Value::Object(object)
+    };
+    let body = [("desired".to_owned(), section(&twin.desired)), ("reported".to_owned(), section(&twin.reported))];
+    json(&Map(&Object::from(body)))
+}
+
 /// The text of a body.
 #[must_use]
 #[expect(clippy::missing_panics_doc, reason = "no caller has anything that could fail to serialize")]
@@ -312,6 +354,14 @@ pub fn twin_write(body: &[u8]) -> Result<MergePatch, Refusal> {
         desired.retain(|key, _| !IGNORED_IN_DESIRED.contains(&key.as_str()));
     }
     Ok(MergePatch { tags: optional_object(twin.remove("tags"), "tags")?, desired })
+}
+
+/// Reads what a device reports: a merge patch.
+///
+/// # Errors
+/// [`Refusal::Deserialization`] when it is no JSON, [`Refusal::ArgumentInvalid`] when it is no object.
+pub fn report(body: &[u8]) -> Result<Object, Refusal> {
+    into_object(parse(body)?, "the body")
 }
 
 fn parse(body: &[u8]) -> Result<Value, Refusal> {

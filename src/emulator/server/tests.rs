@@ -14,6 +14,7 @@ fn now() -> Timestamp {
 fn options(folder: &tempfile::TempDir) -> HubOptions {
     HubOptions {
         https: "127.0.0.1:0".parse().unwrap(),
+        mqtts: None,
         host: "localhost".to_owned(),
         state_dir: folder.path().join("state"),
         ephemeral: false,
@@ -174,7 +175,8 @@ async fn a_hub_that_cannot_start_says_why_in_one_sentence() {
 #[test]
 fn the_port_is_left_out_when_it_is_the_usual_one() {
     let policies = Policies::generate(&mut |bytes| bytes.fill(1));
-    let info = |port: u16| connection_info("hub", SocketAddr::from(([127, 0, 0, 1], port)), PathBuf::new(), &policies);
+    let info =
+        |port: u16| connection_info("hub", (SocketAddr::from(([127, 0, 0, 1], port)), None), PathBuf::new(), &policies);
     assert!(info(443).service_connection_string.starts_with("HostName=hub;SharedAccessKeyName=service;"));
     assert!(info(8443).owner_connection_string.starts_with("HostName=hub:8443;SharedAccessKeyName=iothubowner;"));
     assert_eq!(info(8443).device_connection_string_template, "HostName=hub;DeviceId={device_id};SharedAccessKey={key}");
