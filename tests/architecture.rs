@@ -88,7 +88,7 @@ const IMPURE: &[&str] = &[
 /// Crate to the files or folders under `src` that may name it.
 const LIVES_IN: &[(&str, &[&str])] = &[
     ("anyhow", &["main.rs", "cli", "app.rs", "app"]),
-    ("axum", &["ops", "emulator/http.rs", "emulator/http", "emulator/server.rs"]),
+    ("axum", &["ops", "emulator/http.rs", "emulator/http", "emulator/server.rs", "emulator/mqtt/websocket.rs"]),
     ("axum_server", &["emulator/server.rs", "emulator/http.rs"]),
     ("base64", &["hub/sas.rs", "emulator", "plan/seal.rs", "plan/sweep.rs"]),
     ("clap", &["cli"]),

@@ -22,6 +22,7 @@ use super::query::Rows;
 use super::registry::{Change, Device, Registry};
 use super::route::Operation;
 use super::wire::{self, IdentityBody, Map, TwinBody};
+use crate::twin::TwinRef;
 
 /// The largest body read, in bytes.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -112,6 +113,11 @@ async fn carry_out(
             let whole = wire::twin_write(body)?;
             let change = hub.write(|registry, _, now| registry.replace_twin(&id, &whole, &if_match, now)).await?;
             Ok(twin(&written(change)))
+        }
+        Operation::CallMethod(id) => {
+            let call = wire::method_call(body)?;
+            let (status, payload) = hub.call_method(&TwinRef::device(id), &call).await?;
+            Ok(json(wire::method_answer(status, &payload)?))
         }
         Operation::Query => run_query(hub, headers, &wire::query(body)?).await,
         Operation::Missing(name, _) => Err(Refusal::NotImplemented(name.to_owned())),

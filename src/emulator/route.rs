@@ -23,6 +23,8 @@ pub enum Operation {
     PatchTwin(DeviceId),
     /// PUT `/twins/{id}`.
     ReplaceTwin(DeviceId),
+    /// POST `/twins/{id}/methods`.
+    CallMethod(DeviceId),
     /// POST `/devices/query`.
     Query,
     /// A row that a real hub has and this one does not yet; the text names it.
@@ -47,6 +49,7 @@ impl Operation {
             ("GET", ["twins", id]) => device(id).map(Self::GetTwin),
             ("PATCH", ["twins", id]) => device(id).map(Self::PatchTwin),
             ("PUT", ["twins", id]) => device(id).map(Self::ReplaceTwin),
+            ("POST", ["twins", id, "methods"]) => device(id).map(Self::CallMethod),
             (method, segments) => missing(method, segments),
         }
     }
@@ -57,7 +60,9 @@ impl Operation {
         match self {
             Self::ListDevices | Self::GetDevice(_) => Right::RegistryRead,
             Self::PutDevice(_) | Self::DeleteDevice(_) => Right::RegistryWrite,
-            Self::GetTwin(_) | Self::PatchTwin(_) | Self::ReplaceTwin(_) | Self::Query => Right::ServiceConnect,
+            Self::GetTwin(_) | Self::PatchTwin(_) | Self::ReplaceTwin(_) | Self::CallMethod(_) | Self::Query => {
+                Right::ServiceConnect
+            }
             Self::Missing(_, right) => *right,
         }
     }
@@ -80,10 +85,8 @@ fn missing(method: &str, segments: &[&str]) -> Result<Operation, Refusal> {
         }
         ["devices", _] => (&[], "devices", RegistryRead, RegistryWrite),
         ["twins", _, "modules", _] => (&["GET", "PUT", "PATCH"], "a module twin", ServiceConnect, ServiceConnect),
-        ["twins", _, "methods"] | ["twins", _, "modules", _, "methods"] => {
-            (&["POST"], "a direct method", ServiceConnect, ServiceConnect)
-        }
-        ["twins", _] => (&[], "twins", ServiceConnect, ServiceConnect),
+        ["twins", _, "modules", _, "methods"] => (&["POST"], "a module's method", ServiceConnect, ServiceConnect),
+        ["twins", _] | ["twins", _, "methods"] => (&[], "twins", ServiceConnect, ServiceConnect),
         ["digitaltwins", _] => (&["GET", "PATCH"], "a digital twin", ServiceConnect, ServiceConnect),
         ["digitaltwins", _, "commands", _] | ["digitaltwins", _, "components", _, "commands", _] => {
             (&["POST"], "a digital twin's command", ServiceConnect, ServiceConnect)
@@ -130,6 +133,7 @@ mod tests {
             ("GET", "/devices/d1", Operation::GetDevice(id()), Right::RegistryRead),
             ("PUT", "/devices/d1", Operation::PutDevice(id()), Right::RegistryWrite),
             ("DELETE", "/devices/d1", Operation::DeleteDevice(id()), Right::RegistryWrite),
+            ("POST", "/twins/d1/methods", Operation::CallMethod(id()), Right::ServiceConnect),
             ("POST", "/devices/query", Operation::Query, Right::ServiceConnect),
             ("GET", "/devices/query", Operation::GetDevice(query()), Right::RegistryRead),
             ("GET", "/twins/d1", Operation::GetTwin(id()), Right::ServiceConnect),
@@ -150,7 +154,6 @@ mod tests {
             ("DELETE", "/devices/d1/commands"),
             ("POST", "/devices/d1/applyConfigurationContent"),
             ("PATCH", "/twins/d1/modules/m1"),
-            ("POST", "/twins/d1/methods"),
             ("POST", "/twins/d1/modules/m1/methods"),
             ("GET", "/digitaltwins/d1"),
             ("POST", "/digitaltwins/d1/components/c/commands/x"),

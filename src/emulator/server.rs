@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::auth::{Gate, Policies, PolicyName};
 use super::handle::{HubHandle, Randomness};
 use super::http;
-use super::mqtt::{Desk, MqttServer, Presence};
+use super::mqtt::{Desk, MqttServer, Presence, WebSocketDoor};
 use super::quick_ack::QuickAck;
 use super::registry::Registry;
 use super::state_dir::{StateDir, StateDirError};
@@ -146,6 +146,7 @@ pub struct EmbeddedHub {
     hub: HubHandle,
     info: ConnectionInfo,
     server: Handle<SocketAddr>,
+    door: WebSocketDoor,
     /// Ends every MQTT connection.
     stop: CancellationToken,
     serving: JoinSet<()>,
@@ -190,8 +191,13 @@ impl EmbeddedHub {
         let desk = Desk { hub: hub.clone(), gate: Arc::new(gate.clone()) };
         let stop = CancellationToken::new();
         let mqtt_tls = ServerConfig::clone(&tls.get_inner());
-        let (server, mut serving) = serve(listener, tls, http::router(hub.clone(), gate))
-            .map_err(|error| StartError::Bind { address: bound, flag: HTTPS_FLAG, error })?;
+        let door = WebSocketDoor::new(desk.clone(), stop.clone());
+        let router = http::router(hub.clone(), gate).merge(door.router());
+        let (server, mut serving) = serve(listener, tls, router).map_err(|error| StartError::Bind {
+            address: bound,
+            flag: HTTPS_FLAG,
+            error,
+        })?;
         if let Some((listener, address)) = mqtts {
             let server =
                 MqttServer::new(listener).map_err(|error| StartError::Bind { address, flag: MQTTS_FLAG, error })?;
@@ -199,7 +205,7 @@ impl EmbeddedHub {
         }
         state.replace(CONNECTION_FILE, &info.to_json())?;
         tracing::info!(address = %bound, host = %info.host_name, "embedded hub ready");
-        Ok(Self { hub, info, server, stop, serving, committing, state })
+        Ok(Self { hub, info, server, door, stop, serving, committing, state })
     }
 
     /// The address really bound.
@@ -234,6 +240,7 @@ impl EmbeddedHub {
         self.server.graceful_shutdown(Some(SHUTDOWN_TIME_MAX));
         self.stop.cancel();
         while self.serving.join_next().await.is_some() {}
+        self.door.closed().await;
         self.hub.close().await;
         while self.committing.join_next().await.is_some() {}
     }
@@ -346,11 +353,13 @@ fn serve(
     let handle = Handle::new();
     let door = Door { handle: handle.clone() };
     let acceptor = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_TIME_MAX).acceptor(door);
-    let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone()).http1_only();
+    let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone());
     server = server.accept_error_handler(|peer, error| {
         let peer = peer.map(ToString::to_string);
         tracing::debug!(peer, %error, "the embedded hub let a connection go before its first request");
     });
+    // HTTP/1 alone, set here and not on the server, whose own setting would refuse WebSocket upgrades.
+    *server.http_builder() = server.http_builder().clone().http1_only();
     server.http_builder().http1().header_read_timeout(HEAD_TIME_MAX);
     let mut serving = JoinSet::new();
     serving.spawn(async move {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::Refusal;
 use super::identity::{IdentitySpec, SharedKey, Status};
+use super::mqtt::MethodCall;
 use super::registry::Device;
 use super::twin_record::{Properties, StampNode, TwinRecord};
 use crate::twin::{DeviceId, MergePatch, Number, Object, Value};
@@ -285,6 +286,9 @@ struct ErrorBody {
 /// The body of a refusal. `tracking` names this answer in logs; 32 hex digits on a real hub.
 #[must_use]
 pub fn refusal(refusal: &Refusal, tracking: u128, now: Timestamp) -> Vec<u8> {
+    if matches!(refusal, Refusal::DeviceNotOnline | Refusal::MethodTimeout) {
+        return nested_refusal(refusal, tracking, now);
+    }
     json(&ErrorBody {
         message: format!("ErrorCode:{};{refusal}", refusal.code()),
         exception_message: format!("Tracking ID:{tracking:032X}-G:0-TimeStamp:{}", now.strftime("%m/%d/%Y %H:%M:%S")),
@@ -315,8 +319,7 @@ pub fn numbered_refusal(refusal: &Refusal, tracking: u128, now: Timestamp) -> Ve
 }
 
 /// The body of a refused direct method: shape B as a text in shape A (`iot-hub.md` 3.1).
-#[must_use]
-pub fn nested_refusal(refusal: &Refusal, tracking: u128, now: Timestamp) -> Vec<u8> {
+fn nested_refusal(refusal: &Refusal, tracking: u128, now: Timestamp) -> Vec<u8> {
     let inner = numbered_refusal(refusal, tracking, now);
     json(&ErrorBody { message: String::from_utf8_lossy(&inner).into_owned(), exception_message: String::new() })
 }
@@ -479,6 +482,48 @@ fn keys(authentication: AuthenticationRequest) -> Result<Option<(SharedKey, Shar
             Err(Refusal::ArgumentInvalid("both symmetric keys are given, or neither".to_owned()))
         }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MethodRequest {
+    method_name: Option<String>,
+    #[serde(default)]
+    payload: serde_json::Value,
+    response_timeout_in_seconds: Option<u64>,
+    connect_timeout_in_seconds: Option<u64>,
+}
+
+/// Reads the body that calls a direct method (`iot-hub.md` 2.10).
+///
+/// # Errors
+/// [`Refusal::Deserialization`] for a body of another shape, [`Refusal::ArgumentNull`] when the name is missing, and
+/// what [`MethodCall::new`] refuses.
+pub fn method_call(body: &[u8]) -> Result<MethodCall, Refusal> {
+    let request: MethodRequest = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
+    let name = request.method_name.ok_or_else(|| Refusal::ArgumentNull("methodName".to_owned()))?;
+    let (response, connect) = (request.response_timeout_in_seconds, request.connect_timeout_in_seconds);
+    MethodCall::new(name, json(&request.payload), response, connect)
+}
+
+#[derive(Serialize)]
+struct MethodAnswerFields {
+    status: i32,
+    payload: serde_json::Value,
+}
+
+/// The body that answers a direct method. A device may answer with nothing, which is `null`.
+///
+/// # Errors
+/// [`Refusal::Deserialization`] when `payload`, as the device sent it, is no JSON.
+pub fn method_answer(status: i32, payload: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let payload = if payload.is_empty() {
+        serde_json::Value::Null
+    } else {
+        let wrong = |_| Refusal::Deserialization("the device answered with something that is no JSON".to_owned());
+        serde_json::from_slice(payload).map_err(wrong)?
+    };
+    Ok(json(&MethodAnswerFields { status, payload }))
 }
 
 #[derive(Deserialize)]
