@@ -5,6 +5,7 @@
 
 mod apply;
 mod args;
+mod device;
 mod hub;
 mod output;
 mod plan;
@@ -43,6 +44,8 @@ enum Command {
     Query(query::QueryArgs),
     /// Run an embedded IoT Hub for trials and tests
     Hub(hub::HubArgs),
+    /// Simulate a device over MQTT, until Ctrl-C
+    Device(device::DeviceArgs),
     /// Print the version
     Version,
 }
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Validate(args) => validate::run(&args),
         Command::Query(args) => block_on(query::run(args)),
         Command::Hub(args) => block_on(hub::run(args)),
+        Command::Device(args) => block_on(device::run(args)),
         Command::Version => version(),
     };
     match result {

@@ -147,6 +147,18 @@ impl HubHandle {
         found
     }
 
+    /// The primary key of a device, for one simulated in this process; `None` while it is not registered.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] when the store failed.
+    pub async fn device_key(&self, id: &DeviceId) -> Result<Option<String>, Refusal> {
+        match self.device(id).await {
+            Ok(device) => Ok(Some(device.identity.primary_key.expose().to_owned())),
+            Err(Refusal::DeviceNotFound(_)) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
     /// The first devices by id, as they are kept.
     ///
     /// # Errors
