@@ -26,3 +26,6 @@ pub use methods::MethodCall;
 pub use presence::{Presence, SessionRecord};
 pub use server::MqttServer;
 pub use websocket::WebSocketDoor;
+
+#[cfg(test)]
+mod tests;

@@ -500,3 +500,6 @@ impl Open {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

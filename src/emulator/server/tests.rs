@@ -160,7 +160,9 @@ async fn a_hub_that_cannot_start_says_why_in_one_sentence() {
     for (options, words) in [
         (options(&folder), "another hub is running on the state folder"),
         (HubOptions { https: hub.address(), ..options(&other) }, "choose another address with --hub-https"),
+        (HubOptions { mqtts: Some(hub.address()), ..options(&other) }, "choose another address with --hub-mqtts"),
         (HubOptions { https: remote, ..options(&other) }, "add --hub-allow-remote"),
+        (HubOptions { mqtts: Some(remote), ..options(&other) }, "add --hub-allow-remote"),
         (HubOptions { host: "a;b".to_owned(), ..options(&other) }, "--hub-host takes"),
         (options(&damaged), "store.redb is damaged"),
         (options(&unusable), "tls.json to have new ones made"),
