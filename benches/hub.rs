@@ -58,6 +58,7 @@ fn options(folder: &Path, devices: Option<u64>) -> HubOptions {
     let fill = devices.map(|devices| FillOptions { devices, template: TEMPLATE.to_owned() });
     HubOptions {
         https: "127.0.0.1:0".parse().unwrap(),
+        mqtts: None,
         host: "localhost".to_owned(),
         state_dir: folder.join("state"),
         ephemeral: false,

@@ -5,7 +5,7 @@
 //! ```text
 //!   8  app                      wiring: settings -> parts -> tasks -> drain   (cli and main sit on it)
 //!   7  ops                      /metrics /livez /readyz
-//!   6  controller   exporter   emulator
+//!   6  controller   exporter   emulator   device
 //!   5  hub          source
 //!   4  metrics      settings
 //!   3  manifest                 text -> declared state           |
@@ -17,6 +17,7 @@
 pub mod app;
 pub mod cli;
 pub mod controller;
+pub mod device;
 pub mod emulator;
 pub mod exporter;
 pub mod hub;

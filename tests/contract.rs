@@ -30,6 +30,7 @@ impl Served {
         let folder = tempfile::tempdir().unwrap();
         let options = HubOptions {
             https: "127.0.0.1:0".parse().unwrap(),
+            mqtts: None,
             host: "localhost".to_owned(),
             state_dir: folder.path().join("state"),
             ephemeral: false,

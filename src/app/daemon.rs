@@ -13,17 +13,18 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{HubParts, hub_parts};
+use super::connect::{HubParts, hub_file, hub_parts, wall_clock};
 use super::logging::{LogOptions, start_logging};
 use super::pass::{Shared, run_hub};
 use super::shutdown::StopSignals;
-use crate::emulator::{EmbeddedHub, HubHandle, HubOptions, report_when_registered};
+use crate::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
+use crate::emulator::{ConnectionInfo, EmbeddedHub, HubHandle, HubOptions};
 use crate::exporter::Published;
 use crate::metrics::Metrics;
 use crate::ops::{self, Ops, Readiness};
 use crate::plan::DeclaredState;
 use crate::settings::{Secret, Settings, hub_defaults};
-use crate::twin::{Object, Value};
+use crate::twin::{DeviceId, Object, Value};
 
 /// The name of the embedded hub among the hubs.
 const EMBEDDED: &str = "embedded";
@@ -35,10 +36,21 @@ const REPORT_AFTER: Duration = Duration::from_secs(8);
 pub struct Announcement {
     /// Where `/metrics` is.
     pub listen: SocketAddr,
-    /// The embedded hub's address and the file with its connection strings.
-    pub embedded: Option<(SocketAddr, PathBuf)>,
+    /// The embedded hub, if there is one.
+    pub embedded: Option<EmbeddedAddresses>,
     /// Each hub's name, host and folder of manifests.
     pub hubs: Vec<(String, String, PathBuf)>,
+}
+
+/// Where an embedded hub is.
+#[derive(Debug, Clone)]
+pub struct EmbeddedAddresses {
+    /// Of HTTPS.
+    pub https: SocketAddr,
+    /// Of MQTT over TLS, unless it is not served.
+    pub mqtts: Option<SocketAddr>,
+    /// The file with its connection strings.
+    pub connection_file: PathBuf,
 }
 
 /// Runs the daemon until a signal, and drains it. `embedded` is a hub to run in this process with the folder of its
@@ -68,7 +80,7 @@ pub async fn run_daemon(
     let shared = Shared { metrics, published: Published::default(), readiness, first };
     announce(&Announcement {
         listen: listener.local_addr().context("the listening socket has no address")?,
-        embedded: hub.as_ref().map(|hub| (hub.address(), hub.connection_file())),
+        embedded: hub.as_ref().map(embedded_addresses),
         hubs: parts.iter().map(announced).collect(),
     });
     let cancel = CancellationToken::new();
@@ -81,7 +93,7 @@ pub async fn run_daemon(
     });
     around.spawn(serve_ops(listener, registry, shared.clone(), ended.clone()));
     if let Some(hub) = &hub {
-        around.spawn(demonstrate(hub.handle(), first_receiver, ended.clone()));
+        around.spawn(demonstrate(hub.handle(), hub.connection_info().clone(), first_receiver, ended.clone()));
     }
     let result = run_hubs(parts, shared, &cancel, &mut around).await;
     ended.cancel();
@@ -90,6 +102,11 @@ pub async fn run_daemon(
         hub.shutdown().await;
     }
     result
+}
+
+fn embedded_addresses(hub: &EmbeddedHub) -> EmbeddedAddresses {
+    let info = hub.connection_info();
+    EmbeddedAddresses { https: info.https, mqtts: info.mqtts, connection_file: hub.connection_file() }
 }
 
 fn announced(part: &HubParts) -> (String, String, PathBuf) {
@@ -158,17 +175,68 @@ async fn serve_ops(
     Ok(())
 }
 
-/// The demonstration: the first declared device comes to life and reports how it is connected.
+/// The demonstration: the first declared device comes to life, connects and reports how it is connected.
 async fn demonstrate(
     hub: HubHandle,
+    info: ConnectionInfo,
     mut first: watch::Receiver<Option<Arc<DeclaredState>>>,
     ended: CancellationToken,
 ) -> anyhow::Result<()> {
     let known = ended.run_until_cancelled(first.wait_for(Option::is_some)).await.is_some();
     let state = first.borrow().clone().filter(|_| known);
     let device = state.and_then(|state| state.twins.keys().next().map(|twin| twin.device.clone()));
-    let Some(device) = device else { return Ok(()) };
-    let reported = Object::from([("connectivity".to_owned(), Value::from("cellular"))]);
-    report_when_registered(hub, device, reported, REPORT_AFTER, ended).await?;
+    let (Some(device), Some(address)) = (device, info.mqtts) else { return Ok(()) };
+    // A device that is deleted and registered again has another key.
+    while let Some(text) = ended.run_until_cancelled(connection_string(&hub, &device, &info)).await {
+        let connection = DeviceConnection::parse(&text?).context("the simulated device")?;
+        let options = DeviceOptions {
+            connection,
+            address: Some(address),
+            trust: Trust::Authorities(hub_file(&info.ca_file)?.into_bytes()),
+            report: Some(Object::from([("connectivity".to_owned(), Value::from("cellular"))])),
+            report_after: REPORT_AFTER,
+            refusal_ends: true,
+            now: wall_clock,
+            seed: 0,
+        };
+        if let Err(error) = run_device(&options, |event| tell(&device, &event), &ended).await {
+            tracing::info!(twin = %device, %error, "the simulated device is not admitted");
+            ended.run_until_cancelled(tokio::time::sleep(REPORT_AFTER)).await;
+        }
+    }
     Ok(())
+}
+
+/// The connection string of `device`, once it is registered.
+async fn connection_string(hub: &HubHandle, device: &DeviceId, info: &ConnectionInfo) -> anyhow::Result<String> {
+    let mut changes = hub.changes();
+    loop {
+        // Seen before the look, so that a change during the look wakes the next one.
+        changes.borrow_and_update();
+        if let Some(key) = hub.device_key(device).await? {
+            let template = &info.device_connection_string_template;
+            return Ok(template.replace("{device_id}", device.as_str()).replace("{key}", &key));
+        }
+        changes.changed().await.context("the hub is gone")?;
+    }
+}
+
+fn tell(device: &DeviceId, event: &DeviceEvent) {
+    match event {
+        DeviceEvent::Connected => tracing::info!(twin = %device, "the simulated device is connected"),
+        DeviceEvent::Reported => tracing::info!(twin = %device, "the simulated device reported"),
+        DeviceEvent::Desired(difference) => {
+            let desired = Value::Object(difference.clone());
+            tracing::info!(twin = %device, %desired, "the simulated device was told of new desired properties");
+        }
+        DeviceEvent::Disconnected { reason, again_in } => {
+            tracing::info!(twin = %device, reason, ?again_in, "the simulated device is not connected");
+        }
+        DeviceEvent::Refused(status, words) => {
+            tracing::warn!(twin = %device, status, words, "the hub refused what the simulated device asked");
+        }
+        DeviceEvent::Twin { .. } | DeviceEvent::Method { .. } => {
+            tracing::debug!(twin = %device, ?event, "the simulated device");
+        }
+    }
 }

@@ -11,7 +11,7 @@ mod shutdown;
 mod source;
 
 pub use connect::{HubParts, hub_file, hub_parts, wall_clock};
-pub use daemon::{Announcement, run_daemon};
+pub use daemon::{Announcement, EmbeddedAddresses, run_daemon};
 pub use logging::{LogOptions, start_logging};
 pub use pass::{apply_once, run_hub};
 pub use shutdown::StopSignals;

@@ -48,6 +48,9 @@ pub(super) struct EmbeddedArgs {
     /// Where the embedded hub serves HTTPS; port 0 takes a free one [default: 127.0.0.1:8443]
     #[arg(long, value_name = "ADDRESS")]
     pub(super) hub_https: Option<SocketAddr>,
+    /// Where the embedded hub serves MQTT over TLS; port 0 takes a free one [default: 127.0.0.1:8883]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) hub_mqtts: Option<SocketAddr>,
     /// The embedded hub's host name, in connection strings and certificate [default: localhost]
     #[arg(long, value_name = "NAME")]
     pub(super) hub_host: Option<String>,
@@ -68,6 +71,7 @@ impl EmbeddedArgs {
     pub(super) fn options(&self) -> anyhow::Result<HubOptions> {
         Ok(HubOptions {
             https: self.hub_https.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8443))),
+            mqtts: Some(self.hub_mqtts.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8883)))),
             host: self.hub_host.clone().unwrap_or_else(|| "localhost".to_owned()),
             state_dir: self.state_dir.clone().unwrap_or_else(|| PathBuf::from(".geminid")),
             ephemeral: self.hub_ephemeral,
@@ -81,6 +85,7 @@ impl EmbeddedArgs {
     pub(super) fn first_given(&self) -> Option<&'static str> {
         let given = [
             ("--hub-https", self.hub_https.is_some()),
+            ("--hub-mqtts", self.hub_mqtts.is_some()),
             ("--hub-host", self.hub_host.is_some()),
             ("--state-dir", self.state_dir.is_some()),
             ("--hub-ephemeral", self.hub_ephemeral),

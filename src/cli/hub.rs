@@ -27,6 +27,9 @@ pub(super) async fn run(args: HubArgs) -> anyhow::Result<u8> {
     let mut out = Output::stdout();
     out.line(concat!("geminid ", env!("CARGO_PKG_VERSION")));
     out.line(&format!("  embedded hub   https://{}", hub.address()));
+    if let Some(address) = hub.connection_info().mqtts {
+        out.line(&format!("  devices        mqtts://{address}"));
+    }
     out.line(&format!("  connect with   {} (connection strings, CA)", hub.connection_file().display()));
     out.line("  stop           Ctrl-C");
     let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());

@@ -5,6 +5,7 @@
 
 mod apply;
 mod args;
+mod device;
 mod diagnostics;
 mod hub;
 mod output;
@@ -48,6 +49,8 @@ enum Command {
     Hub(hub::HubArgs),
     /// Print the JSON Schema of manifests, for editors
     Schema(schema::SchemaArgs),
+    /// Simulate a device over MQTT, until Ctrl-C
+    Device(device::DeviceArgs),
     /// Print the version
     Version,
 }
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Query(args) => block_on(query::run(args)),
         Command::Hub(args) => block_on(hub::run(args)),
         Command::Schema(args) => schema::run(&args),
+        Command::Device(args) => block_on(device::run(args)),
         Command::Version => version(),
     };
     match result {

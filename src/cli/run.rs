@@ -66,9 +66,12 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<u8> {
 fn announce(about: &Announcement) {
     let mut out = Output::stdout();
     out.line(concat!("geminid ", env!("CARGO_PKG_VERSION")));
-    if let Some((address, file)) = &about.embedded {
-        out.line(&format!("  embedded hub   https://{address}"));
-        out.line(&format!("  connect with   {} (connection strings, CA)", file.display()));
+    if let Some(hub) = &about.embedded {
+        out.line(&format!("  embedded hub   https://{}", hub.https));
+        if let Some(address) = hub.mqtts {
+            out.line(&format!("  devices        mqtts://{address}"));
+        }
+        out.line(&format!("  connect with   {} (connection strings, CA)", hub.connection_file.display()));
     }
     for (name, host, manifests) in &about.hubs {
         out.line(&format!("  hub {name:<10} {host}, manifests in {}", manifests.display()));

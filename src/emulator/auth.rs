@@ -14,6 +14,7 @@ use sha2::Sha256;
 use super::error::Refusal;
 use super::identity::{Random, SharedKey};
 use super::verified::{Verified, VerifiedTokens};
+use crate::twin::TwinRef;
 
 const SCHEME: &str = "SharedAccessSignature ";
 /// The longest token looked at, in bytes; real ones have about 200.
@@ -110,7 +111,7 @@ impl Policies {
 }
 
 /// Checks tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Gate {
     policies: Policies,
     hosts: BTreeSet<String>,
@@ -124,6 +125,56 @@ impl Gate {
         let host = host.to_ascii_lowercase();
         let hosts = BTreeSet::from([format!("{host}:{port}"), host]);
         Self { policies, hosts, verified: VerifiedTokens::default() }
+    }
+
+    /// The same gate, for clients that name `port` too.
+    #[must_use]
+    pub fn also_on(mut self, port: u16) -> Self {
+        let ports: Vec<String> =
+            self.hosts.iter().filter(|host| !host.contains(':')).map(|host| format!("{host}:{port}")).collect();
+        self.hosts.extend(ports);
+        self
+    }
+
+    /// Whether `host`, with a port or without, is this hub.
+    #[must_use]
+    pub fn is_host(&self, host: &str) -> bool {
+        self.hosts.contains(&host.to_ascii_lowercase())
+    }
+
+    /// Admits `who` to connect with `token`, signed with one of `keys` for its own scope or with the key of a policy
+    /// that has [`Right::DeviceConnect`]. Gives when the token ends; both times are in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`Refusal::Unauthorized`].
+    pub fn admit_device(
+        &self,
+        token: &str,
+        who: &TwinRef,
+        keys: Option<[&SharedKey; 2]>,
+        now: i64,
+    ) -> Result<i64, Refusal> {
+        let token = Token::parse(token).ok_or(Refusal::Unauthorized)?;
+        let mut path = vec!["devices".to_owned(), who.device.to_string()];
+        path.extend(who.module.iter().flat_map(|module| ["modules".to_owned(), module.to_string()]));
+        let signed = match &token.policy {
+            Some(name) => PolicyName::ALL
+                .into_iter()
+                .filter(|policy| policy.as_str() == name && policy.allows(Right::DeviceConnect))
+                .any(|policy| token.is_signed_with(self.policies.key(policy))),
+            // A device's key admits to nothing above the device.
+            None => {
+                Self::reaches(token.resource, path.len())
+                    && keys.into_iter().flatten().any(|key| token.is_signed_with(key))
+            }
+        };
+        let admitted = signed && token.expiry > now && self.covers(token.resource, &path);
+        if admitted { Ok(token.expiry) } else { Err(Refusal::Unauthorized) }
+    }
+
+    /// Whether the scope of a token has at least so many segments below the host.
+    fn reaches(resource: &str, segments: usize) -> bool {
+        decoded(resource).is_some_and(|scope| scope.split('/').filter(|part| !part.is_empty()).count() > segments)
     }
 
     /// The policy that signed `token`, the value of `Authorization`, for the resource at `path` (the decoded segments
@@ -142,12 +193,11 @@ impl Gate {
     /// What `token` says when a policy's key signed it.
     fn verify(&self, text: &str) -> Option<Verified> {
         let token = Token::parse(text)?;
-        let name = token.policy?;
+        let name = token.policy.as_deref()?;
         let policy = PolicyName::ALL.into_iter().find(|policy| policy.as_str() == name)?;
-        let key = BASE64.decode(self.policies.key(policy).expose()).ok()?;
-        let mut mac = Hmac::<Sha256>::new_from_slice(&key).ok()?;
-        mac.update(format!("{}\n{}", token.resource, token.expiry_text).as_bytes());
-        mac.verify_slice(&token.signature).ok()?;
+        if !token.is_signed_with(self.policies.key(policy)) {
+            return None;
+        }
         let verified = Verified { policy, resource: token.resource.to_owned(), expiry: token.expiry };
         self.verified.remember(text, verified.clone());
         Some(verified)
@@ -202,6 +252,16 @@ impl<'a> Token<'a> {
             expiry_text,
             policy: policy.map_or(Some(None), |name| decoded(name).map(Some))?,
         })
+    }
+}
+
+impl Token<'_> {
+    /// Compares in constant time.
+    fn is_signed_with(&self, key: &SharedKey) -> bool {
+        let mac = BASE64.decode(key.expose()).ok().and_then(|key| Hmac::<Sha256>::new_from_slice(&key).ok());
+        let Some(mut mac) = mac else { return false };
+        mac.update(format!("{}\n{}", self.resource, self.expiry_text).as_bytes());
+        mac.verify_slice(&self.signature).is_ok()
     }
 }
 

@@ -41,6 +41,9 @@ pub enum Refusal {
     /// 405: the address exists, the method does not.
     #[error("this address does not take this method")]
     MethodNotAllowed,
+    /// 404: the device takes no direct method now (`iot-hub.md` 2.10).
+    #[error("Timed out waiting for device to connect.")]
+    DeviceNotOnline,
     /// 408: the body did not arrive in time.
     #[error("the body of the request did not arrive in time")]
     RequestTimeout,
@@ -73,6 +76,15 @@ pub enum Refusal {
     /// 412: the twin's etag is another one by now.
     #[error("ETag mismatch for device ID '{0}'")]
     TwinChanged(DeviceId),
+    /// 412: the reported properties have another `$version` by now (`iot-hub.md` 8.2).
+    #[error("the reported properties have version {0}")]
+    ReportedChanged(u64),
+    /// 429: too many direct methods wait for their answers.
+    #[error("too many direct methods are waiting for their answers")]
+    TooManyMethods,
+    /// 504: the device did not answer a direct method in time (`iot-hub.md` 2.10).
+    #[error("Timed out waiting for the response from device.")]
+    MethodTimeout,
     /// 413: the body is larger than the hub reads.
     #[error("the body has more than {0} bytes")]
     BodyTooLarge(usize),
@@ -104,16 +116,18 @@ impl Refusal {
             | Self::DefinedMultipleTimes(_)
             | Self::ApiVersionMissing => 400,
             Self::Unauthorized | Self::ModuleUnauthorized(_) => 401,
-            Self::DeviceNotFound(_) | Self::ModuleNotFound(_) | Self::AddressNotFound => 404,
+            Self::DeviceNotFound(_) | Self::ModuleNotFound(_) | Self::AddressNotFound | Self::DeviceNotOnline => 404,
             Self::QuotaExceeded => 403,
             Self::Throttled(_) => 429,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::DeviceAlreadyExists(_) | Self::ModuleAlreadyExists(_) => 409,
-            Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) => 412,
+            Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) | Self::ReportedChanged(_) => 412,
             Self::BodyTooLarge(_) | Self::TooManyDevices(_) | Self::TooManyModules(_) | Self::BulkTooLarge(_) => 413,
+            Self::TooManyMethods => 429,
             Self::NotImplemented(_) => 501,
             Self::Unavailable(_) => 503,
+            Self::MethodTimeout => 504,
         }
     }
 
@@ -134,7 +148,12 @@ impl Refusal {
             Self::RequestTimeout => "GenericTimeout",
             Self::DeviceAlreadyExists(_) => "DeviceAlreadyExists",
             Self::ModuleAlreadyExists(_) => "ModuleAlreadyExistsOnDevice",
-            Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) => "PreconditionFailed",
+            Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) | Self::ReportedChanged(_) => {
+                "PreconditionFailed"
+            }
+            Self::DeviceNotOnline => "DeviceNotOnline",
+            Self::TooManyMethods => "ThrottlingException",
+            Self::MethodTimeout => "GatewayTimeout",
             Self::TooManyDevices(_) | Self::BulkTooLarge(_) => "TooManyDevices",
             Self::TooManyModules(_) => "TooManyModulesOnDevice",
             Self::BodyTooLarge(_) => "MessageTooLarge",
@@ -145,9 +164,28 @@ impl Refusal {
         }
     }
 
+    /// The number of the code (`iot-hub.md` 3.2), as error shape B has it; for a code without one, the status with
+    /// three zeros.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        match self.code() {
+            "ArgumentInvalid" => 400_004,
+            "ArgumentNull" => 400_005,
+            "DeserializationError" => 400_012,
+            "IotHubUnauthorizedAccess" => 401_002,
+            "DeviceNotFound" => 404_001,
+            "DeviceNotOnline" => 404_103,
+            "PreconditionFailed" => 412_001,
+            "ThrottlingException" => 429_001,
+            "ServiceUnavailable" => 503_001,
+            "GatewayTimeout" => 504_101,
+            _ => u32::from(self.status()) * 1000,
+        }
+    }
+
     /// The number of the code, where a hub answers in shape B inside shape A (`iot-hub.md` 3.1).
     #[must_use]
     pub fn nested_code(&self) -> Option<u32> {
-        matches!(self, Self::ModuleUnauthorized(_)).then_some(401_002)
+        matches!(self, Self::ModuleUnauthorized(_) | Self::DeviceNotOnline | Self::MethodTimeout).then(|| self.number())
     }
 }

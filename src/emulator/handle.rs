@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::Refusal;
 use super::identity::Random;
 use super::lag::LaggingView;
+use super::mqtt::{Presence, SessionRecord};
 use super::query::{Page, Run};
 use super::registry::{Device, Registry};
 use super::store::{Durable, Waiting};
@@ -31,11 +34,13 @@ struct Shared {
     store: Option<mpsc::Sender<Waiting>>,
     durable: watch::Receiver<Durable>,
     changes: watch::Sender<u64>,
+    messages: AtomicU64,
     now: fn() -> Timestamp,
 }
 
 struct State {
     registry: Registry,
+    presence: Presence,
     random: Randomness,
     /// What queries see, when that is not the registry.
     view: Option<LaggingView>,
@@ -48,16 +53,17 @@ impl fmt::Debug for HubHandle {
 }
 
 impl HubHandle {
-    /// A hub over `registry`. Changes go to `store`, whose progress is `durable`.
+    /// A hub over `registry` and the sessions in `presence`. Changes go to `store`, whose progress is `durable`.
     #[must_use]
     pub fn new(
         registry: Registry,
+        presence: Presence,
         random: Randomness,
         now: fn() -> Timestamp,
         store: mpsc::Sender<Waiting>,
         durable: watch::Receiver<Durable>,
     ) -> Self {
-        Self::make(registry, random, now, Some(store), durable)
+        Self::make((registry, presence), random, now, Some(store), durable)
     }
 
     /// A hub that keeps nothing.
@@ -70,7 +76,7 @@ impl HubHandle {
     #[must_use]
     pub fn forgetful(registry: Registry, random: Randomness, now: fn() -> Timestamp) -> Self {
         let (_, durable) = watch::channel(Durable::UpTo(u64::MAX));
-        Self::make(registry, random, now, None, durable)
+        Self::make((registry, Presence::default()), random, now, None, durable)
     }
 
     /// Has queries see what is written only after `lag`, from now on.
@@ -84,20 +90,15 @@ impl HubHandle {
     }
 
     fn make(
-        registry: Registry,
+        (registry, presence): (Registry, Presence),
         random: Randomness,
         now: fn() -> Timestamp,
         store: Option<mpsc::Sender<Waiting>>,
         durable: watch::Receiver<Durable>,
     ) -> Self {
         let (changes, _) = watch::channel(registry.changes());
-        Self(Arc::new(Shared {
-            state: Mutex::new(State { registry, random, view: None }),
-            store,
-            durable,
-            changes,
-            now,
-        }))
+        let state = Mutex::new(State { registry, presence, random, view: None });
+        Self(Arc::new(Shared { state, store, durable, changes, messages: AtomicU64::new(0), now }))
     }
 
     /// The hub's clock.
@@ -134,10 +135,11 @@ impl HubHandle {
         };
         let (result, number) = {
             let mut state = self.lock();
-            let State { registry, random, view } = &mut *state;
+            let State { registry, presence, random, view } = &mut *state;
             let now = (self.0.now)();
             let result = change(registry, random, now);
             let changes = registry.take_log();
+            changes.iter().for_each(|change| presence.tell(change));
             if let Some(view) = view {
                 view.push(&changes, now);
             }
@@ -182,6 +184,18 @@ impl HubHandle {
         found
     }
 
+    /// The primary key of a device, for one simulated in this process; `None` while it is not registered.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] when the store failed.
+    pub async fn device_key(&self, id: &DeviceId) -> Result<Option<String>, Refusal> {
+        match self.device(id).await {
+            Ok(device) => Ok(device.identity.authentication.keys().map(|[primary, _]| primary.expose().to_owned())),
+            Err(Refusal::DeviceNotFound(_)) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
     /// The first devices by id, as they are kept.
     ///
     /// # Errors
@@ -221,6 +235,52 @@ impl HubHandle {
         }
     }
 
+    /// How many messages devices sent to the cloud since the start; they are counted and not kept.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.0.messages.load(Ordering::Relaxed)
+    }
+
+    /// Counts one.
+    pub(super) fn count_message(&self) {
+        self.0.messages.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Looks at who is connected, or changes it, with nothing to keep.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&mut Presence, &mut Registry, Timestamp) -> T) -> T {
+        let mut state = self.lock();
+        let State { registry, presence, .. } = &mut *state;
+        look(presence, registry, (self.0.now)())
+    }
+
+    /// Changes who is connected, and waits until the session that `change` gives is kept.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] when the store failed or was closed.
+    pub(super) async fn attend<T>(
+        &self,
+        change: impl FnOnce(&mut Presence, &mut Registry, Timestamp) -> (T, Option<SessionRecord>),
+    ) -> Result<T, Refusal> {
+        let place = match &self.0.store {
+            Some(store) => Some(store.reserve().await.map_err(|_| self.stopped())?),
+            None => None,
+        };
+        let (kept, told) = oneshot::channel();
+        let (result, waits) = self.look(|presence, registry, now| {
+            let (result, record) = change(presence, registry, now);
+            let write = record.zip(place);
+            let waits = write.is_some();
+            if let Some((record, place)) = write {
+                place.send(Waiting::Session(record, kept));
+            }
+            (result, waits)
+        });
+        if waits {
+            told.await.map_err(|_| self.stopped())?;
+        }
+        Ok(result)
+    }
+
     /// One record, which waits for no later change than its own.
     async fn read_record(
         &self,
@@ -237,7 +297,10 @@ impl HubHandle {
     }
 
     /// Waits until the change of this number is kept.
-    async fn kept(&self, number: u64) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] when the store failed or was closed.
+    pub(super) async fn kept(&self, number: u64) -> Result<(), Refusal> {
         let mut durable = self.0.durable.clone();
         let reached = |durable: &Durable| match durable {
             Durable::UpTo(kept) => *kept >= number,
@@ -291,7 +354,7 @@ mod tests {
         let (sender, receiver) = mpsc::channel(places);
         let (durable, progress) = watch::channel(Durable::UpTo(0));
         let clock = || Timestamp::UNIX_EPOCH;
-        (HubHandle::new(Registry::default(), random(), clock, sender, progress), receiver, durable)
+        (HubHandle::new(Registry::default(), Presence::default(), random(), clock, sender, progress), receiver, durable)
     }
 
     async fn create(hub: &HubHandle, device: DeviceId) -> Result<Change, Refusal> {

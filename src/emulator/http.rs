@@ -116,6 +116,7 @@ async fn carry_out(call: Call<'_>, operation: Operation) -> Result<Response<Body
         Operation::GetTwin(id) => twins::get(&call, &id).await,
         Operation::PatchTwin(id) => twins::patch(&call, &id).await,
         Operation::ReplaceTwin(id) => twins::replace(&call, &id).await,
+        Operation::CallMethod(id) => twins::call_method(&call, &id).await,
         Operation::Query => twins::query(&call).await,
         Operation::Missing(name, _) => Err(Refusal::NotImplemented(name.to_owned())),
     }

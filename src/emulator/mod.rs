@@ -6,7 +6,7 @@
 //!   handle     one registry behind a lock; changes in order to the store; nothing told before it is kept
 //!   registry   identities, twins, counters, limits (identity, twin_record, if_match, query): no I/O
 //!   store      one redb file, group commit (stored: the form of a record)
-//!   reporter   the demo's device, in this process
+//!   mqtt       devices: the protocol, who is connected, what they are told, direct methods
 //!   sim        the same registry without a socket, with faults, for tests
 //! ```
 //!
@@ -23,12 +23,13 @@ pub mod identity;
 pub mod if_match;
 pub mod index;
 pub mod lag;
+pub mod mqtt;
 pub mod options;
 pub mod query;
+pub mod quick_ack;
 mod read_json;
 pub mod records;
 pub mod registry;
-pub mod reporter;
 pub mod route;
 pub mod server;
 pub mod sim;
@@ -45,6 +46,5 @@ pub mod wire;
 
 pub use handle::HubHandle;
 pub use options::ServiceOptions;
-pub use reporter::report_when_registered;
 pub use server::{ConnectionInfo, EmbeddedHub, HubOptions, StartError};
 pub use sim::{Applied, Fault, SimCalls, SimHub, SimOperation};

@@ -48,8 +48,13 @@ pub struct Change {
     pub number: u64,
     /// Whose record changed.
     pub twin: TwinRef,
+    /// The record before; `None` when the device or module was created.
+    pub before: Option<Arc<Device>>,
     /// The record now; `None` when the device or module was deleted.
     pub after: Option<Arc<Device>>,
+    /// The patch of desired as it was sent, when the change is one: what the device is told (`iot-hub.md` 2.3). Other
+    /// writes of desired are told by comparing the records.
+    pub desired_patch: Option<Arc<Object>>,
 }
 
 /// All devices and modules of a hub.
@@ -205,7 +210,12 @@ impl Registry {
         if_match: &IfMatch,
         now: Timestamp,
     ) -> Result<Change, Refusal> {
-        self.write_twin(twin, if_match, |before| before.patched(patch, now))
+        let mut change = self.write_twin(twin, if_match, |before| before.patched(patch, now))?;
+        change.desired_patch = patch.desired.clone().map(Arc::new);
+        if let Some(logged) = self.log.last_mut() {
+            logged.desired_patch.clone_from(&change.desired_patch);
+        }
+        Ok(change)
     }
 
     /// Replaces tags and desired of a twin (`iot-hub.md` 2.3).
@@ -234,18 +244,18 @@ impl Registry {
         Ok(self.changed(after))
     }
 
-    /// Notes that a device or module connected or left. Moves no counter (`iot-hub.md` 1.3).
-    ///
-    /// # Errors
-    /// [`Refusal::DeviceNotFound`].
-    pub fn set_connected(&mut self, twin: &TwinRef, connected: bool, now: Timestamp) -> Result<Change, Refusal> {
-        let mut after = Device::clone(&*self.record(twin)?);
+    /// Notes that a device or module did something, and whether it is connected now. Moves no counter
+    /// (`iot-hub.md` 1.3) and is no change: it reaches the store with the record's next one, since after a restart
+    /// nothing is connected.
+    pub fn note_activity(&mut self, twin: &TwinRef, connected: bool, now: Timestamp) {
+        let Some(record) = self.find(twin) else { return };
+        let mut after = Device::clone(&record);
         if after.identity.connected != connected {
             after.identity.connection_updated = Some(tick(now));
         }
         after.identity.connected = connected;
         after.identity.last_activity = Some(tick(now));
-        Ok(self.changed(after))
+        self.insert(Arc::new(after));
     }
 
     fn create_device(
@@ -327,7 +337,7 @@ impl Registry {
         match &change.after {
             Some(record) => self.insert(Arc::clone(record)),
             None => self.take_out(&change.twin),
-        }
+        };
     }
 
     fn find(&self, twin: &TwinRef) -> Option<Arc<Device>> {
@@ -337,41 +347,42 @@ impl Registry {
         }
     }
 
-    fn insert(&mut self, record: Arc<Device>) {
+    /// Puts a record in its place and gives what was there.
+    fn insert(&mut self, record: Arc<Device>) -> Option<Arc<Device>> {
         if record.identity.module.is_some() {
-            self.modules.insert(&record.identity.twin_ref().to_string(), record);
-            return;
+            return self.modules.insert(&record.identity.twin_ref().to_string(), record);
         }
         let after = Arc::clone(&record);
         let before = self.devices.insert(after.identity.device.as_str(), record);
         self.statistics.follow(before.as_ref().map(|before| &before.identity), Some(&after.identity));
+        before
     }
 
     fn changed(&mut self, mut record: Device) -> Change {
         self.changes += 1;
         record.change = self.changes;
         let after = Arc::new(record);
-        self.insert(Arc::clone(&after));
-        self.logged(after.identity.twin_ref(), Some(after))
+        let before = self.insert(Arc::clone(&after));
+        self.logged(after.identity.twin_ref(), before, Some(after))
     }
 
     fn removed(&mut self, twin: TwinRef) -> Change {
         self.changes += 1;
-        self.take_out(&twin);
-        self.logged(twin, None)
+        let before = self.take_out(&twin);
+        self.logged(twin, before, None)
     }
 
-    fn take_out(&mut self, twin: &TwinRef) {
+    fn take_out(&mut self, twin: &TwinRef) -> Option<Arc<Device>> {
         if twin.module.is_some() {
-            self.modules.remove(&twin.to_string());
-        } else {
-            let before = self.devices.remove(twin.device.as_str());
-            self.statistics.follow(before.as_ref().map(|before| &before.identity), None);
+            return self.modules.remove(&twin.to_string());
         }
+        let before = self.devices.remove(twin.device.as_str());
+        self.statistics.follow(before.as_ref().map(|before| &before.identity), None);
+        before
     }
 
-    fn logged(&mut self, twin: TwinRef, after: Option<Arc<Device>>) -> Change {
-        let change = Change { number: self.changes, twin, after };
+    fn logged(&mut self, twin: TwinRef, before: Option<Arc<Device>>, after: Option<Arc<Device>>) -> Change {
+        let change = Change { number: self.changes, twin, before, after, desired_patch: None };
         self.log.push(change.clone());
         change
     }

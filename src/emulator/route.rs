@@ -37,6 +37,8 @@ pub enum Operation {
     PatchTwin(TwinRef),
     /// PUT of the same.
     ReplaceTwin(TwinRef),
+    /// POST `/twins/{id}/methods` and `/twins/{id}/modules/{mid}/methods`.
+    CallMethod(TwinRef),
     /// POST `/devices/query`.
     Query,
     /// A row that a real hub has and this one does not yet; the text names it.
@@ -67,6 +69,7 @@ impl Operation {
             ("GET", ["twins", twin @ ..]) if is_twin(twin) => twin_ref(twin).map(Self::GetTwin),
             ("PATCH", ["twins", twin @ ..]) if is_twin(twin) => twin_ref(twin).map(Self::PatchTwin),
             ("PUT", ["twins", twin @ ..]) if is_twin(twin) => twin_ref(twin).map(Self::ReplaceTwin),
+            ("POST", ["twins", twin @ .., "methods"]) if is_twin(twin) => twin_ref(twin).map(Self::CallMethod),
             (method, segments) => missing(method, segments),
         }
     }
@@ -84,7 +87,9 @@ impl Operation {
             Self::Bulk | Self::PutDevice(_) | Self::DeleteDevice(_) | Self::PutModule(..) | Self::DeleteModule(..) => {
                 Right::RegistryWrite
             }
-            Self::GetTwin(_) | Self::PatchTwin(_) | Self::ReplaceTwin(_) | Self::Query => Right::ServiceConnect,
+            Self::GetTwin(_) | Self::PatchTwin(_) | Self::ReplaceTwin(_) | Self::CallMethod(_) | Self::Query => {
+                Right::ServiceConnect
+            }
             Self::Missing(_, right) => *right,
         }
     }
@@ -123,7 +128,7 @@ fn missing(method: &str, segments: &[&str]) -> Result<Operation, Refusal> {
         }
         ["devices", _] => (&[], "devices", RegistryRead, RegistryWrite),
         ["twins", _, "methods"] | ["twins", _, "modules", _, "methods"] => {
-            (&["POST"], "a direct method", ServiceConnect, ServiceConnect)
+            (&[], "direct methods", ServiceConnect, ServiceConnect)
         }
         ["twins", _] | ["twins", _, "modules", _] => (&[], "twins", ServiceConnect, ServiceConnect),
         ["digitaltwins", _] => (&["GET", "PATCH"], "a digital twin", ServiceConnect, ServiceConnect),
@@ -177,6 +182,7 @@ mod tests {
             ("POST", "/devices", Operation::Bulk, Right::RegistryWrite),
             ("GET", "/statistics/devices", Operation::DeviceStatistics, Right::RegistryRead),
             ("GET", "/statistics/service", Operation::ServiceStatistics, Right::RegistryRead),
+            ("POST", "/twins/d1/methods", Operation::CallMethod(own()), Right::ServiceConnect),
             ("POST", "/devices/query", Operation::Query, Right::ServiceConnect),
             ("GET", "/devices/query", Operation::GetDevice(query()), Right::RegistryRead),
             ("GET", "/devices/d1/modules", Operation::ListModules(id()), Right::RegistryRead),
@@ -203,8 +209,6 @@ mod tests {
         for (method, path) in [
             ("DELETE", "/devices/d1/commands"),
             ("POST", "/devices/d1/applyConfigurationContent"),
-            ("POST", "/twins/d1/methods"),
-            ("POST", "/twins/d1/modules/m1/methods"),
             ("GET", "/digitaltwins/d1"),
             ("POST", "/digitaltwins/d1/components/c/commands/x"),
             ("GET", "/configurations"),

@@ -18,12 +18,16 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_util::sync::CancellationToken;
 
 use super::auth::{Gate, Policies, PolicyName};
 use super::fill::{self, FillError};
 use super::handle::{HubHandle, Randomness};
 use super::http;
+use super::mqtt::{Desk, MqttServer, Presence, WebSocketDoor};
 use super::options::ServiceOptions;
+use super::quick_ack::QuickAck;
 use super::registry::{Change, Registry};
 use super::state_dir::{StateDir, StateDirError};
 use super::store::{CHANGES_WAITING_MAX, Durable, Store, StoreError, run_committer};
@@ -33,6 +37,8 @@ const STORE_FILE: &str = "store.redb";
 const TLS_FILE: &str = "tls.json";
 const AUTHORITY_FILE: &str = "ca.pem";
 const CONNECTION_FILE: &str = "hub.json";
+const HTTPS_FLAG: &str = "--hub-https";
+const MQTTS_FLAG: &str = "--hub-mqtts";
 /// The port that connection strings leave out.
 const HTTPS_PORT: u16 = 443;
 /// Connections served at once; more are closed at once.
@@ -53,6 +59,8 @@ const RANDOM_BYTES_AHEAD: usize = 4096;
 pub struct HubOptions {
     /// Where to serve HTTPS; port 0 takes a free one (`--hub-https`).
     pub https: SocketAddr,
+    /// Where to serve MQTT over TLS; port 0 takes a free one (`--hub-mqtts`), `None` serves none.
+    pub mqtts: Option<SocketAddr>,
     /// The host's name in connection strings and in the certificate (`--hub-host`).
     pub host: String,
     /// The hub's folder (`--state-dir`).
@@ -89,11 +97,13 @@ pub enum StartError {
     /// There is no certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// The address cannot be bound.
-    #[error("cannot serve the embedded hub on {address}: {error}; choose another address with --hub-https")]
+    /// An address cannot be bound.
+    #[error("cannot serve the embedded hub on {address}: {error}; choose another address with {flag}")]
     Bind {
         /// The address.
         address: SocketAddr,
+        /// The flag that gives another.
+        flag: &'static str,
         /// What the system said.
         error: io::Error,
     },
@@ -146,6 +156,9 @@ pub struct EmbeddedHub {
     hub: HubHandle,
     info: ConnectionInfo,
     server: Handle<SocketAddr>,
+    door: WebSocketDoor,
+    /// Ends every MQTT connection.
+    stop: CancellationToken,
     serving: JoinSet<()>,
     committing: JoinSet<()>,
     state: StateDir,
@@ -169,16 +182,14 @@ impl EmbeddedHub {
                 Some(kept) => (&mut kept.registry, Some(&kept.store)),
                 None => (&mut forgetful, None),
             };
-            let keep = |changes: &[Change]| store.map_or(Ok(()), |store| store.commit(changes));
+            let keep = |changes: &[Change]| store.map_or(Ok(()), |store| store.commit(changes, &[]));
             fill::fill(registry, fill, &mut random, (options.now)(), |changes| {
                 keep(changes).map_err(StartError::Store)
             })?;
             tracing::info!(devices = fill.devices, "embedded hub filled");
         }
-        let listener = TcpListener::bind(options.https)
-            .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
-            .map_err(|error| StartError::Bind { address: options.https, error });
-        let (listener, bound) = listener?;
+        let (listener, bound) = bind(options.https, HTTPS_FLAG)?;
+        let mqtts = options.mqtts.map(|address| bind(address, MQTTS_FLAG)).transpose()?;
 
         let mut committing = JoinSet::new();
         let (hub, policies) = match kept {
@@ -186,21 +197,38 @@ impl EmbeddedHub {
                 let policies = Policies::generate(&mut random);
                 (HubHandle::forgetful(forgetful, random, options.now), policies)
             }
-            Some(Kept { store, registry, policies }) => {
+            Some(Kept { store, registry, presence, policies }) => {
                 let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
                 let (durable, progress) = watch::channel(Durable::UpTo(registry.changes()));
                 committing.spawn_blocking(move || run_committer(store, receiver, durable));
-                (HubHandle::new(registry, random, options.now, sender, progress), policies)
+                (HubHandle::new(registry, presence, random, options.now, sender, progress), policies)
             }
         };
         let hub = hub.with_query_lag(options.service.trials.query_lag);
-        let info = connection_info(&options.host, bound, state.path(AUTHORITY_FILE), &policies);
-        let gate = Gate::new(policies, &options.host, bound.port());
-        let (server, serving) = serve(listener, tls, http::router(hub.clone(), gate, options.service))
-            .map_err(|error| StartError::Bind { address: bound, error })?;
+        let mqtts_bound = mqtts.as_ref().map(|(_, bound)| *bound);
+        let info = connection_info(&options.host, (bound, mqtts_bound), state.path(AUTHORITY_FILE), &policies);
+        let mut gate = Gate::new(policies, &options.host, bound.port());
+        if let Some(bound) = mqtts_bound {
+            gate = gate.also_on(bound.port());
+        }
+        let desk = Desk { hub: hub.clone(), gate: Arc::new(gate.clone()) };
+        let stop = CancellationToken::new();
+        let mqtt_tls = ServerConfig::clone(&tls.get_inner());
+        let door = WebSocketDoor::new(desk.clone(), stop.clone());
+        let router = http::router(hub.clone(), gate, options.service).merge(door.router());
+        let (server, mut serving) = serve(listener, tls, router).map_err(|error| StartError::Bind {
+            address: bound,
+            flag: HTTPS_FLAG,
+            error,
+        })?;
+        if let Some((listener, address)) = mqtts {
+            let server =
+                MqttServer::new(listener).map_err(|error| StartError::Bind { address, flag: MQTTS_FLAG, error })?;
+            serving.spawn(server.serve(mqtt_tls, desk, stop.clone()));
+        }
         state.replace(CONNECTION_FILE, &info.to_json())?;
         tracing::info!(address = %bound, host = %info.host_name, "embedded hub ready");
-        Ok(Self { hub, info, server, serving, committing, state })
+        Ok(Self { hub, info, server, door, stop, serving, committing, state })
     }
 
     /// The address really bound.
@@ -233,7 +261,9 @@ impl EmbeddedHub {
             tracing::warn!(%error, "the embedded hub's connection file stays behind");
         }
         self.server.graceful_shutdown(Some(SHUTDOWN_TIME_MAX));
+        self.stop.cancel();
         while self.serving.join_next().await.is_some() {}
+        self.door.closed().await;
         self.hub.close().await;
         while self.committing.join_next().await.is_some() {}
     }
@@ -244,6 +274,7 @@ impl Drop for EmbeddedHub {
         // Whoever reads the file next would find nothing served; a failure here has nobody left to hear of it.
         self.state.remove(CONNECTION_FILE).ok();
         self.server.shutdown();
+        self.stop.cancel();
     }
 }
 
@@ -251,6 +282,7 @@ impl Drop for EmbeddedHub {
 struct Kept {
     store: Store,
     registry: Registry,
+    presence: Presence,
     policies: Policies,
 }
 
@@ -258,6 +290,10 @@ impl Kept {
     fn open(state: &StateDir, random: &mut Randomness) -> Result<Self, StartError> {
         let store = Store::open(state.open_file(STORE_FILE)?, &state.path(STORE_FILE))?;
         let registry = store.registry()?;
+        let presence = Presence::restored(store.sessions()?).map_err(|key| StoreError::Damaged {
+            path: state.path(STORE_FILE),
+            reason: format!("the session of {key:?}"),
+        })?;
         let policies = match store.policies()? {
             Some(stored) => Policies::from_stored(&stored).ok_or_else(|| StoreError::Damaged {
                 path: state.path(STORE_FILE),
@@ -269,7 +305,7 @@ impl Kept {
                 policies
             }
         };
-        Ok(Self { store, registry, policies })
+        Ok(Self { store, registry, presence, policies })
     }
 }
 
@@ -278,10 +314,17 @@ fn check(options: &HubOptions) -> Result<(), StartError> {
     if options.host.is_empty() || !options.host.chars().all(plain) {
         return Err(StartError::Host(options.host.clone()));
     }
-    if !options.https.ip().is_loopback() && !options.allow_remote {
-        return Err(StartError::Remote(options.https));
+    let mut addresses = std::iter::once(options.https).chain(options.mqtts);
+    match addresses.find(|address| !address.ip().is_loopback()) {
+        Some(remote) if !options.allow_remote => Err(StartError::Remote(remote)),
+        Some(_) | None => Ok(()),
     }
-    Ok(())
+}
+
+fn bind(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+    TcpListener::bind(address)
+        .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
+        .map_err(|error| StartError::Bind { address, flag, error })
 }
 
 /// TLS with the certificates of the folder, renewed if need be; `ca.pem` beside them is the part that clients read.
@@ -302,7 +345,12 @@ async fn tls(state: &StateDir, options: &HubOptions) -> Result<RustlsConfig, Sta
     Ok(RustlsConfig::from_config(Arc::new(config)))
 }
 
-fn connection_info(host: &str, https: SocketAddr, ca_file: PathBuf, policies: &Policies) -> ConnectionInfo {
+fn connection_info(
+    host: &str,
+    (https, mqtts): (SocketAddr, Option<SocketAddr>),
+    ca_file: PathBuf,
+    policies: &Policies,
+) -> ConnectionInfo {
     let host_name = if https.port() == HTTPS_PORT { host.to_owned() } else { format!("{host}:{}", https.port()) };
     let service = |policy: PolicyName| {
         let (name, key) = (policy.as_str(), policies.key(policy).expose());
@@ -310,7 +358,7 @@ fn connection_info(host: &str, https: SocketAddr, ca_file: PathBuf, policies: &P
     };
     ConnectionInfo {
         https,
-        mqtts: None,
+        mqtts,
         ca_file,
         service_connection_string: service(PolicyName::Service),
         owner_connection_string: service(PolicyName::Owner),
@@ -328,11 +376,13 @@ fn serve(
     let handle = Handle::new();
     let door = Door { handle: handle.clone() };
     let acceptor = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_TIME_MAX).acceptor(door);
-    let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone()).http1_only();
+    let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone());
     server = server.accept_error_handler(|peer, error| {
         let peer = peer.map(ToString::to_string);
         tracing::debug!(peer, %error, "the embedded hub let a connection go before its first request");
     });
+    // HTTP/1 alone, set here and not on the server, whose own setting would refuse WebSocket upgrades.
+    *server.http_builder() = server.http_builder().clone().http1_only();
     server.http_builder().http1().header_read_timeout(HEAD_TIME_MAX);
     let mut serving = JoinSet::new();
     serving.spawn(async move {
@@ -343,7 +393,7 @@ fn serve(
     Ok((handle, serving))
 }
 
-/// Lets a connection in, without Nagle's delay, while there are not too many. Handshakes come after it, in the
+/// Lets a connection in, without delays of small packets, while there are not too many. Handshakes come after it, in the
 /// connection's own task.
 #[derive(Debug, Clone)]
 struct Door {
@@ -351,17 +401,17 @@ struct Door {
 }
 
 impl<S> Accept<TcpStream, S> for Door {
-    type Stream = TcpStream;
+    type Stream = QuickAck;
     type Service = S;
-    type Future = std::future::Ready<io::Result<(TcpStream, S)>>;
+    type Future = std::future::Ready<io::Result<(QuickAck, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let admitted = if self.handle.connection_count() > CONNECTIONS_MAX {
             Err(io::Error::other("too many connections"))
         } else {
-            stream.set_nodelay(true)
+            QuickAck::new(stream)
         };
-        std::future::ready(admitted.map(|()| (stream, service)))
+        std::future::ready(admitted.map(|stream| (stream, service)))
     }
 }
 

@@ -318,9 +318,10 @@ fn changed(change: Result<Change, Refusal>, twin_ref: &TwinRef) -> Result<Twin, 
 /// A refusal as the client would understand the hub's answer.
 fn hub_error(refusal: Refusal, twin: &TwinRef) -> HubError {
     match refusal {
-        Refusal::TwinChanged(_) | Refusal::IdentityChanged { .. } | Refusal::EtagMissing => {
-            HubError::PreconditionFailed
-        }
+        Refusal::TwinChanged(_)
+        | Refusal::IdentityChanged { .. }
+        | Refusal::EtagMissing
+        | Refusal::ReportedChanged(_) => HubError::PreconditionFailed,
         Refusal::DeviceNotFound(_) | Refusal::ModuleNotFound(_) => HubError::NotFound(twin.clone()),
         Refusal::DeviceAlreadyExists(device) => HubError::AlreadyExists(device),
         Refusal::Unauthorized | Refusal::ModuleUnauthorized(_) => {
@@ -328,7 +329,7 @@ fn hub_error(refusal: Refusal, twin: &TwinRef) -> HubError {
         }
         Refusal::QuotaExceeded => HubError::Quota,
         Refusal::Throttled(_) => HubError::Throttled { code: refusal.code().to_owned(), retry_after: None },
-        Refusal::NotImplemented(_) | Refusal::Unavailable(_) => {
+        Refusal::NotImplemented(_) | Refusal::Unavailable(_) | Refusal::MethodTimeout => {
             HubError::Server { status: Some(refusal.status()), message: refusal.to_string() }
         }
         Refusal::ArgumentInvalid(_)
@@ -341,6 +342,8 @@ fn hub_error(refusal: Refusal, twin: &TwinRef) -> HubError {
         | Refusal::RequestTimeout
         | Refusal::ModuleAlreadyExists(_)
         | Refusal::TooManyDevices(_)
+        | Refusal::DeviceNotOnline
+        | Refusal::TooManyMethods
         | Refusal::TooManyModules(_)
         | Refusal::BulkTooLarge(_)
         | Refusal::BodyTooLarge(_) => rejected(refusal),

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::mqtt::SessionRecord;
 use super::registry::{Change, Registry};
 use super::stored;
 
@@ -24,6 +25,8 @@ const CACHE_BYTES: usize = 16 * 1024 * 1024;
 const DEVICES: TableDefinition<&str, &[u8]> = TableDefinition::new("devices");
 /// By `device/module`; no id holds a slash.
 const MODULES: TableDefinition<&str, &[u8]> = TableDefinition::new("modules");
+/// The MQTT sessions that outlive a connection: `device` or `device/module` to the record.
+const SESSIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("sessions");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
 /// The form of everything in the file, checked at every opening.
 const FORMAT_KEY: &str = "format";
@@ -121,6 +124,22 @@ impl Store {
         taken.map_err(|reason| StoreError::Damaged { path: self.path.clone(), reason })
     }
 
+    /// The MQTT sessions kept, by key.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`].
+    pub fn sessions(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let read = || -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+            let Some(table) = self.open_table(SESSIONS)? else { return Ok(Vec::new()) };
+            let row = |row: Result<_, redb::StorageError>| {
+                let (key, record): (redb::AccessGuard<'_, &str>, redb::AccessGuard<'_, &[u8]>) = row?;
+                Ok((key.value().to_owned(), record.value().to_vec()))
+            };
+            table.iter()?.map(row).collect()
+        };
+        read().map_err(|error| damaged(&self.path, &error))
+    }
+
     /// The policies' keys, if they were kept.
     ///
     /// # Errors
@@ -141,17 +160,27 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Write`]; nothing of `changes` is kept then.
-    pub fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+    pub fn commit(&self, changes: &[Change], sessions: &[SessionRecord]) -> Result<(), StoreError> {
         let write = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
             {
                 let (mut devices, mut modules) = (transaction.open_table(DEVICES)?, transaction.open_table(MODULES)?);
+                let mut kept = transaction.open_table(SESSIONS)?;
                 for change in changes {
                     let table = if change.twin.module.is_none() { &mut devices } else { &mut modules };
                     let key = change.twin.to_string();
                     match &change.after {
                         Some(record) => table.insert(key.as_str(), stored::device(record).as_slice())?,
-                        None => table.remove(key.as_str())?,
+                        None => {
+                            kept.remove(key.as_str())?;
+                            table.remove(key.as_str())?
+                        }
+                    };
+                }
+                for session in sessions {
+                    match &session.record {
+                        Some(record) => kept.insert(session.key.as_str(), record.as_slice())?,
+                        None => kept.remove(session.key.as_str())?,
                     };
                 }
             }
@@ -207,6 +236,8 @@ fn damaged(path: &Path, error: &redb::Error) -> StoreError {
 pub enum Waiting {
     /// Changes to keep in one commit, at least one.
     Changes(Vec<Change>),
+    /// A session to keep; the sender is told when it is.
+    Session(SessionRecord, oneshot::Sender<()>),
     /// Nothing comes any more: keep what came before, then close.
     Close,
 }
@@ -225,24 +256,33 @@ pub enum Durable {
 #[expect(clippy::needless_pass_by_value, reason = "the store and both ends of the channels end with the thread")]
 pub fn run_committer(store: Store, mut waiting: mpsc::Receiver<Waiting>, durable: watch::Sender<Durable>) {
     while let Some(first) = waiting.blocking_recv() {
-        let (mut changes, mut open) = (Vec::new(), true);
+        let (mut changes, mut sessions, mut told, mut open) = (Vec::new(), Vec::new(), Vec::new(), true);
         let mut next = Some(first);
         while let Some(item) = next {
             match item {
                 Waiting::Changes(mut batch) => changes.append(&mut batch),
+                Waiting::Session(session, kept) => {
+                    sessions.push(session);
+                    told.push(kept);
+                }
                 Waiting::Close => open = false,
             }
-            let room = open && changes.len() < COMMIT_CHANGES_MAX;
+            let room = open && changes.len() + sessions.len() < COMMIT_CHANGES_MAX;
             next = if room { waiting.try_recv().ok() } else { None };
         }
-        if let Some(last) = changes.last() {
-            let number = last.number;
-            if let Err(error) = store.commit(&changes) {
+        if !changes.is_empty() || !sessions.is_empty() {
+            if let Err(error) = store.commit(&changes, &sessions) {
                 tracing::error!(%error, "the embedded hub can keep no more writes and refuses all requests");
                 durable.send_replace(Durable::Failed(error.to_string().into()));
                 return;
             }
-            durable.send_replace(Durable::UpTo(number));
+            if let Some(last) = changes.last() {
+                durable.send_replace(Durable::UpTo(last.number));
+            }
+            // Whoever does not wait any more need not be told.
+            for kept in told {
+                kept.send(()).ok();
+            }
         }
         if !open {
             return;

@@ -4,7 +4,7 @@
 //! signature; its expiry and its scope are judged anew each time. At most [`TOKENS_MAX`] are remembered.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
@@ -24,9 +24,9 @@ pub(super) struct Verified {
     pub(super) expiry: i64,
 }
 
-/// The verified tokens of one gate.
-#[derive(Debug, Default)]
-pub(super) struct VerifiedTokens(Mutex<BTreeMap<[u8; 32], Verified>>);
+/// The verified tokens of one gate. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct VerifiedTokens(Arc<Mutex<BTreeMap<[u8; 32], Verified>>>);
 
 impl VerifiedTokens {
     /// What is known of `token`.

@@ -207,7 +207,10 @@ async fn what_is_missing_wrong_or_too_large_is_said_with_its_status() {
     for (method, path, body, status) in [
         (Method::GET, "/no/such/place", "", 404),
         (Method::POST, "/twins/d1", "", 405),
-        (Method::POST, "/twins/d1/methods", "{}", 501),
+        (Method::POST, "/twins/d1/methods", "{}", 400),
+        (Method::POST, "/twins/d1/methods", r#"{"methodName":"m"}"#, 404),
+        (Method::POST, "/twins/d1/modules/m/methods", r#"{"methodName":"m"}"#, 404),
+        (Method::GET, "/twins/d1/methods", "", 405),
         (Method::POST, "/devices", "{}", 400),
         (Method::POST, "/jobs/create", "{}", 501),
         (Method::PATCH, "/twins/d1", "{", 400),

@@ -34,6 +34,12 @@ pub(super) async fn replace(call: &Call<'_>, id: &TwinRef) -> Result<Response<Bo
     Ok(twin(change.after.as_deref().expect("a write of a twin leaves a record")))
 }
 
+pub(super) async fn call_method(call: &Call<'_>, id: &TwinRef) -> Result<Response<Body>, Refusal> {
+    let method = wire::method_call(call.body)?;
+    let (status, payload) = call.hub.call_method(id, &method).await?;
+    Ok(json(wire::method_answer(status, &payload)?))
+}
+
 pub(super) async fn query(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
     let text = wire::query(call.body)?;
     let page_size = match header(call.headers, MAX_ITEM_COUNT)? {

@@ -214,7 +214,7 @@ mod tests {
         let patch = MergePatch { tags: Some(tags.clone()), desired: Some(tags.clone()) };
         registry.patch_twin(&twin, &patch, &IfMatch::Absent, at(2)).unwrap();
         registry.report(&twin, &tags, at(3)).unwrap();
-        registry.set_connected(&twin, true, at(4)).unwrap();
+        registry.note_activity(&twin, true, at(4));
         let after = registry.record(&twin).unwrap();
         assert_eq!((after.twin.etag_number, after.twin.version), (2, 4));
         assert!(after.identity.connected);

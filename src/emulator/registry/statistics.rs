@@ -64,12 +64,12 @@ mod tests {
                 0 => drop(registry.put_identity(&id, spec, &IfMatch::Absent, &mut random, now)),
                 1 => drop(registry.put_identity(&id, spec, &IfMatch::Any, &mut random, now)),
                 2 => drop(registry.delete_identity(&id, &IfMatch::Any)),
-                3 => drop(registry.set_connected(&TwinRef::device(id), rng.bool(), now)),
+                3 => registry.note_activity(&TwinRef::device(id), rng.bool(), now),
                 _ => {
                     let module = ModuleId::new("m").unwrap();
                     let plain = IdentitySpec::default();
                     drop(registry.put_module(&id, &module, plain, &IfMatch::Absent, &mut random, now));
-                    drop(registry.set_connected(&TwinRef::module(id, module), true, now));
+                    registry.note_activity(&TwinRef::module(id, module), true, now);
                 }
             }
             let all: Vec<_> = registry.devices_after(None).collect();

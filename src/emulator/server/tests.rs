@@ -14,6 +14,7 @@ fn now() -> Timestamp {
 fn options(folder: &tempfile::TempDir) -> HubOptions {
     HubOptions {
         https: "127.0.0.1:0".parse().unwrap(),
+        mqtts: None,
         host: "localhost".to_owned(),
         state_dir: folder.path().join("state"),
         ephemeral: false,
@@ -160,7 +161,9 @@ async fn a_hub_that_cannot_start_says_why_in_one_sentence() {
     for (options, words) in [
         (options(&folder), "another hub is running on the state folder"),
         (HubOptions { https: hub.address(), ..options(&other) }, "choose another address with --hub-https"),
+        (HubOptions { mqtts: Some(hub.address()), ..options(&other) }, "choose another address with --hub-mqtts"),
         (HubOptions { https: remote, ..options(&other) }, "add --hub-allow-remote"),
+        (HubOptions { mqtts: Some(remote), ..options(&other) }, "add --hub-allow-remote"),
         (HubOptions { host: "a;b".to_owned(), ..options(&other) }, "--hub-host takes"),
         (options(&damaged), "store.redb is damaged"),
         (options(&unusable), "tls.json to have new ones made"),
@@ -175,7 +178,8 @@ async fn a_hub_that_cannot_start_says_why_in_one_sentence() {
 #[test]
 fn the_port_is_left_out_when_it_is_the_usual_one() {
     let policies = Policies::generate(&mut |bytes| bytes.fill(1));
-    let info = |port: u16| connection_info("hub", SocketAddr::from(([127, 0, 0, 1], port)), PathBuf::new(), &policies);
+    let info =
+        |port: u16| connection_info("hub", (SocketAddr::from(([127, 0, 0, 1], port)), None), PathBuf::new(), &policies);
     assert!(info(443).service_connection_string.starts_with("HostName=hub;SharedAccessKeyName=service;"));
     assert!(info(8443).owner_connection_string.starts_with("HostName=hub:8443;SharedAccessKeyName=iothubowner;"));
     assert_eq!(info(8443).device_connection_string_template, "HostName=hub;DeviceId={device_id};SharedAccessKey={key}");

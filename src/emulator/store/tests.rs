@@ -79,7 +79,7 @@ fn a_store_opened_again_holds_all_that_was_committed() {
     let mut registry = Registry::default();
     let store = open(&path).unwrap();
     store.put_policies(b"keys").unwrap();
-    store.commit(&changes(&mut registry)).unwrap();
+    store.commit(&changes(&mut registry), &[]).unwrap();
     drop(store);
     let store = open(&path).unwrap();
     assert_eq!(store.policies().unwrap().as_deref(), Some(b"keys".as_slice()));
@@ -97,7 +97,7 @@ fn a_copy_taken_while_the_store_is_open_holds_every_finished_commit() {
     let mut registry = Registry::default();
     for (number, change) in changes(&mut registry).into_iter().enumerate() {
         let last = change.clone();
-        store.commit(&[change]).unwrap();
+        store.commit(&[change], &[]).unwrap();
         // What a kill at this moment would leave behind.
         let copy = folder.path().join(format!("copy-{number}"));
         fs::copy(&path, &copy).unwrap();
@@ -119,7 +119,7 @@ fn a_damaged_store_is_an_error_that_names_the_file() {
     fs::remove_file(&path).unwrap();
     let store = open(&path).unwrap();
     let mut registry = Registry::default();
-    store.commit(&changes(&mut registry)).unwrap();
+    store.commit(&changes(&mut registry), &[]).unwrap();
     drop(store);
     let good = fs::read(&path).unwrap();
     let place = good.windows(4).position(|window| window == b"\"p\":").unwrap();
@@ -209,7 +209,7 @@ fn a_flipped_bit_is_found_or_harmless_and_a_cut_file_is_found() {
     let path = folder.path().join("store.redb");
     let store = open(&path).unwrap();
     let mut registry = Registry::default();
-    store.commit(&changes(&mut registry)).unwrap();
+    store.commit(&changes(&mut registry), &[]).unwrap();
     drop(store);
     let good = fs::read(&path).unwrap();
     let expected = content(&registry);

@@ -56,6 +56,18 @@ pub fn fault(code: &str, tracking: u128, now: Timestamp) -> Vec<u8> {
     })
 }
 
+/// Shape B alone, as devices get it.
+#[must_use]
+pub fn numbered_refusal(refusal: &Refusal, tracking: u128, now: Timestamp) -> Vec<u8> {
+    json(&InnerBody {
+        error_code: refusal.number(),
+        tracking_id: format!("{tracking:032X}"),
+        message: refusal.to_string(),
+        timestamp_utc: date(now),
+        info: (),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
