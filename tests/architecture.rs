@@ -112,6 +112,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
             "hub/wire.rs",
             "emulator/wire",
             "emulator/stored.rs",
+            "emulator/stored",
             "emulator/server.rs",
             "emulator/tls.rs",
             "settings.rs",

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::error::Refusal;
 use super::identity::Random;
 use super::query::{Page, Run};
-use super::registry::{Device, Registry};
+use super::registry::{Device, Kept, Registry};
 use super::store::{Durable, Waiting};
 use crate::twin::{DeviceId, TwinRef};
 
@@ -29,7 +29,17 @@ struct Shared {
     store: Option<mpsc::Sender<Waiting>>,
     durable: watch::Receiver<Durable>,
     changes: watch::Sender<u64>,
+    documents: watch::Sender<Documents>,
     now: fn() -> Timestamp,
+}
+
+/// How often configurations and jobs were written, for those who wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Documents {
+    /// Writes of configurations.
+    pub configurations: u64,
+    /// Writes of jobs.
+    pub jobs: u64,
 }
 
 struct State {
@@ -71,7 +81,15 @@ impl HubHandle {
         durable: watch::Receiver<Durable>,
     ) -> Self {
         let (changes, _) = watch::channel(registry.changes());
-        Self(Arc::new(Shared { state: Mutex::new(State { registry, random }), store, durable, changes, now }))
+        let (documents, _) = watch::channel(Documents::default());
+        Self(Arc::new(Shared {
+            state: Mutex::new(State { registry, random }),
+            store,
+            durable,
+            changes,
+            documents,
+            now,
+        }))
     }
 
     /// The hub's clock.
@@ -84,6 +102,12 @@ impl HubHandle {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
+    }
+
+    /// How often configurations and jobs were written, and a notice of each later time.
+    #[must_use]
+    pub fn documents(&self) -> watch::Receiver<Documents> {
+        self.0.documents.subscribe()
     }
 
     /// Random bytes of the hub.
@@ -110,11 +134,12 @@ impl HubHandle {
             let mut state = self.lock();
             let State { registry, random } = &mut *state;
             let result = change(registry, random, (self.0.now)());
-            let changes = registry.take_log();
-            if let (false, Some(place)) = (changes.is_empty(), place) {
-                place.send(Waiting::Changes(changes));
-            }
+            let kept = registry.take_log();
             let number = registry.changes();
+            self.notice(&kept);
+            if let (false, Some(place)) = (kept.is_empty(), place) {
+                place.send(Waiting::Changes { kept, up_to: number });
+            }
             self.0.changes.send_if_modified(|last| std::mem::replace(last, number) != number);
             (result, number)
         };
@@ -185,6 +210,17 @@ impl HubHandle {
         if let Some(store) = &self.0.store {
             // When nobody takes it, the store is closed already.
             store.send(Waiting::Close).await.ok();
+        }
+    }
+
+    /// Tells who waits for configurations or jobs.
+    fn notice(&self, kept: &[Kept]) {
+        for one in kept {
+            match one {
+                Kept::Twin(_) => {}
+                Kept::Configuration { .. } => self.0.documents.send_modify(|documents| documents.configurations += 1),
+                Kept::Job { .. } => self.0.documents.send_modify(|documents| documents.jobs += 1),
+            }
         }
     }
 

@@ -4,7 +4,9 @@
 //! has shape A and the header `iothub-errorcode` (3.1); twins carry no `ETag` header (1.4).
 
 mod answers;
+mod configurations;
 mod identities;
+mod jobs;
 mod twins;
 
 use std::sync::Arc;
@@ -89,6 +91,7 @@ async fn answer(front: &Front, head: &request::Parts, body: Body) -> Result<Resp
     carry_out(Call { hub, options, headers: &head.headers, if_match, query, body: &body }, operation).await
 }
 
+#[expect(clippy::cognitive_complexity, reason = "one line for each operation")]
 async fn carry_out(call: Call<'_>, operation: Operation) -> Result<Response<Body>, Refusal> {
     match operation {
         Operation::ListDevices => identities::list(&call).await,
@@ -106,6 +109,15 @@ async fn carry_out(call: Call<'_>, operation: Operation) -> Result<Response<Body
         Operation::PatchTwin(id) => twins::patch(&call, &id).await,
         Operation::ReplaceTwin(id) => twins::replace(&call, &id).await,
         Operation::Query => twins::query(&call).await,
+        Operation::ListConfigurations => configurations::list(&call).await,
+        Operation::GetConfiguration(id) => configurations::get(&call, &id).await,
+        Operation::PutConfiguration(id) => configurations::put(&call, &id).await,
+        Operation::DeleteConfiguration(id) => configurations::delete(&call, &id).await,
+        Operation::TestQueries => Ok(json(wire::test_queries(call.body)?)),
+        Operation::ListJobs => jobs::list(&call).await,
+        Operation::GetJob(id) => jobs::get(&call, &id).await,
+        Operation::PutJob(id) => jobs::put(&call, &id).await,
+        Operation::CancelJob(id) => jobs::cancel(&call, &id).await,
         Operation::Missing(name, _) => Err(Refusal::NotImplemented(name.to_owned())),
     }
 }

@@ -14,12 +14,16 @@
 //! where that is certain, and answers 501 to what it does not implement, never a lenient 200.
 
 pub mod auth;
+pub mod background;
+pub mod configuration;
 pub mod error;
+pub mod evaluation;
 pub mod handle;
 pub mod http;
 pub mod identity;
 pub mod if_match;
 pub mod index;
+pub mod job;
 pub mod options;
 pub mod query;
 pub mod records;

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::auth::{Gate, Policies, PolicyName};
+use super::background::{evaluate_configurations, run_jobs};
 use super::handle::{HubHandle, Randomness};
 use super::http;
 use super::options::ServiceOptions;
@@ -140,6 +141,8 @@ pub struct EmbeddedHub {
     info: ConnectionInfo,
     server: Handle<SocketAddr>,
     serving: JoinSet<()>,
+    /// What the hub does by itself.
+    background: JoinSet<()>,
     committing: JoinSet<()>,
     state: StateDir,
 }
@@ -175,12 +178,15 @@ impl EmbeddedHub {
             }
         };
         let info = connection_info(&options.host, bound, state.path(AUTHORITY_FILE), &policies);
+        let mut background = JoinSet::new();
+        background.spawn(evaluate_configurations(hub.clone(), options.service.configuration_period));
+        background.spawn(run_jobs(hub.clone()));
         let gate = Gate::new(policies, &options.host, bound.port());
         let (server, serving) = serve(listener, tls, http::router(hub.clone(), gate, options.service))
             .map_err(|error| StartError::Bind { address: bound, error })?;
         state.replace(CONNECTION_FILE, &info.to_json())?;
         tracing::info!(address = %bound, host = %info.host_name, "embedded hub ready");
-        Ok(Self { hub, info, server, serving, committing, state })
+        Ok(Self { hub, info, server, serving, background, committing, state })
     }
 
     /// The address really bound.
@@ -214,6 +220,8 @@ impl EmbeddedHub {
         }
         self.server.graceful_shutdown(Some(SHUTDOWN_TIME_MAX));
         while self.serving.join_next().await.is_some() {}
+        // Both may stop between two steps: each step is whole.
+        self.background.shutdown().await;
         self.hub.close().await;
         while self.committing.join_next().await.is_some() {}
     }
@@ -237,10 +245,16 @@ struct Kept {
 impl Kept {
     fn open(state: &StateDir, random: &mut Randomness) -> Result<Self, StartError> {
         let store = Store::open(state.open_file(STORE_FILE)?, &state.path(STORE_FILE))?;
-        let registry = Registry::restored(store.devices()?).map_err(|orphan| StoreError::Damaged {
+        let mut registry = Registry::restored(store.devices()?).map_err(|orphan| StoreError::Damaged {
             path: state.path(STORE_FILE),
             reason: format!("the module {orphan} has no device"),
         })?;
+        for configuration in store.configurations()? {
+            registry.restore_configuration(configuration);
+        }
+        for job in store.jobs()? {
+            registry.restore_job(job);
+        }
         let policies = match store.policies()? {
             Some(stored) => Policies::from_stored(&stored).ok_or_else(|| StoreError::Damaged {
                 path: state.path(STORE_FILE),

@@ -11,7 +11,9 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, watch};
 
-use super::registry::{Change, Device};
+use super::configuration::Configuration;
+use super::job::Job;
+use super::registry::{Device, Kept};
 use super::stored;
 
 /// How many changes fill a commit; the batch that reaches it is still in it.
@@ -24,6 +26,8 @@ const CACHE_BYTES: usize = 64 * 1024 * 1024;
 const DEVICES: TableDefinition<&str, &[u8]> = TableDefinition::new("devices");
 /// By `device/module`; no id holds a slash.
 const MODULES: TableDefinition<&str, &[u8]> = TableDefinition::new("modules");
+const CONFIGURATIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("configurations");
+const JOBS: TableDefinition<&str, &[u8]> = TableDefinition::new("jobs");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
 /// The form of everything in the file, checked at every opening.
 const FORMAT_KEY: &str = "format";
@@ -93,25 +97,45 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] when one record cannot be read; the message names it.
     pub fn devices(&self) -> Result<Vec<Device>, StoreError> {
-        let mut devices = self.records(DEVICES)?;
-        devices.append(&mut self.records(MODULES)?);
+        let mut devices = self.read_all(DEVICES, stored::read_device)?;
+        devices.append(&mut self.read_all(MODULES, stored::read_device)?);
         Ok(devices)
     }
 
-    fn records(&self, table: TableDefinition<&'static str, &'static [u8]>) -> Result<Vec<Device>, StoreError> {
-        let read = || -> Result<Vec<Result<Device, String>>, redb::Error> {
+    /// Every configuration kept.
+    ///
+    /// # Errors
+    /// As [`Store::devices`].
+    pub fn configurations(&self) -> Result<Vec<Configuration>, StoreError> {
+        self.read_all(CONFIGURATIONS, stored::read_configuration)
+    }
+
+    /// Every job kept.
+    ///
+    /// # Errors
+    /// As [`Store::devices`].
+    pub fn jobs(&self) -> Result<Vec<Job>, StoreError> {
+        self.read_all(JOBS, stored::read_job)
+    }
+
+    fn read_all<T>(
+        &self,
+        table: TableDefinition<&'static str, &'static [u8]>,
+        read_one: impl Fn(&str, &[u8]) -> Result<T, String>,
+    ) -> Result<Vec<T>, StoreError> {
+        let read = || -> Result<Vec<Result<T, String>>, redb::Error> {
             let Some(table) = self.open_table(table)? else { return Ok(Vec::new()) };
             let mut records = Vec::new();
             for row in table.iter()? {
                 let (key, record) = row?;
                 let key = key.value();
-                let device = stored::read_device(key, record.value());
-                records.push(device.map_err(|reason| format!("the record of {key:?}: {reason}")));
+                let one = read_one(key, record.value());
+                records.push(one.map_err(|reason| format!("the record of {key:?}: {reason}")));
             }
             Ok(records)
         };
         let records = read().map_err(|error| damaged(&self.path, &error))?;
-        let records: Result<Vec<Device>, String> = records.into_iter().collect();
+        let records: Result<Vec<T>, String> = records.into_iter().collect();
         records.map_err(|reason| StoreError::Damaged { path: self.path.clone(), reason })
     }
 
@@ -131,20 +155,30 @@ impl Store {
         self.put_about(POLICIES_KEY, keys)
     }
 
-    /// Writes `changes` in their order, durably, all or none.
+    /// Writes `kept` in its order, durably, all or none.
     ///
     /// # Errors
-    /// [`StoreError::Write`]; nothing of `changes` is kept then.
-    pub fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+    /// [`StoreError::Write`]; nothing of `kept` is written then.
+    pub fn commit(&self, kept: &[Kept]) -> Result<(), StoreError> {
         let write = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
             {
                 let (mut devices, mut modules) = (transaction.open_table(DEVICES)?, transaction.open_table(MODULES)?);
-                for change in changes {
-                    let table = if change.twin.module.is_none() { &mut devices } else { &mut modules };
-                    let key = change.twin.to_string();
-                    match &change.after {
-                        Some(record) => table.insert(key.as_str(), stored::device(record).as_slice())?,
+                let mut configurations = transaction.open_table(CONFIGURATIONS)?;
+                let mut jobs = transaction.open_table(JOBS)?;
+                for one in kept {
+                    let (table, key, record) = match one {
+                        Kept::Twin(change) => {
+                            let table = if change.twin.module.is_none() { &mut devices } else { &mut modules };
+                            (table, change.twin.to_string(), change.after.as_deref().map(stored::device))
+                        }
+                        Kept::Configuration { id, after } => {
+                            (&mut configurations, id.to_string(), after.as_deref().map(stored::configuration))
+                        }
+                        Kept::Job { id, after } => (&mut jobs, id.to_string(), after.as_deref().map(stored::job)),
+                    };
+                    match record {
+                        Some(record) => table.insert(key.as_str(), record.as_slice())?,
                         None => table.remove(key.as_str())?,
                     };
                 }
@@ -199,8 +233,13 @@ fn damaged(path: &Path, error: &redb::Error) -> StoreError {
 /// What waits for the store.
 #[derive(Debug)]
 pub enum Waiting {
-    /// Changes to keep in one commit, at least one.
-    Changes(Vec<Change>),
+    /// What to keep in one commit, at least one thing.
+    Changes {
+        /// In its order.
+        kept: Vec<Kept>,
+        /// The number of the last change in it.
+        up_to: u64,
+    },
     /// Nothing comes any more: keep what came before, then close.
     Close,
 }
@@ -219,19 +258,21 @@ pub enum Durable {
 #[expect(clippy::needless_pass_by_value, reason = "the store and both ends of the channels end with the thread")]
 pub fn run_committer(store: Store, mut waiting: mpsc::Receiver<Waiting>, durable: watch::Sender<Durable>) {
     while let Some(first) = waiting.blocking_recv() {
-        let (mut changes, mut open) = (Vec::new(), true);
+        let (mut waited, mut number, mut open) = (Vec::new(), 0, true);
         let mut next = Some(first);
         while let Some(item) = next {
             match item {
-                Waiting::Changes(mut batch) => changes.append(&mut batch),
+                Waiting::Changes { mut kept, up_to } => {
+                    waited.append(&mut kept);
+                    number = up_to;
+                }
                 Waiting::Close => open = false,
             }
-            let room = open && changes.len() < COMMIT_CHANGES_MAX;
+            let room = open && waited.len() < COMMIT_CHANGES_MAX;
             next = if room { waiting.try_recv().ok() } else { None };
         }
-        if let Some(last) = changes.last() {
-            let number = last.number;
-            if let Err(error) = store.commit(&changes) {
+        if !waited.is_empty() {
+            if let Err(error) = store.commit(&waited) {
                 tracing::error!(%error, "the embedded hub can keep no more writes and refuses all requests");
                 durable.send_replace(Durable::Failed(error.to_string().into()));
                 return;

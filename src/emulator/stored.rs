@@ -3,16 +3,22 @@
 //! Invariant: what is written reads back equal (a device's connection excepted, which no restart survives), numbers
 //! included. This is no wire format: it may change with the store's format number, never without.
 
+mod documents;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::configuration::{ConfigurationId, ConfigurationStatus};
 use super::identity::{Authentication, Identity, SharedKey, Status, Thumbprints};
 use super::registry::Device;
-use super::twin_record::{Properties, Stamp, StampNode, TwinRecord};
+use super::twin_record::{Properties, Stamp, StampNode, TwinRecord, WrittenBy};
 use super::wire::{self, Map};
 use crate::twin::{DeviceId, ModuleId, Object, TwinRef, Value};
+
+pub use documents::{configuration, job, read_configuration, read_job};
 
 /// Nanoseconds in one stored step of time.
 const TICK_NANOSECONDS: i128 = 100;
@@ -45,6 +51,8 @@ struct StoredOut<'a> {
     reported: Map<'a>,
     reported_version: u64,
     reported_stamps: StoredStamp,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    configurations: BTreeMap<&'a str, &'static str>,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +82,8 @@ struct StoredIn {
     reported: serde_json::Value,
     reported_version: u64,
     reported_stamps: StoredStamp,
+    #[serde(default)]
+    configurations: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,6 +95,9 @@ struct StoredStamp {
     v: Option<u64>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     c: BTreeMap<String, StoredStamp>,
+    /// The configuration that wrote it, and its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    b: Option<(String, u64)>,
 }
 
 /// The kind of an authentication that records leave out.
@@ -125,6 +138,7 @@ pub fn device(device: &Device) -> Vec<u8> {
         reported: Map(&twin.reported.values),
         reported_version: twin.reported.version,
         reported_stamps: stamps(&twin.reported.stamps),
+        configurations: twin.configurations.iter().map(|(id, status)| (id.as_str(), status.as_str())).collect(),
     };
     wire::json(&record)
 }
@@ -159,6 +173,7 @@ pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
         tags: stored.tags.map(object).transpose()?,
         desired: properties(stored.desired, stored.desired_stamps, stored.desired_version)?,
         reported: properties(stored.reported, stored.reported_stamps, stored.reported_version)?,
+        configurations: stored.configurations.into_iter().map(status).collect::<Result<_, _>>()?,
     };
     Ok(Device { identity, twin, change: 0 })
 }
@@ -190,6 +205,11 @@ fn authentication(kind: &str, primary: Option<String>, secondary: Option<String>
     }
 }
 
+fn status((id, status): (String, String)) -> Result<(ConfigurationId, ConfigurationStatus), String> {
+    let id = ConfigurationId::new(&id).map_err(|refusal| refusal.to_string())?;
+    Ok((id, ConfigurationStatus::parse(&status).ok_or("an unknown status of a configuration")?))
+}
+
 fn properties(values: serde_json::Value, stamps: StoredStamp, version: u64) -> Result<Properties, String> {
     Ok(Properties { values: object(values)?, stamps: read_stamps(stamps)?, version })
 }
@@ -208,11 +228,16 @@ fn stamps(node: &StampNode) -> StoredStamp {
         t: ticks(node.stamp.at),
         v: node.stamp.version,
         c: node.children.iter().map(|(key, child)| (key.clone(), stamps(child))).collect(),
+        b: node.stamp.by.as_ref().map(|by| (by.configuration.to_string(), by.digest)),
     }
 }
 
 fn read_stamps(stored: StoredStamp) -> Result<StampNode, String> {
-    let stamp = Stamp { at: time(stored.t)?, version: stored.v };
+    let written_by = |(id, digest): (String, u64)| {
+        let configuration = ConfigurationId::new(&id).map_err(|refusal| refusal.to_string())?;
+        Ok::<_, String>(Arc::new(WrittenBy { configuration, digest }))
+    };
+    let stamp = Stamp { at: time(stored.t)?, version: stored.v, by: stored.b.map(written_by).transpose()? };
     let child = |(key, child)| Ok((key, read_stamps(child)?));
     Ok(StampNode { stamp, children: stored.c.into_iter().map(child).collect::<Result<_, String>>()? })
 }
