@@ -94,7 +94,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("config", &["settings.rs"]),
     ("fastrand", &["controller", "exporter", "emulator", "app.rs", "app"]),
-    ("hmac", &["hub/sas.rs", "emulator/auth.rs"]),
+    ("hmac", &["hub/sas.rs", "emulator/auth.rs", "emulator/bearer.rs"]),
     ("jiff", &["hub", "emulator", "manifest", "series", "settings.rs", "app.rs", "app"]),
     ("notify", &["source/watch.rs"]),
     ("percent_encoding", &["hub", "emulator"]),

@@ -15,6 +15,7 @@
 
 pub mod auth;
 pub mod background;
+pub mod bearer;
 pub mod configuration;
 pub mod error;
 pub mod evaluation;

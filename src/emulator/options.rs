@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::identity::SharedKey;
 use super::registry::BulkTwinWrite;
 
 /// How often configurations are evaluated (`iot-hub.md` 10).
@@ -20,6 +21,8 @@ pub struct ServiceOptions {
     pub configuration_period: Duration,
     /// How many jobs may be active at once: 1 in S1, 5 in S2, 10 in S3 (`iot-hub.md` 6.3).
     pub active_jobs_max: usize,
+    /// The key of an issuer of bearer tokens, for tests; without one bearer tokens are refused (`iot-hub.md` 7.4).
+    pub bearer_issuer: Option<SharedKey>,
 }
 
 impl Default for ServiceOptions {
@@ -28,6 +31,7 @@ impl Default for ServiceOptions {
             bulk_twin_write: BulkTwinWrite::default(),
             configuration_period: CONFIGURATION_PERIOD,
             active_jobs_max: ACTIVE_JOBS,
+            bearer_issuer: None,
         }
     }
 }

@@ -8,6 +8,17 @@ use super::error::Refusal;
 use super::job::JobId;
 use crate::twin::{DeviceId, ModuleId, TwinRef};
 
+/// What an operation is about, as roles see it (`iot-hub.md` 7.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Area {
+    /// Identities and their counts.
+    Registry,
+    /// Twins and queries.
+    Twins,
+    /// Configurations, jobs, and what is not built.
+    Other,
+}
+
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
@@ -97,6 +108,67 @@ impl Operation {
             ("PUT", ["jobs", "v2", id]) => JobId::new(id).map(Self::PutJob),
             ("POST", ["jobs", "v2", id, "cancel"]) => JobId::new(id).map(Self::CancelJob),
             (method, segments) => missing(method, segments),
+        }
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub const fn area(&self) -> Area {
+        match self {
+            Self::ListDevices
+            | Self::Bulk
+            | Self::DeviceStatistics
+            | Self::ServiceStatistics
+            | Self::GetDevice(_)
+            | Self::PutDevice(_)
+            | Self::DeleteDevice(_)
+            | Self::ListModules(_)
+            | Self::GetModule(..)
+            | Self::PutModule(..)
+            | Self::DeleteModule(..) => Area::Registry,
+            Self::GetTwin(_) | Self::PatchTwin(_) | Self::ReplaceTwin(_) | Self::Query => Area::Twins,
+            Self::ListConfigurations
+            | Self::GetConfiguration(_)
+            | Self::PutConfiguration(_)
+            | Self::DeleteConfiguration(_)
+            | Self::TestQueries
+            | Self::ListJobs
+            | Self::GetJob(_)
+            | Self::PutJob(_)
+            | Self::CancelJob(_)
+            | Self::Missing(..) => Area::Other,
+        }
+    }
+
+    /// Whether it may change anything.
+    #[must_use]
+    pub const fn writes(&self) -> bool {
+        match self {
+            Self::ListDevices
+            | Self::DeviceStatistics
+            | Self::ServiceStatistics
+            | Self::GetDevice(_)
+            | Self::ListModules(_)
+            | Self::GetModule(..)
+            | Self::GetTwin(_)
+            | Self::Query
+            | Self::ListConfigurations
+            | Self::GetConfiguration(_)
+            | Self::TestQueries
+            | Self::ListJobs
+            | Self::GetJob(_) => false,
+            Self::Bulk
+            | Self::PutDevice(_)
+            | Self::DeleteDevice(_)
+            | Self::PutModule(..)
+            | Self::DeleteModule(..)
+            | Self::PatchTwin(_)
+            | Self::ReplaceTwin(_)
+            | Self::PutConfiguration(_)
+            | Self::DeleteConfiguration(_)
+            | Self::PutJob(_)
+            | Self::CancelJob(_)
+            | Self::Missing(..) => true,
         }
     }
 
