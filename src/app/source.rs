@@ -11,8 +11,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::connect::system_time;
 use crate::manifest::{Diagnostic, Severity};
 use crate::metrics::{ManifestKind, ManifestState, SourceHub};
+use crate::plan::FileSpan;
 use crate::series::QuerySpec;
-use crate::source::{LoadError, Loader, Snapshot, WatchOptions, Watcher};
+use crate::source::{Hint, LoadError, Loader, Snapshot, WatchOptions, Watcher};
 
 /// Loads a source whenever it may have changed, and says what is new about it.
 pub(super) struct Source {
@@ -45,8 +46,8 @@ impl Source {
     pub(super) async fn next(&mut self) -> Snapshot {
         loop {
             if self.loading.is_none() {
-                self.watcher.changed().await;
-                self.begin();
+                let hint = self.watcher.changed().await;
+                self.begin(hint);
             }
             let loading = self.loading.as_mut().expect("a load is under way: one was begun above");
             let (loader, result) = match loading.await {
@@ -66,10 +67,10 @@ impl Source {
     }
 
     /// Begins a load on a thread that may block.
-    fn begin(&mut self) {
+    fn begin(&mut self, hint: Hint) {
         let mut loader = self.loader.take().expect("the loader is back: no load is under way");
         self.loading = Some(spawn_blocking(move || {
-            let result = loader.load();
+            let result = loader.reload(&hint);
             (loader, result)
         }));
     }
@@ -93,6 +94,11 @@ impl Source {
         self.metrics.set_manifests(ManifestKind::DeviceTwin, ManifestState::Valid, valid_twins);
         self.metrics.set_manifests(ManifestKind::DeviceTwin, ManifestState::Invalid, broken_twins);
         self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Valid, snapshot.queries.len());
+        // What is broken and about no twin is about a query; what it is about cannot always be told.
+        let twins: BTreeSet<&FileSpan> =
+            frozen.kept.values().chain(frozen.held.values()).chain(&frozen.unknown).collect();
+        let broken_queries = frozen.broken.iter().filter(|place| !twins.contains(place)).count();
+        self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Invalid, broken_queries);
     }
 
     fn failed(&mut self, message: &str, reason: &'static str) {
@@ -133,7 +139,7 @@ mod tests {
         let metrics = Metrics::register(&prometheus::Registry::new(), &["h"]).unwrap();
         let mut source = Source::new("h", folder.path().to_owned(), metrics.source.hub("h"));
         for _ in 0..3 {
-            source.begin();
+            source.begin(Hint::Whole);
             let broken_off = {
                 let mut next = pin!(source.next());
                 poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await

@@ -10,6 +10,7 @@ mod output;
 mod plan;
 mod query;
 mod run;
+mod schema;
 mod validate;
 
 use std::future::Future;
@@ -43,6 +44,8 @@ enum Command {
     Query(query::QueryArgs),
     /// Run an embedded IoT Hub for trials and tests
     Hub(hub::HubArgs),
+    /// Print the JSON Schema of manifests, for editors
+    Schema(schema::SchemaArgs),
     /// Print the version
     Version,
 }
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Validate(args) => validate::run(&args),
         Command::Query(args) => block_on(query::run(args)),
         Command::Hub(args) => block_on(hub::run(args)),
+        Command::Schema(args) => schema::run(&args),
         Command::Version => version(),
     };
     match result {

@@ -11,7 +11,7 @@ use super::output::{Output, counted};
 use super::validate::load;
 use crate::app::start_logging;
 use crate::controller::{Surveyed, survey};
-use crate::plan::{Cause, SealAction, TwinPlan};
+use crate::plan::{Cause, Change, SealAction, TwinPlan};
 use crate::twin::TwinRef;
 
 /// Arguments of `plan`.
@@ -67,7 +67,7 @@ fn show<W: std::io::Write>(plans: &BTreeMap<TwinRef, Surveyed>, out: &mut Output
             Surveyed::Create(plan) => {
                 counts.create += 1;
                 out.line(&format!("{twin}: would be registered"));
-                plan.changes.iter().for_each(|change| out.line(&format!("  {change}")));
+                plan.changes.iter().for_each(|change| out.line(&format!("  {change}{}", from_where(change))));
             }
             Surveyed::Missing => {
                 counts.missing += 1;
@@ -96,6 +96,11 @@ fn show<W: std::io::Write>(plans: &BTreeMap<TwinRef, Surveyed>, out: &mut Output
     counts
 }
 
+/// The manifest or profile that wants a change.
+fn from_where(change: &Change) -> String {
+    change.source.as_ref().map_or_else(String::new, |place| format!("  ({}:{})", place.file, place.line))
+}
+
 fn show_plan<W: std::io::Write>(twin: &TwinRef, plan: &TwinPlan, counts: &mut Counts, out: &mut Output<W>) {
     if plan.in_sync() {
         counts.in_sync += 1;
@@ -104,7 +109,7 @@ fn show_plan<W: std::io::Write>(twin: &TwinRef, plan: &TwinPlan, counts: &mut Co
     }
     let why = if plan.cause == Cause::Drift && !plan.changes.is_empty() { " (changed outside)" } else { "" };
     out.line(&format!("{twin}{why}"));
-    plan.changes.iter().for_each(|change| out.line(&format!("  {change}")));
+    plan.changes.iter().for_each(|change| out.line(&format!("  {change}{}", from_where(change))));
     plan.held.iter().for_each(|held| out.line(&format!("  {held}")));
     if plan.seal == SealAction::Remove {
         counts.release += 1;

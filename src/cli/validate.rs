@@ -19,12 +19,12 @@ pub(super) struct ValidateArgs {
 /// Checks manifests offline: 0 when all are good, 1 when one is not.
 pub(super) fn run(args: &ValidateArgs) -> anyhow::Result<u8> {
     let (snapshot, problems) = load(&args.folder)?;
-    let counts = [
-        counted(snapshot.files, "file"),
-        counted(snapshot.state.twins.len(), "twin"),
-        counted(snapshot.queries.len(), "quer").replace("quers", "queries").replace("quer ", "query "),
-        counted(problems, "error"),
-    ];
+    let mut counts = vec![counted(snapshot.files, "file"), counted(snapshot.state.twins.len(), "twin")];
+    if !snapshot.state.profiles.is_empty() {
+        counts.push(counted(snapshot.state.profiles.len(), "profile"));
+    }
+    counts.push(counted(snapshot.queries.len(), "quer").replace("quers", "queries").replace("quer ", "query "));
+    counts.push(counted(problems, "error"));
     Output::stdout().line(&counts.join(", "));
     Ok(u8::from(problems > 0))
 }

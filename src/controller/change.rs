@@ -2,9 +2,11 @@
 //!
 //! Invariant: pure comparison of two states; a twin that moved to another line has not changed.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use crate::plan::{Declaration, DeclaredState, declare};
+use crate::plan::{Declaration, Declared, DeclaredLeaf, DeclaredState, Leaf, declare};
 use crate::twin::{TwinRef, Value};
 
 /// The difference of two declared states.
@@ -14,16 +16,24 @@ pub(super) struct StateChange {
     pub(super) changed: BTreeSet<TwinRef>,
     /// Those of them that lose a leaf, or their manifest.
     pub(super) losing: BTreeSet<TwinRef>,
+    /// Whether the profiles with a condition are other ones, or want something else.
+    pub(super) conditions: bool,
 }
 
-/// Compares `before` and `after`.
+/// Compares `before` and `after`. Manifests that are one and the same in memory cost a step each and no more: after an
+/// edit of one file of a large fleet that is nearly all of them.
 pub(super) fn compare(before: &DeclaredState, after: &DeclaredState) -> StateChange {
-    let mut change = StateChange::default();
+    let conditional =
+        |state: &DeclaredState| -> Vec<_> { state.conditional().map(|(profile, _)| Arc::clone(profile)).collect() };
+    let mut change = StateChange { conditions: conditional(before) != conditional(after), ..StateChange::default() };
     let everywhere = before.frozen.unknown.is_empty() != after.frozen.unknown.is_empty();
-    let twins = |state: &DeclaredState| -> BTreeSet<TwinRef> {
-        state.twins.keys().chain(state.frozen.held.keys()).cloned().collect()
+    let profiles = before.profiles != after.profiles || before.frozen.kept_profiles != after.frozen.kept_profiles;
+    let candidates = if everywhere || profiles {
+        [before, after].iter().flat_map(|state| state.twins.keys().chain(state.frozen.held.keys())).collect()
+    } else {
+        candidates(before, after)
     };
-    for twin in twins(before).union(&twins(after)) {
+    for twin in candidates {
         let (old, new) = (declare(before, twin, None), declare(after, twin, None));
         if everywhere || !same(&old, &new) {
             change.changed.insert(twin.clone());
@@ -35,13 +45,40 @@ pub(super) fn compare(before: &DeclaredState, after: &DeclaredState) -> StateCha
     change
 }
 
+/// Twins that may have changed, while what concerns all twins has not: those with another manifest, and those that are
+/// frozen before or after.
+fn candidates<'s>(before: &'s DeclaredState, after: &'s DeclaredState) -> BTreeSet<&'s TwinRef> {
+    let frozen = [before, after].into_iter().flat_map(|state| state.frozen.held.keys().chain(state.frozen.kept.keys()));
+    let mut found: BTreeSet<&TwinRef> = frozen.collect();
+    let (mut old, mut new) = (before.twins.iter().peekable(), after.twins.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return found,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((old, _)), Some((new, _))) => old.cmp(new),
+        };
+        let one = old.next_if(|_| order.is_le());
+        let other = new.next_if(|_| order.is_ge());
+        match (one, other) {
+            (Some((_, one)), Some((_, other))) if Arc::ptr_eq(one, other) => {}
+            (one, other) => found.extend(one.or(other).map(|(twin, _)| twin)),
+        }
+    }
+}
+
 /// Whether both declare the same and are broken alike; the place does not matter.
 fn same(old: &Declaration, new: &Declaration) -> bool {
     let alike = std::mem::discriminant(old) == std::mem::discriminant(new);
     alike
         && match (old.declared(), new.declared()) {
             (Some(old), Some(new)) => {
-                (&old.leaves, old.create, old.removal_policy) == (&new.leaves, new.create, new.removal_policy)
+                let leaves = |declared: &Declared| {
+                    let plain =
+                        |(leaf, want): (&Leaf, &DeclaredLeaf)| (leaf.clone(), want.value.clone(), want.initial_only);
+                    declared.leaves.iter().map(plain).collect::<Vec<_>>()
+                };
+                (leaves(old), old.create, old.removal_policy) == (leaves(new), new.create, new.removal_policy)
             }
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
@@ -51,23 +88,20 @@ fn same(old: &Declaration, new: &Declaration) -> bool {
 fn loses(old: &Declaration, new: &Declaration) -> bool {
     let Some(old) = old.declared() else { return false };
     match new {
-        Declaration::Absent => true,
-        Declaration::Broken(_) | Declaration::Incomplete(_) => false,
+        Declaration::Left(_) | Declaration::Absent => true,
+        Declaration::Broken(_) | Declaration::Incomplete(_) | Declaration::Tied(_) => false,
         Declaration::Declared(new) | Declaration::Kept(new, _) => {
-            let kept = |leaf| new.leaves.get(leaf).is_some_and(|value| *value != Value::Null);
-            old.leaves.iter().any(|(leaf, value)| *value != Value::Null && !kept(leaf))
+            let kept = |leaf| new.leaves.get(leaf).is_some_and(|want| want.value != Value::Null);
+            old.leaves.iter().any(|(leaf, want)| want.value != Value::Null && !kept(leaf))
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
     use super::*;
-    use crate::plan::{FileSpan, RemovalPolicy, TwinManifest};
-    use crate::twin::{DeviceId, Object};
+    use crate::plan::{FileSpan, TwinManifest, Wanted};
+    use crate::twin::DeviceId;
 
     fn twin(id: &str) -> TwinRef {
         TwinRef::device(DeviceId::new(id).unwrap())
@@ -79,12 +113,8 @@ mod tests {
 
     fn state(twins: &[(&str, &str, usize)]) -> DeclaredState {
         let manifest = |tags: &str, line| TwinManifest {
-            tags: Value::parse_json(tags).unwrap().as_object().unwrap().clone(),
-            desired: Object::new(),
-            create: false,
-            removal_policy: RemovalPolicy::Orphan,
-            labels: BTreeMap::new(),
-            source: place(line),
+            wanted: Wanted { tags: Value::parse_json(tags).unwrap().as_object().unwrap().clone(), ..Wanted::default() },
+            ..TwinManifest::empty(place(line))
         };
         let twins = twins.iter().map(|(id, tags, line)| (twin(id), Arc::new(manifest(tags, *line)))).collect();
         DeclaredState { twins, ..DeclaredState::default() }

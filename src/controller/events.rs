@@ -62,14 +62,16 @@ impl<H: WriteTwins + 'static> Controller<H> {
 
     fn swept(&mut self, result: Result<Swept, PageError>) {
         let now = self.now();
-        let swept = match result {
+        let mut swept = match result {
             Ok(swept) => swept,
             Err(error) => return self.sweep_failed(&error),
         };
         self.answered();
         self.sweep_failures = 0;
         self.next_sweep = (!self.options.single_pass).then(|| now + self.options.sweep);
-        self.context.gate().set_sealed(swept.sealed);
+        let (members, queries) = (std::mem::take(&mut swept.members), std::mem::take(&mut swept.queries));
+        self.context.gate().take_sweep(swept.sealed, members, queries);
+        self.modules_sealed = swept.modules;
         for twin in &swept.untouched {
             let pending = self.statuses.get(twin).is_some_and(|status| status.outcome == Outcome::Pending);
             // Whatever else is known of a twin is known from a later look than the row's.
@@ -96,6 +98,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
 
     fn sweep_failed(&mut self, error: &PageError) {
         let now = self.now();
+        self.context.gate().sweep_failed();
         self.count_sweep_failure(&error.to_string());
         if let PageError::Hub(error @ (HubError::Transport { .. } | HubError::Unauthorized { .. })) = error {
             self.hub_failed(error);

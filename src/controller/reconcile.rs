@@ -226,13 +226,20 @@ fn settle(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) ->
     }
     match (result.held.first(), declaration) {
         (Some(held), _) => Outcome::Held(held.reason.clone()),
-        (None, Declaration::Absent) => {
+        (None, Declaration::Left(_) | Declaration::Absent) => {
             result.verified = None;
             Outcome::Released
         }
         (None, Declaration::Kept(..)) => Outcome::Kept,
-        (None, Declaration::Declared(_) | Declaration::Broken(_) | Declaration::Incomplete(_)) => {
-            if result.changes.is_empty() { Outcome::InSync } else { Outcome::Applied }
+        (
+            None,
+            Declaration::Declared(_) | Declaration::Broken(_) | Declaration::Incomplete(_) | Declaration::Tied(_),
+        ) => {
+            if result.changes.is_empty() {
+                Outcome::InSync
+            } else {
+                Outcome::Applied
+            }
         }
     }
 }
@@ -243,11 +250,12 @@ async fn missing<H: WriteTwins>(context: &Context<H>, task: &Task, result: &mut 
     result.planned = true;
     context.gate().removes_nothing(&task.twin);
     let state = context.state();
-    let create = match declare(&state, &task.twin, None) {
-        Declaration::Absent => return Step::Ended(Outcome::Released),
-        Declaration::Broken(place) => return Step::Ended(hold(result, HeldReason::ManifestBroken(place))),
-        Declaration::Incomplete(place) => return Step::Ended(hold(result, HeldReason::SourceIncomplete(place))),
-        Declaration::Declared(declared) | Declaration::Kept(declared, _) => declared.create,
+    let declaration = declare(&state, &task.twin, None);
+    if let Some(reason) = declaration.hold() {
+        return Step::Ended(hold(result, reason));
+    }
+    let Some(create) = declaration.declared().map(|declared| declared.create) else {
+        return Step::Ended(Outcome::Released);
     };
     if !create || task.twin.module.is_some() {
         return Step::Ended(Outcome::Missing);

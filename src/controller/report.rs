@@ -176,7 +176,7 @@ impl Report {
     pub(super) fn panicked(&self, error: &JoinError, twin: Option<&TwinRef>) {
         let (hub, twin) = (&self.hub, twin.map_or_else(|| "sweep".to_owned(), ToString::to_string));
         error!(%hub, twin, "internal error, please report it: {error}");
-        self.metrics.queue().retried();
+        self.metrics.panicked();
     }
 
     pub(super) fn added(&self, lane: Lane) {

@@ -93,20 +93,6 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry that holds what a store kept.
-    ///
-    /// # Errors
-    /// The module whose device is not there.
-    pub fn restored(records: impl IntoIterator<Item = Device>) -> Result<Self, TwinRef> {
-        let mut registry = Self::default();
-        for record in records {
-            registry.generation_last = registry.generation_last.max(record.identity.generation);
-            registry.insert(Arc::new(record));
-        }
-        registry.check_orphans()?;
-        Ok(registry)
-    }
-
     /// Takes in a record as the store keeps it, under `device` or `device/module`.
     ///
     /// # Errors
@@ -212,6 +198,23 @@ impl Registry {
                 check_identity_etag(&before, if_match)?;
                 self.replace_device(&before, spec, random, now)
             }
+        }
+    }
+
+    /// Creates a device that has a twin already, as an import does.
+    ///
+    /// # Errors
+    /// [`Refusal::DeviceAlreadyExists`] or [`Refusal::TooManyDevices`].
+    pub fn create_with_twin(
+        &mut self,
+        id: &DeviceId,
+        twin: TwinRecord,
+        random: Random<'_>,
+        now: Timestamp,
+    ) -> Result<Change, Refusal> {
+        match self.devices.contains(id.as_str()) {
+            true => Err(Refusal::DeviceAlreadyExists(id.clone())),
+            false => self.create_device(id, IdentitySpec::default(), Some(twin), random, now),
         }
     }
 

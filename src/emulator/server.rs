@@ -245,16 +245,7 @@ struct Kept {
 impl Kept {
     fn open(state: &StateDir, random: &mut Randomness) -> Result<Self, StartError> {
         let store = Store::open(state.open_file(STORE_FILE)?, &state.path(STORE_FILE))?;
-        let mut registry = Registry::restored(store.devices()?).map_err(|orphan| StoreError::Damaged {
-            path: state.path(STORE_FILE),
-            reason: format!("the module {orphan} has no device"),
-        })?;
-        for configuration in store.configurations()? {
-            registry.restore_configuration(configuration);
-        }
-        for job in store.jobs()? {
-            registry.restore_job(job);
-        }
+        let registry = store.registry()?;
         let policies = match store.policies()? {
             Some(stored) => Policies::from_stored(&stored).ok_or_else(|| StoreError::Damaged {
                 path: state.path(STORE_FILE),

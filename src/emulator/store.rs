@@ -11,9 +11,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, watch};
 
-use super::configuration::Configuration;
-use super::job::Job;
-use super::registry::{Device, Kept};
+use super::registry::{Kept, Registry};
 use super::stored;
 
 /// How many changes fill a commit; the batch that reaches it is still in it.
@@ -92,51 +90,55 @@ impl Store {
         Ok(store)
     }
 
-    /// Every device and module kept.
+    /// Hands every record to `take`, with its key: the devices in the order of the keys, then the modules.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when one record cannot be read; the message names it.
-    pub fn devices(&self) -> Result<Vec<Device>, StoreError> {
-        let mut devices = self.read_all(DEVICES, stored::read_device)?;
-        devices.append(&mut self.read_all(MODULES, stored::read_device)?);
-        Ok(devices)
+    /// [`StoreError::Damaged`] when a record cannot be read or `take` says what is wrong with it; the message names it.
+    pub fn each(&self, mut take: impl FnMut(&str, &[u8]) -> Result<(), String>) -> Result<(), StoreError> {
+        self.each_of(DEVICES, &mut take)?;
+        self.each_of(MODULES, take)
     }
 
-    /// Every configuration kept.
-    ///
-    /// # Errors
-    /// As [`Store::devices`].
-    pub fn configurations(&self) -> Result<Vec<Configuration>, StoreError> {
-        self.read_all(CONFIGURATIONS, stored::read_configuration)
-    }
-
-    /// Every job kept.
-    ///
-    /// # Errors
-    /// As [`Store::devices`].
-    pub fn jobs(&self) -> Result<Vec<Job>, StoreError> {
-        self.read_all(JOBS, stored::read_job)
-    }
-
-    fn read_all<T>(
+    fn each_of(
         &self,
         table: TableDefinition<&'static str, &'static [u8]>,
-        read_one: impl Fn(&str, &[u8]) -> Result<T, String>,
-    ) -> Result<Vec<T>, StoreError> {
-        let read = || -> Result<Vec<Result<T, String>>, redb::Error> {
-            let Some(table) = self.open_table(table)? else { return Ok(Vec::new()) };
-            let mut records = Vec::new();
+        mut take: impl FnMut(&str, &[u8]) -> Result<(), String>,
+    ) -> Result<(), StoreError> {
+        let mut read = || -> Result<Result<(), String>, redb::Error> {
+            let Some(table) = self.open_table(table)? else { return Ok(Ok(())) };
             for row in table.iter()? {
                 let (key, record) = row?;
                 let key = key.value();
-                let one = read_one(key, record.value());
-                records.push(one.map_err(|reason| format!("the record of {key:?}: {reason}")));
+                if let Err(reason) = take(key, record.value()) {
+                    return Ok(Err(format!("the record of {key:?}: {reason}")));
+                }
             }
-            Ok(records)
+            Ok(Ok(()))
         };
-        let records = read().map_err(|error| damaged(&self.path, &error))?;
-        let records: Result<Vec<T>, String> = records.into_iter().collect();
-        records.map_err(|reason| StoreError::Damaged { path: self.path.clone(), reason })
+        let taken = read().map_err(|error| damaged(&self.path, &error))?;
+        taken.map_err(|reason| StoreError::Damaged { path: self.path.clone(), reason })
+    }
+
+    /// Everything kept, as a registry.
+    ///
+    /// # Errors
+    /// As [`Store::each`].
+    pub fn registry(&self) -> Result<Registry, StoreError> {
+        let mut registry = Registry::default();
+        self.each(|key, record| registry.restore(key, record))?;
+        self.each_of(CONFIGURATIONS, |key, record| {
+            registry.restore_configuration(stored::read_configuration(key, record)?);
+            Ok(())
+        })?;
+        self.each_of(JOBS, |key, record| {
+            registry.restore_job(stored::read_job(key, record)?);
+            Ok(())
+        })?;
+        registry.check_orphans().map_err(|orphan| StoreError::Damaged {
+            path: self.path.clone(),
+            reason: format!("the module {orphan} has no device"),
+        })?;
+        Ok(registry)
     }
 
     /// The policies' keys, if they were kept.

@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::configuration::{ConfigurationId, ConfigurationStatus};
 use super::identity::{Authentication, Identity, SharedKey, Status, Thumbprints};
+use super::read_json::ReadObject;
 use super::registry::Device;
 use super::twin_record::{Properties, Stamp, StampNode, TwinRecord, WrittenBy};
 use super::wire::{self, Map};
-use crate::twin::{DeviceId, ModuleId, Object, TwinRef, Value};
+use crate::twin::{DeviceId, ModuleId, Object, TwinRef};
 
 pub use documents::{configuration, job, read_configuration, read_job};
 
@@ -75,11 +76,11 @@ struct StoredIn {
     managed_by: Option<String>,
     twin_etag: u64,
     twin_version: u64,
-    tags: Option<serde_json::Value>,
-    desired: serde_json::Value,
+    tags: Option<ReadObject>,
+    desired: ReadObject,
     desired_version: u64,
     desired_stamps: StoredStamp,
-    reported: serde_json::Value,
+    reported: ReadObject,
     reported_version: u64,
     reported_stamps: StoredStamp,
     #[serde(default)]
@@ -89,10 +90,12 @@ struct StoredIn {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredStamp {
-    /// Ticks of 100 ns since 1970.
-    t: i64,
+    /// Ticks of 100 ns since 1970; left out when time and version are those of the node above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    t: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     v: Option<u64>,
+    /// The nodes below, without those whose stamps, down to the leaves, are this node's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     c: BTreeMap<String, StoredStamp>,
     /// The configuration that wrote it, and its digest.
@@ -134,10 +137,10 @@ pub fn device(device: &Device) -> Vec<u8> {
         tags: twin.tags.as_ref().map(Map),
         desired: Map(&twin.desired.values),
         desired_version: twin.desired.version,
-        desired_stamps: stamps(&twin.desired.stamps),
+        desired_stamps: stamps(&twin.desired.stamps, None),
         reported: Map(&twin.reported.values),
         reported_version: twin.reported.version,
-        reported_stamps: stamps(&twin.reported.stamps),
+        reported_stamps: stamps(&twin.reported.stamps, None),
         configurations: twin.configurations.iter().map(|(id, status)| (id.as_str(), status.as_str())).collect(),
     };
     wire::json(&record)
@@ -170,7 +173,7 @@ pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
     let twin = TwinRecord {
         etag_number: stored.twin_etag,
         version: stored.twin_version,
-        tags: stored.tags.map(object).transpose()?,
+        tags: stored.tags.map(|ReadObject(tags)| tags),
         desired: properties(stored.desired, stored.desired_stamps, stored.desired_version)?,
         reported: properties(stored.reported, stored.reported_stamps, stored.reported_version)?,
         configurations: stored.configurations.into_iter().map(status).collect::<Result<_, _>>()?,
@@ -210,36 +213,46 @@ fn status((id, status): (String, String)) -> Result<(ConfigurationId, Configurat
     Ok((id, ConfigurationStatus::parse(&status).ok_or("an unknown status of a configuration")?))
 }
 
-fn properties(values: serde_json::Value, stamps: StoredStamp, version: u64) -> Result<Properties, String> {
-    Ok(Properties { values: object(values)?, stamps: read_stamps(stamps)?, version })
+fn properties(values: ReadObject, stamps: StoredStamp, version: u64) -> Result<Properties, String> {
+    let ReadObject(values) = values;
+    let stamps = read_stamps(stamps, None, &values)?;
+    Ok(Properties { values, stamps, version })
 }
 
-fn object(json: serde_json::Value) -> Result<Object, String> {
-    match Value::from_json(json) {
-        Value::Object(object) => Ok(object),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Err("a section is no object".to_owned())
-        }
-    }
-}
-
-fn stamps(node: &StampNode) -> StoredStamp {
+fn stamps(node: &StampNode, above: Option<&Stamp>) -> StoredStamp {
+    let own = (above != Some(&node.stamp)).then_some(&node.stamp);
+    let below = node.children.iter().filter(|(_, child)| !is_uniform(child, &node.stamp));
+    let written_by = |stamp: &Stamp| stamp.by.as_ref().map(|by| (by.configuration.to_string(), by.digest));
     StoredStamp {
-        t: ticks(node.stamp.at),
-        v: node.stamp.version,
-        c: node.children.iter().map(|(key, child)| (key.clone(), stamps(child))).collect(),
-        b: node.stamp.by.as_ref().map(|by| (by.configuration.to_string(), by.digest)),
+        t: own.map(|stamp| ticks(stamp.at)),
+        v: own.and_then(|stamp| stamp.version),
+        c: below.map(|(key, child)| (key.clone(), stamps(child, Some(&node.stamp)))).collect(),
+        b: own.and_then(written_by),
     }
 }
 
-fn read_stamps(stored: StoredStamp) -> Result<StampNode, String> {
+fn is_uniform(node: &StampNode, stamp: &Stamp) -> bool {
+    node.stamp == *stamp && node.children.values().all(|child| is_uniform(child, stamp))
+}
+
+fn read_stamps(stored: StoredStamp, above: Option<&Stamp>, values: &Object) -> Result<StampNode, String> {
     let written_by = |(id, digest): (String, u64)| {
         let configuration = ConfigurationId::new(&id).map_err(|refusal| refusal.to_string())?;
         Ok::<_, String>(Arc::new(WrittenBy { configuration, digest }))
     };
-    let stamp = Stamp { at: time(stored.t)?, version: stored.v, by: stored.b.map(written_by).transpose()? };
-    let child = |(key, child)| Ok((key, read_stamps(child)?));
-    Ok(StampNode { stamp, children: stored.c.into_iter().map(child).collect::<Result<_, String>>()? })
+    let stamp = match (stored.t, above) {
+        (Some(at), _) => Stamp { at: time(at)?, version: stored.v, by: stored.b.map(written_by).transpose()? },
+        (None, Some(above)) => above.clone(),
+        (None, None) => return Err("a section without a time".to_owned()),
+    };
+    let mut node = StampNode::of(values, &stamp);
+    for (key, below) in stored.c {
+        let value = values.get(&key).ok_or("the time of a value that is not there")?;
+        let nothing = Object::new();
+        let child = read_stamps(below, Some(&stamp), value.as_object().unwrap_or(&nothing))?;
+        node.children.insert(key, child);
+    }
+    Ok(node)
 }
 
 /// Fits: the years that jiff knows need 59 bits.

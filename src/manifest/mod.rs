@@ -8,23 +8,30 @@
 //! Invariant: floor 3, pure. Content never fails a call: what is wrong comes back as [`Diagnostic`]s beside what could
 //! be read, and what could not be read is frozen at its last good state, never simply missing (DESIGN section 2).
 
+mod amend;
 mod cut;
 mod diagnostic;
+mod json_schema;
 mod lower;
 mod metric_schema;
 mod names;
 mod parse;
 mod probe;
+mod profile_schema;
 mod query_schema;
 mod query_text;
 mod scalar;
 mod schema;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod twin_schema;
+mod wanted_schema;
 mod yaml;
 
+pub use amend::amend;
 pub use diagnostic::{Diagnostic, Severity};
+pub use json_schema::{json_schema, kind_names};
 pub use lower::{DeclaredQuery, LastGood, Lowered, lower};
 pub use parse::{ParsedFile, parse_file};

@@ -158,6 +158,8 @@ const fn held_state(reason: &HeldReason) -> TwinState {
         | HeldReason::SealTooLarge { .. }
         | HeldReason::SectionTooLarge { .. }
         | HeldReason::Removal(_)
+        | HeldReason::Leaving { .. }
+        | HeldReason::ProfileTie(_)
         | HeldReason::DeletedOutside => TwinState::Held,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{DeclaredHash, FileSpan, Leaf};
+use super::{DeclaredHash, FileSpan, Leaf, Tie};
 use crate::twin::{ETag, MergePatch, Section, Value};
 
 /// One leaf to set or remove.
@@ -14,6 +14,8 @@ pub struct Change {
     pub from: Option<Value>,
     /// The declared value; `None` removes.
     pub to: Option<Value>,
+    /// Who declared it; `None` for a leaf that is declared no more.
+    pub source: Option<FileSpan>,
 }
 
 impl fmt::Display for Change {
@@ -62,6 +64,9 @@ pub enum RemovalHold {
         /// What the guard lets pass.
         allowed: usize,
     },
+    /// A nominating query has not been answered to the end: who is in the profile is unknown.
+    #[error("waits until the query of the profile at {0} has been answered to the end")]
+    MembershipUnknown(FileSpan),
     /// The command removes nothing for manifests that are gone.
     #[error("the manifest is gone; `run` settles that, this command removes nothing for it")]
     NotPruned,
@@ -112,10 +117,19 @@ pub enum HeldReason {
     },
     /// A removal must wait.
     Removal(RemovalHold),
+    /// The twin has left a profile's condition and its value is to stay, no longer ours; that must wait.
+    Leaving {
+        /// The leaf.
+        leaf: Leaf,
+        /// Why it waits.
+        hold: RemovalHold,
+    },
     /// The twin's manifest is broken and was never read well by this process.
     ManifestBroken(FileSpan),
     /// A document that may concern this twin cannot be read.
     SourceIncomplete(FileSpan),
+    /// Profiles of one priority contradict one another.
+    ProfileTie(Box<Tie>),
     /// The device was there and is gone; `create` does not bring back what somebody deleted.
     DeletedOutside,
 }
@@ -130,9 +144,10 @@ impl HeldReason {
             Self::SealNewer { .. } => "SealNewer",
             Self::SealTooLarge { .. } => "SealTooLarge",
             Self::SectionTooLarge { .. } => "SectionTooLarge",
-            Self::Removal(_) => "RemovalHeld",
+            Self::Removal(_) | Self::Leaving { .. } => "RemovalHeld",
             Self::ManifestBroken(_) => "ManifestBroken",
             Self::SourceIncomplete(_) => "SourceIncomplete",
+            Self::ProfileTie(_) => "ProfileTie",
             Self::DeletedOutside => "DeletedOutside",
         }
     }
@@ -166,10 +181,12 @@ impl fmt::Display for HeldReason {
                 section.as_str()
             ),
             Self::Removal(hold) => write!(f, "removal {hold}"),
+            Self::Leaving { leaf, hold } => write!(f, "letting go of {leaf} {hold}"),
             Self::ManifestBroken(place) => write!(f, "the manifest at {place} is broken; correct it"),
             Self::SourceIncomplete(place) => {
                 write!(f, "{place} cannot be read and may concern this twin; correct it")
             }
+            Self::ProfileTie(tie) => write!(f, "{tie}; give one of them another priority"),
             Self::DeletedOutside => {
                 f.write_str("the device was deleted by somebody else; change its manifest to create it again")
             }

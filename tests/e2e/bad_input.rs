@@ -85,7 +85,7 @@ async fn a_hub_that_is_away_at_the_start_or_later_is_said_once_and_waited_for() 
     daemon.wait_until("readiness", async || (daemon.get("/readyz").await.0 == 200).then_some(())).await;
     let unanswered = r#"geminid_hub_requests_total{code="none",hub="embedded",operation="query"}"#;
     let is_tried = async |times: f64| daemon.metric(unanswered).await.filter(|tried| *tried >= times);
-    daemon.wait_until("four tries", async || is_tried(4.0).await).await;
+    daemon.wait_until("three tries", async || is_tried(3.0).await).await;
     assert_eq!(daemon.metric(r#"geminid_hub_up{hub="embedded"}"#).await, Some(0.0));
     assert_eq!(daemon.lines_with("cannot reach the hub"), 1, "{}", daemon.stderr());
 
@@ -123,8 +123,8 @@ async fn a_wrong_key_is_one_error_with_hub_and_policy_and_without_the_key() {
     let mut daemon = world.run_on("wrong.json", &["--sweep", "1s", "--log-level", "trace"]).await;
     daemon.says(" ERROR ").await;
     let refused = r#"geminid_hub_requests_total{code="401",hub="embedded",operation="query"}"#;
-    let is_tried = async || daemon.metric(refused).await.filter(|tried| *tried >= 4.0);
-    daemon.wait_until("four tries", is_tried).await;
+    let is_tried = async || daemon.metric(refused).await.filter(|tried| *tried >= 3.0);
+    daemon.wait_until("three tries", is_tried).await;
     let stderr = daemon.stderr();
     let is_trouble = |line: &&str| line.contains(" ERROR ") || line.contains(" WARN ") && !line.contains(".yaml:");
     let lines: Vec<&str> = stderr.lines().filter(is_trouble).collect();

@@ -13,7 +13,7 @@ use geminid::twin::{MergePatch, Object, Value};
 use crate::fleet::{Daemon, device, manifest, options, place, scope, settle, twin, yields};
 use crate::witness::Witness;
 
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 60;
 const STEPS: usize = 16;
 const DEVICES: usize = 6;
 /// Twins that may lose something in the life of one process.

@@ -203,6 +203,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::super::super::identity::IdentitySpec;
+    use super::super::super::stored;
     use super::*;
     use crate::twin::{MergePatch, TwinRef};
 
@@ -280,8 +281,10 @@ mod tests {
         assert_eq!(registry.step_jobs(2, at(50)), JobsNext::Step);
         let half = registry.job(&id("j")).unwrap();
         assert_eq!((half.status, half.succeeded, half.last.as_deref()), (JobStatus::Running, 2, Some("d1")));
-        let records = registry.devices_after(None).map(|device| Device::clone(&device));
-        let mut again = Registry::restored(records).unwrap();
+        let mut again = Registry::default();
+        for device in registry.devices_after(None) {
+            again.restore(device.identity.device.as_str(), &stored::device(&device)).unwrap();
+        }
         again.restore_job(Job::clone(&half));
         assert_eq!(run(&mut again, at(51)), JobsNext::Nothing);
         assert_eq!(again.job(&id("j")).unwrap().succeeded, 5);

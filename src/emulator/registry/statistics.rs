@@ -77,8 +77,13 @@ mod tests {
             let connected = all.iter().filter(|device| device.identity.connected).count();
             assert_eq!(registry.statistics(), Statistics { devices: all.len(), enabled, connected });
         }
-        let records = registry.devices_after(None).map(|device| super::super::Device::clone(&device));
-        assert_eq!(Registry::restored(records).unwrap().statistics(), registry.statistics());
+        let mut restored = Registry::default();
+        for device in registry.devices_after(None) {
+            let record = crate::emulator::stored::device(&device);
+            restored.restore(device.identity.device.as_str(), &record).unwrap();
+        }
+        assert_eq!(restored.statistics().devices, registry.statistics().devices);
+        assert_eq!(restored.statistics().enabled, registry.statistics().enabled);
         assert!(registry.statistics().devices > 0);
     }
 }

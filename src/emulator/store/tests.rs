@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::super::configuration::{Configuration, ConfigurationId, ConfigurationSpec, Content};
 use super::super::identity::{AuthenticationSpec, IdentitySpec, Thumbprints};
 use super::super::if_match::IfMatch;
-use super::super::job::{Job, JobId, JobSpec};
-use super::super::registry::Registry;
+use super::super::job::{JobId, JobSpec};
+use super::super::registry::{Device, Registry};
 use super::*;
 use crate::twin::{DeviceId, MergePatch, ModuleId, Object, TwinRef, Value};
 
@@ -85,7 +85,7 @@ fn a_store_opened_again_holds_all_that_was_committed() {
     drop(store);
     let store = open(&path).unwrap();
     assert_eq!(store.policies().unwrap().as_deref(), Some(b"keys".as_slice()));
-    let restored = Registry::restored(store.devices().unwrap()).unwrap();
+    let restored = store.registry().unwrap();
     assert_eq!(content(&restored), content(&registry));
     let printed = |registry: &Registry| format!("{:?}", content(registry));
     assert_eq!(printed(&restored), printed(&registry), "numbers print as they did");
@@ -103,7 +103,7 @@ fn a_copy_taken_while_the_store_is_open_holds_every_finished_commit() {
         // What a kill at this moment would leave behind.
         let copy = folder.path().join(format!("copy-{number}"));
         fs::copy(&path, &copy).unwrap();
-        let restored = Registry::restored(open(&copy).unwrap().devices().unwrap()).unwrap();
+        let restored = open(&copy).unwrap().registry().unwrap();
         let expected = last.after.map(|device| Device { change: 0, ..Device::clone(&device) });
         assert_eq!(restored.record(&last.twin).ok().map(|device| Device::clone(&device)), expected);
     }
@@ -129,7 +129,7 @@ fn a_damaged_store_is_an_error_that_names_the_file() {
     file.seek(SeekFrom::Start(place as u64)).unwrap();
     file.write_all(b"#").unwrap();
     drop(file);
-    let result = open(&path).and_then(|store| store.devices());
+    let result = open(&path).and_then(|store| store.registry());
     assert!(matches!(result, Err(StoreError::Damaged { .. })), "{result:?}");
 }
 
@@ -160,11 +160,12 @@ fn configurations_and_jobs_read_back_as_they_were_written() {
     registry.cancel_job(&id, at(6)).unwrap();
     store.commit(&registry.take_log()).unwrap();
     drop(store);
-    let store = open(&path).unwrap();
-    let configurations: Vec<_> =
-        registry.list_configurations(None).iter().map(|(one, _)| Configuration::clone(one)).collect();
-    assert_eq!(store.configurations().unwrap(), configurations);
-    assert_eq!(store.jobs().unwrap(), [Job::clone(&registry.job(&id).unwrap())]);
+    let restored = open(&path).unwrap().registry().unwrap();
+    let configurations = |registry: &Registry| -> Vec<Configuration> {
+        registry.list_configurations(None).iter().map(|(one, _)| Configuration::clone(one)).collect()
+    };
+    assert_eq!(configurations(&restored), configurations(&registry));
+    assert_eq!(restored.job(&id), registry.job(&id));
 }
 
 #[test]
@@ -187,9 +188,9 @@ fn a_store_from_before_modules_opens() {
     transaction.open_table(DEVICES).unwrap().insert("d1", record.as_bytes()).unwrap();
     transaction.commit().unwrap();
     assert!(store.open_table(MODULES).unwrap().is_none());
-    let registry = Registry::restored(store.devices().unwrap()).unwrap();
+    let registry = store.registry().unwrap();
     let device = registry.device(&id("d1")).unwrap();
-    assert_eq!(stored::device(&device), record.as_bytes(), "and is written as it was");
+    assert_eq!(stored::read_device("d1", &stored::device(&device)).as_ref(), Ok(&*device), "nothing of it is lost");
     let [primary, _] = device.identity.authentication.keys().unwrap();
     assert_eq!((primary.expose(), device.twin.version), (key, 4));
 }
@@ -198,8 +199,11 @@ fn a_store_from_before_modules_opens() {
 fn a_module_without_its_device_is_no_registry() {
     let mut registry = Registry::default();
     changes(&mut registry);
-    let records = registry.modules_after(None).map(|module| Device::clone(&module));
-    assert_eq!(Registry::restored(records).map(|_| ()), Err(TwinRef::module(id("d1"), ModuleId::new("m").unwrap())));
+    let mut alone = Registry::default();
+    for module in registry.modules_after(None) {
+        alone.restore(&module.identity.twin_ref().to_string(), &stored::device(&module)).unwrap();
+    }
+    assert_eq!(alone.check_orphans(), Err(TwinRef::module(id("d1"), ModuleId::new("m").unwrap())));
 }
 
 #[test]
@@ -210,7 +214,7 @@ fn a_record_or_a_format_of_another_version_is_refused() {
     let transaction = store.database.begin_write().unwrap();
     transaction.open_table(DEVICES).unwrap().insert("d1", b"{\"future\":1}".as_slice()).unwrap();
     transaction.commit().unwrap();
-    let message = store.devices().unwrap_err().to_string();
+    let message = store.registry().unwrap_err().to_string();
     assert!(message.contains("the record of \"d1\""), "{message}");
     store.put_about(FORMAT_KEY, b"2").unwrap();
     drop(store);
@@ -235,7 +239,7 @@ async fn the_committer_keeps_the_order_and_closes_behind_what_came_before() {
     seen.wait_for(|durable| *durable == Durable::UpTo(last)).await.unwrap();
     committer.await.unwrap();
     assert!(sender.send(Waiting::Close).await.is_err(), "nothing is taken any more");
-    assert_eq!(content(&Registry::restored(open(&path).unwrap().devices().unwrap()).unwrap()), content(&registry));
+    assert_eq!(content(&open(&path).unwrap().registry().unwrap()), content(&registry));
 }
 
 #[test]
@@ -256,13 +260,9 @@ fn a_flipped_bit_is_found_or_harmless_and_a_cut_file_is_found() {
         let place = rng.usize(..bytes.len());
         bytes[place] ^= 1 << rng.u8(..8);
         fs::write(&damaged, &bytes).unwrap();
-        match open(&damaged).and_then(|store| store.devices()) {
-            Ok(devices) => {
-                assert_eq!(
-                    content(&Registry::restored(devices).unwrap()),
-                    expected,
-                    "the flip at {place} went unnoticed"
-                );
+        match open(&damaged).and_then(|store| store.registry()) {
+            Ok(registry) => {
+                assert_eq!(content(&registry), expected, "the flip at {place} went unnoticed");
                 harmless += 1;
             }
             Err(StoreError::Damaged { .. } | StoreError::Format { .. }) => found += 1,
@@ -272,7 +272,7 @@ fn a_flipped_bit_is_found_or_harmless_and_a_cut_file_is_found() {
     assert!(found > 0 && harmless > 0, "both kinds were met: {found} and {harmless}");
     for length in [1, 4096, good.len() / 2, good.len() - 1] {
         fs::write(&damaged, &good[..length]).unwrap();
-        let result = open(&damaged).and_then(|store| store.devices());
+        let result = open(&damaged).and_then(|store| store.registry());
         assert!(matches!(result, Err(StoreError::Damaged { .. })), "cut to {length} bytes: {result:?}");
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::configuration::{Condition, Configuration, ConfigurationId, Content, Metric};
 use super::super::job::{Job, JobId, JobStatus};
 use super::super::wire;
-use super::{object, ticks, time};
+use super::{ticks, time};
 use crate::twin::{MergePatch, Object, Value};
 
 #[derive(Serialize, Deserialize)]
@@ -130,6 +130,10 @@ pub fn read_job(key: &str, record: &[u8]) -> Result<Job, String> {
 fn parse<'a, T: Deserialize<'a>>(record: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(record)
         .map_err(|error| format!("not a record (line {}, column {})", error.line(), error.column()))
+}
+
+fn object(json: serde_json::Value) -> Result<Object, String> {
+    Value::from_json(json).as_object().cloned().ok_or_else(|| "a document is no object".to_owned())
 }
 
 fn json(object: &Object) -> serde_json::Value {

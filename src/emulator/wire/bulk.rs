@@ -15,7 +15,8 @@ use crate::twin::{DeviceId, MergePatch, ModuleId, Object, TwinRef};
 struct ItemRequest {
     id: Option<String>,
     module_id: Option<String>,
-    #[serde(rename = "eTag")]
+    /// The contract says `eTag`; Node sends a device as it was read, with `etag`.
+    #[serde(rename = "eTag", alias = "etag")]
     etag: Option<String>,
     import_mode: Option<String>,
     status: Option<String>,
@@ -133,8 +134,8 @@ mod tests {
     fn an_item_is_read_as_node_and_python_send_it() {
         let items = bulk_items(
             br#"[{"id":"n2","importMode":"create","authentication":{"type":"sas","symmetricKey":{"primaryKey":"","secondaryKey":""}}},
-                {"status":"disabled","id":"n2","importMode":"UpdateIfMatchETag","eTag":"MQ=="},
-                {"id":"d1","moduleId":"m","importMode":"updateTwinIfMatchETag","twinETag":"\"AAAAAAAAAAQ=\"","tags":{"z":1},
+                {"status":"disabled","id":"n2","importMode":"UpdateIfMatchETag","etag":"MQ=="},
+                {"id":"d1","moduleId":"m","eTag":"Mg==","importMode":"updateTwinIfMatchETag","twinETag":"\"AAAAAAAAAAQ=\"","tags":{"z":1},
                  "properties":{"desired":{"a":1,"$version":7},"reported":{"r":1}},"status":"disabled"}]"#,
         )
         .unwrap();
@@ -142,6 +143,7 @@ mod tests {
         assert_eq!(items[1].etag, IfMatch::Quoted("MQ==".to_owned()));
         assert_eq!(items[1].spec.as_ref().map(|spec| spec.status), Ok(Status::Disabled));
         assert_eq!(items[2].twin_ref.to_string(), "d1/m");
+        assert_eq!(items[2].etag, IfMatch::Quoted("Mg==".to_owned()));
         assert_eq!(items[2].twin_etag, IfMatch::Quoted("AAAAAAAAAAQ=".to_owned()));
         let twin = items[2].twin.clone().unwrap();
         assert_eq!((twin.tags.unwrap().len(), twin.desired.unwrap().len()), (1, 1));

@@ -84,7 +84,10 @@ pub fn json(body: &impl Serialize) -> Vec<u8> {
 
 /// A body as a value. An integer that needs 64 bits without a sign is refused here: the domain's numbers would take
 /// it for a float, which the limits let pass (`iot-hub.md` section 4).
-pub(super) fn parse(body: &[u8]) -> Result<Value, Refusal> {
+///
+/// # Errors
+/// [`Refusal::Deserialization`], or [`Refusal::ArgumentInvalid`] for such an integer.
+pub fn parse(body: &[u8]) -> Result<Value, Refusal> {
     value(typed(body)?)
 }
 

@@ -158,9 +158,14 @@ pub(super) fn sections(mut twin: Object) -> Result<MergePatch, Refusal> {
     let mut properties = optional_object(twin.remove("properties"), "properties")?.unwrap_or_default();
     let mut desired = optional_object(properties.remove("desired"), "properties.desired")?;
     if let Some(desired) = &mut desired {
-        desired.retain(|key, _| !IGNORED_IN_DESIRED.contains(&key.as_str()));
+        without_metadata(desired);
     }
     Ok(MergePatch { tags: optional_object(twin.remove("tags"), "tags")?, desired })
+}
+
+/// Takes `$metadata` and `$version` out of a section.
+pub fn without_metadata(section: &mut Object) {
+    section.retain(|key, _| !IGNORED_IN_DESIRED.contains(&key.as_str()));
 }
 
 #[cfg(test)]
