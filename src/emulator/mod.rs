@@ -5,6 +5,8 @@
 //!   http       request -> token (auth) -> operation (route) -> body (wire) -> answer
 //!   handle     one registry behind a lock; changes in order to the store; nothing told before it is kept
 //!   registry   identities, twins, counters, limits (identity, twin_record, if_match, query): no I/O
+//!              bulk, modules, configurations and jobs beneath it; evaluation plans what configurations make of a twin
+//!   background evaluates configurations and runs jobs, some twins at a time
 //!   store      one redb file, group commit (stored: the form of a record)
 //!   reporter   the demo's device, in this process
 //!   sim        the same registry without a socket, with faults, for tests
