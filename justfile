@@ -17,3 +17,12 @@ demo:
 # The API documentation.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+# Benchmarks: ratios taken in one run, with machine and commit.
+bench:
+    cargo bench --locked --bench load
+    cargo bench --locked --bench latency
+
+# Any text as a manifest, for five minutes; needs nightly and cargo-fuzz.
+fuzz-manifest:
+    cd fuzz && cargo +nightly fuzz run manifest -- -max_total_time=300

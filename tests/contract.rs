@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use geminid::emulator::{EmbeddedHub, HubOptions, SimHub};
+use geminid::emulator::identity::IdentitySpec;
+use geminid::emulator::if_match::IfMatch;
+use geminid::emulator::{EmbeddedHub, HubOptions, ServiceOptions, SimHub};
 use geminid::hub::{
-    ConnectionString, Continuation, HubError, PageError, Pages, ReadTwins, RestHub, RestOptions, WriteTwins,
+    ConnectionString, Continuation, HubError, PageError, Pages, QueryPage, ReadTwins, RestHub, RestOptions, WriteTwins,
 };
-use geminid::twin::{DeviceId, ETag, MergePatch, Object, Twin, TwinRef, Value};
+use geminid::twin::{DeviceId, ETag, MergePatch, ModuleId, Object, Twin, TwinRef, Value};
 
 /// A REST client and the hub it talks to, whose folder goes when this does.
 struct Served {
@@ -34,6 +36,7 @@ impl Served {
             ephemeral: false,
             allow_remote: false,
             now: CLOCK,
+            service: ServiceOptions::default(),
         };
         let hub = EmbeddedHub::start(options).await.unwrap();
         let rest = client(&hub, &hub.connection_info().owner_connection_string);
@@ -45,6 +48,52 @@ fn client(hub: &EmbeddedHub, connection_string: &str) -> RestHub {
     let mut options = RestOptions::new(CLOCK);
     options.extra_ca_pem = Some(std::fs::read(&hub.connection_info().ca_file).unwrap());
     RestHub::new(ConnectionString::parse(connection_string).unwrap(), options).unwrap()
+}
+
+/// A hub on which another client can register modules.
+trait WithModules: WriteTwins {
+    async fn make_module(&self, device: &DeviceId, module: &ModuleId);
+}
+
+impl WithModules for SimHub {
+    async fn make_module(&self, device: &DeviceId, module: &ModuleId) {
+        self.create_module(device, module).unwrap();
+    }
+}
+
+impl WithModules for Served {
+    async fn make_module(&self, device: &DeviceId, module: &ModuleId) {
+        let spec = IdentitySpec::default();
+        let hub = self.hub.handle();
+        let put =
+            hub.write(|registry, random, now| registry.put_module(device, module, spec, &IfMatch::Absent, random, now));
+        put.await.unwrap();
+    }
+}
+
+impl ReadTwins for Served {
+    async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
+        self.rest.get_twin(twin).await
+    }
+
+    async fn query_page(
+        &self,
+        query: &str,
+        page_size: usize,
+        from: Option<&Continuation>,
+    ) -> Result<QueryPage, HubError> {
+        self.rest.query_page(query, page_size, from).await
+    }
+}
+
+impl WriteTwins for Served {
+    async fn patch_twin(&self, twin: &TwinRef, patch: &MergePatch, etag: &ETag) -> Result<Twin, HubError> {
+        self.rest.patch_twin(twin, patch, etag).await
+    }
+
+    async fn create_device(&self, device: &DeviceId) -> Result<(), HubError> {
+        self.rest.create_device(device).await
+    }
 }
 
 /// Runs each check against both hubs, a new one each.
@@ -60,7 +109,7 @@ macro_rules! contract {
             $(#[tokio::test]
             async fn $check() {
                 let served = super::Served::start().await;
-                super::$check(&served.rest).await;
+                super::$check(&served).await;
                 served.hub.shutdown().await;
             })*
         }
@@ -81,6 +130,9 @@ contract! {
     a_query_is_read_page_by_page
     rows_say_what_the_twin_says
     a_query_that_is_none_is_rejected
+    a_missing_module_is_not_found
+    a_module_s_twin_is_written_under_its_own_etag
+    a_module_s_twin_keeps_the_limits_and_the_counters_of_a_device_s
 }
 
 fn id(text: &str) -> DeviceId {
@@ -306,6 +358,54 @@ async fn a_query_that_is_none_is_rejected(hub: &impl WriteTwins) {
     let first = hub.query_page("SELECT * FROM devices", 1, None).await.unwrap();
     let other = hub.query_page("SELECT deviceId FROM devices", 1, first.next.as_ref()).await.unwrap_err();
     assert!(matches!(&other, HubError::Rejected { status: 400, .. }), "a continuation of another query: {other:?}");
+}
+
+fn module_of(device: &str, module: &str) -> TwinRef {
+    TwinRef::module(id(device), ModuleId::new(module).unwrap())
+}
+
+async fn a_missing_module_is_not_found(hub: &impl WithModules) {
+    let etag = ETag::new("AAAAAAAAAAE=").unwrap();
+    create(hub, "d").await;
+    hub.make_module(&id("d"), &ModuleId::new("m").unwrap()).await;
+    for twin in [module_of("d", "gone"), module_of("d", "M"), module_of("gone", "m")] {
+        assert_eq!(hub.get_twin(&twin).await, Err(HubError::NotFound(twin.clone())));
+        let written = hub.patch_twin(&twin, &tags(r#"{"a":1}"#), &etag).await;
+        assert_eq!(written, Err(HubError::NotFound(twin)));
+    }
+}
+
+async fn a_module_s_twin_is_written_under_its_own_etag(hub: &impl WithModules) {
+    let device = create(hub, "d").await;
+    let module = ModuleId::new("m:1%").unwrap();
+    hub.make_module(&id("d"), &module).await;
+    let twin = TwinRef::module(id("d"), module);
+    let fresh = hub.get_twin(&twin).await.unwrap();
+    assert_eq!((&fresh.twin_ref, fresh.etag.as_str(), fresh.version), (&twin, "AAAAAAAAAAE=", 2));
+    assert!(fresh.device_etag.is_some() && fresh.device_etag != device.device_etag, "its own identity's");
+    let written = hub.patch_twin(&twin, &desired(r#"{"interval":{"s":30},"x":null}"#), &fresh.etag).await.unwrap();
+    assert_eq!(written.desired, object(r#"{"interval":{"s":30}}"#));
+    assert_eq!(hub.get_twin(&twin).await.unwrap(), written);
+    let stale = hub.patch_twin(&twin, &desired(r#"{"a":1}"#), &fresh.etag).await;
+    assert_eq!(stale, Err(HubError::PreconditionFailed));
+    assert_eq!(hub.get_twin(&own("d")).await.unwrap(), device, "the device's twin is another");
+}
+
+async fn a_module_s_twin_keeps_the_limits_and_the_counters_of_a_device_s(hub: &impl WithModules) {
+    create(hub, "d").await;
+    hub.make_module(&id("d"), &ModuleId::new("m").unwrap()).await;
+    let twin = module_of("d", "m");
+    let mut live = hub.get_twin(&twin).await.unwrap();
+    for (number, patch) in [tags(r#"{"a":1}"#), desired(r#"{"a":1}"#), tags(r#"{"a":1}"#)].iter().enumerate() {
+        live = hub.patch_twin(&twin, patch, &live.etag).await.unwrap();
+        assert_eq!((count(&live.etag), live.version), (number as u64 + 2, number as u64 + 3));
+    }
+    let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(4097));
+    for bad in [r#"{"a$b":1}"#, &long, r#"{"l":[null]}"#] {
+        let refused = hub.patch_twin(&twin, &tags(bad), &live.etag).await.unwrap_err();
+        assert!(matches!(refused, HubError::Rejected { status: 400, .. }), "{refused:?}");
+    }
+    assert_eq!(hub.get_twin(&twin).await.unwrap(), live);
 }
 
 /// A connection string with every letter of its key replaced.

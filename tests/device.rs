@@ -8,7 +8,7 @@ use geminid::device::{DeviceConnection, DeviceError, DeviceEvent, DeviceOptions,
 use geminid::emulator::identity::IdentitySpec;
 use geminid::emulator::if_match::IfMatch;
 use geminid::emulator::mqtt::MethodCall;
-use geminid::emulator::{EmbeddedHub, HubHandle, HubOptions};
+use geminid::emulator::{EmbeddedHub, HubHandle, HubOptions, ServiceOptions};
 use geminid::twin::{DeviceId, MergePatch, Object, TwinRef, Value};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,7 @@ async fn start(folder: &tempfile::TempDir) -> EmbeddedHub {
         state_dir: folder.path().join("state"),
         ephemeral: false,
         allow_remote: false,
+        service: ServiceOptions::default(),
         now: CLOCK,
     });
     hub.await.unwrap()
@@ -45,7 +46,9 @@ async fn register(hub: &HubHandle) {
 
 async fn patch(hub: &HubHandle, desired: &str) {
     let patch = MergePatch { tags: None, desired: Some(object(desired)) };
-    hub.write(|registry, _, now| registry.patch_twin(&id(), &patch, &IfMatch::Any, now)).await.unwrap();
+    hub.write(|registry, _, now| registry.patch_twin(&TwinRef::device(id()), &patch, &IfMatch::Any, now))
+        .await
+        .unwrap();
 }
 
 fn options(hub: &EmbeddedHub, key: &str) -> DeviceOptions {
@@ -134,6 +137,7 @@ async fn a_device_that_is_not_admitted_says_so_and_one_whose_hub_restarts_comes_
             state_dir: folder.path().join("state"),
             ephemeral: false,
             allow_remote: false,
+            service: ServiceOptions::default(),
             now: CLOCK,
         });
         let again = again.await.unwrap();

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::{HubParts, hub_file, hub_parts, wall_clock};
 use super::logging::{LogOptions, start_logging};
 use super::pass::{Shared, run_hub};
-use super::shutdown::stop_signal;
+use super::shutdown::StopSignals;
 use crate::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
 use crate::emulator::{ConnectionInfo, EmbeddedHub, HubHandle, HubOptions};
 use crate::exporter::Published;
@@ -65,6 +65,7 @@ pub async fn run_daemon(
     log: &LogOptions,
     announce: impl FnOnce(&Announcement),
 ) -> anyhow::Result<()> {
+    let signals = StopSignals::catch()?;
     let listener = TcpListener::bind(&settings.listen)
         .await
         .with_context(|| format!("cannot listen on {}; choose another address with --listen", settings.listen))?;
@@ -85,7 +86,11 @@ pub async fn run_daemon(
     let cancel = CancellationToken::new();
     let ended = CancellationToken::new();
     let mut around = JoinSet::new();
-    around.spawn(stop_signal(cancel.clone(), ended.clone()));
+    let obeying = signals.obey(cancel.clone(), ended.clone());
+    around.spawn(async move {
+        obeying.await;
+        Ok(())
+    });
     around.spawn(serve_ops(listener, registry, shared.clone(), ended.clone()));
     if let Some(hub) = &hub {
         around.spawn(demonstrate(hub.handle(), hub.connection_info().clone(), first_receiver, ended.clone()));

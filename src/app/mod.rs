@@ -14,4 +14,4 @@ pub use connect::{HubParts, hub_file, hub_parts, wall_clock};
 pub use daemon::{Announcement, EmbeddedAddresses, run_daemon};
 pub use logging::{LogOptions, start_logging};
 pub use pass::{apply_once, run_hub};
-pub use shutdown::stop_signal;
+pub use shutdown::StopSignals;

@@ -70,15 +70,18 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
     loops.spawn(async move {
         controller::run(options, controller_hub, declared_receiver, metrics, token, rng).await;
     });
-    let (published, token, rng) = (shared.published.clone(), cancel.clone(), fastrand::Rng::new());
+    let (published, process) = (shared.published.clone(), shared.metrics.process.clone());
+    let (token, rng) = (cancel.clone(), fastrand::Rng::new());
     let query_hub = name.clone();
     loops.spawn(async move {
-        exporter::run(query_hub, hub, queries_receiver, published, token, rng).await;
+        exporter::run(query_hub, hub, queries_receiver, published, process, token, rng).await;
     });
     let mut contact = std::pin::pin!(first_contact.cancelled_owned());
     let mut contacted = false;
     loop {
         tokio::select! {
+            // Loops that end because they were told to are no internal error, so being told comes first.
+            biased;
             () = cancel.cancelled() => break,
             snapshot = source.next() => {
                 shared.readiness.loaded(&name, &snapshot.revision);

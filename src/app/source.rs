@@ -1,21 +1,26 @@
 //! The manifests of one hub: load, tell, hand on; again at every hint.
+//!
+//! Invariant: a load that was begun is taken in by whoever asks next, however often the asking is broken off.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::connect::system_time;
 use crate::manifest::{Diagnostic, Severity};
 use crate::metrics::{ManifestKind, ManifestState, SourceHub};
+use crate::plan::FileSpan;
 use crate::series::QuerySpec;
-use crate::source::{Loader, Snapshot, WatchOptions, Watcher};
+use crate::source::{Hint, LoadError, Loader, Snapshot, WatchOptions, Watcher};
 
 /// Loads a source whenever it may have changed, and says what is new about it.
 pub(super) struct Source {
     hub: String,
+    /// At rest; `None` while a load is under way.
     loader: Option<Loader>,
+    loading: Option<Loading>,
     watcher: Watcher,
     metrics: SourceHub,
     /// What was said already, so that a lasting problem is said once.
@@ -23,11 +28,15 @@ pub(super) struct Source {
     failing: Option<String>,
 }
 
+/// A load under way: gives the loader back with what it found.
+type Loading = JoinHandle<(Loader, Result<Snapshot, LoadError>)>;
+
 impl Source {
     pub(super) fn new(hub: &str, root: PathBuf, metrics: SourceHub) -> Self {
         Self {
             hub: hub.to_owned(),
             loader: Some(Loader::new(root.clone())),
+            loading: None,
             watcher: Watcher::new(root, WatchOptions::default()),
             metrics,
             told: BTreeSet::new(),
@@ -36,24 +45,18 @@ impl Source {
     }
 
     /// The next revision that could be loaded. A failed load is told and waited out: the last good state stays.
-    /// Dropping the future between two calls loses nothing but the load under way.
+    /// Dropping the future loses nothing: a load under way goes on, and the next call takes it up.
     pub(super) async fn next(&mut self) -> Snapshot {
         loop {
-            self.watcher.changed().await;
-            let Some(mut loader) = self.loader.take() else {
-                // Only a load that was dropped half-way takes the loader with it, and then nobody asks again.
-                std::future::pending::<()>().await;
-                continue;
+            if self.loader.is_some() {
+                let hint = self.watcher.changed().await;
+                self.loading = self.loader.take().map(|loader| start(loader, hint));
+            }
+            let Some(loading) = &mut self.loading else {
+                unreachable!("without a loader at rest, one is at work");
             };
-            let loaded = spawn_blocking(move || {
-                let result = loader.load();
-                (loader, result)
-            });
-            let (loader, result) = match loaded.await {
-                Ok(loaded) => loaded,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            };
-            self.loader = Some(loader);
+            let (loader, result) = loading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            (self.loader, self.loading) = (Some(loader), None);
             match result {
                 Ok(snapshot) => {
                     self.loaded(&snapshot);
@@ -83,6 +86,11 @@ impl Source {
         self.metrics.set_manifests(ManifestKind::DeviceTwin, ManifestState::Valid, valid_twins);
         self.metrics.set_manifests(ManifestKind::DeviceTwin, ManifestState::Invalid, broken_twins);
         self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Valid, snapshot.queries.len());
+        // What is broken and about no twin is about a query; what it is about cannot always be told.
+        let twins: BTreeSet<&FileSpan> =
+            frozen.kept.values().chain(frozen.held.values()).chain(&frozen.unknown).collect();
+        let broken_queries = frozen.broken.iter().filter(|place| !twins.contains(place)).count();
+        self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Invalid, broken_queries);
     }
 
     fn failed(&mut self, message: &str, reason: &'static str) {
@@ -95,6 +103,13 @@ impl Source {
     }
 }
 
+fn start(mut loader: Loader, hint: Hint) -> Loading {
+    spawn_blocking(move || {
+        let result = loader.reload(&hint);
+        (loader, result)
+    })
+}
+
 fn tell(hub: &str, diagnostic: &Diagnostic) {
     match diagnostic.severity {
         Severity::Error => tracing::error!(%hub, "{diagnostic}"),
@@ -105,4 +120,39 @@ fn tell(hub: &str, diagnostic: &Diagnostic) {
 /// The queries of a snapshot as the exporter takes them.
 pub(super) fn specs(snapshot: &Snapshot) -> Arc<Vec<QuerySpec>> {
     Arc::new(snapshot.queries.iter().map(|query| query.spec.clone()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use prometheus::Registry;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn a_load_whose_waiter_goes_away_is_taken_up_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in 0..300 {
+            let text = format!(
+                "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata: {{name: d{file}}}\nspec: {{tags: {{v: 1}}}}\n"
+            );
+            fs::write(folder.path().join(format!("{file}.yaml")), text).unwrap();
+        }
+        let metrics = Metrics::register(&Registry::new(), &["h"]).unwrap();
+        let mut source = Source::new("h", folder.path().to_owned(), metrics.source.hub("h"));
+        let impatient = async {
+            loop {
+                if let Ok(snapshot) = timeout(Duration::from_millis(5), source.next()).await {
+                    return snapshot;
+                }
+            }
+        };
+        let snapshot = timeout(Duration::from_secs(60), impatient).await.expect("the load was not lost");
+        assert_eq!(snapshot.state.twins.len(), 300);
+        assert!(source.loader.is_some() && source.loading.is_none());
+    }
 }

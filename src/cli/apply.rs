@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Access, LogArgs, SettingsArgs, log_options};
 use super::output::{Output, counted};
 use super::validate::load;
-use crate::app::{apply_once, start_logging, stop_signal};
+use crate::app::{StopSignals, apply_once, start_logging};
 use crate::controller::Statuses;
 use crate::plan::{Synced, TwinState};
 
@@ -37,11 +37,11 @@ pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
     let (snapshot, problems) = load(&parts.settings.manifests)?;
     start_logging(&log, None)?;
     let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
-    let mut signals = JoinSet::new();
-    signals.spawn(stop_signal(cancel.clone(), ended.clone()));
+    let mut obeying = JoinSet::new();
+    obeying.spawn(StopSignals::catch()?.obey(cancel.clone(), ended.clone()));
     let result = apply_once(parts, snapshot.state, cancel.clone()).await;
     ended.cancel();
-    while signals.join_next().await.is_some() {}
+    while obeying.join_next().await.is_some() {}
     let statuses = result?.statuses;
     if cancel.is_cancelled() {
         bail!("stopped before every twin was tried; apply again to go on");

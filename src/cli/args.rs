@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use secrecy::SecretString;
 
 use crate::app::{HubParts, LogOptions, hub_file, hub_parts, wall_clock};
-use crate::emulator::HubOptions;
+use crate::emulator::{HubOptions, ServiceOptions};
 use crate::settings::{self, Secret, Settings, hub_defaults};
 
 /// The owner where nobody names one: trials on an embedded hub.
@@ -74,6 +74,7 @@ impl EmbeddedArgs {
             ephemeral: self.hub_ephemeral,
             allow_remote: self.hub_allow_remote,
             now: wall_clock,
+            service: ServiceOptions::default(),
         }
     }
 
@@ -150,7 +151,7 @@ pub(super) fn log_options(settings: &Settings, args: &LogArgs) -> anyhow::Result
 }
 
 fn read_hub_json(file: &std::path::Path, access: Access) -> anyhow::Result<(Secret, PathBuf)> {
-    let text = hub_file(file).context("--hub-json: is `geminid hub` running?")?;
+    let text = hub_file(file).map_err(|error| anyhow!("--hub-json: {error}; is `geminid hub` running?"))?;
     let json: serde_json::Value =
         serde_json::from_str(&text).with_context(|| format!("--hub-json: {} is no JSON", file.display()))?;
     let field = |name: &str| {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{LogArgs, log_options};
 use super::output::Output;
-use crate::app::{hub_file, start_logging, stop_signal, wall_clock};
+use crate::app::{StopSignals, hub_file, start_logging, wall_clock};
 use crate::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
 use crate::settings::Settings;
 use crate::twin::{Object, Value};
@@ -40,6 +40,7 @@ pub(super) async fn run(args: DeviceArgs) -> anyhow::Result<u8> {
     };
     let report = args.report.as_deref().map(reported).transpose()?;
     start_logging(&log_options(&Settings::default(), &args.log)?, None)?;
+    let caught = StopSignals::catch()?;
     let who = connection.who().to_string();
     let options = DeviceOptions {
         connection,
@@ -53,7 +54,7 @@ pub(super) async fn run(args: DeviceArgs) -> anyhow::Result<u8> {
     };
     let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
     let mut signals = JoinSet::new();
-    signals.spawn(stop_signal(cancel.clone(), ended.clone()));
+    signals.spawn(caught.obey(cancel.clone(), ended.clone()));
     let mut out = Output::stdout();
     let result = run_device(&options, |event| out.line(&line(&who, &event)), &cancel).await;
     ended.cancel();

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{EmbeddedArgs, LogArgs, log_options};
 use super::output::Output;
-use crate::app::{start_logging, stop_signal};
+use crate::app::{StopSignals, start_logging};
 use crate::emulator::EmbeddedHub;
 use crate::settings::Settings;
 
@@ -22,6 +22,7 @@ pub(super) struct HubArgs {
 /// Runs an embedded hub until a signal.
 pub(super) async fn run(args: HubArgs) -> anyhow::Result<u8> {
     start_logging(&log_options(&Settings::default(), &args.log)?, None)?;
+    let signals = StopSignals::catch()?;
     let hub = EmbeddedHub::start(args.embedded.options()).await?;
     let mut out = Output::stdout();
     out.line(concat!("geminid ", env!("CARGO_PKG_VERSION")));
@@ -32,11 +33,11 @@ pub(super) async fn run(args: HubArgs) -> anyhow::Result<u8> {
     out.line(&format!("  connect with   {} (connection strings, CA)", hub.connection_file().display()));
     out.line("  stop           Ctrl-C");
     let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
-    let mut signals = JoinSet::new();
-    signals.spawn(stop_signal(cancel.clone(), ended.clone()));
+    let mut obeying = JoinSet::new();
+    obeying.spawn(signals.obey(cancel.clone(), ended.clone()));
     cancel.cancelled().await;
     hub.shutdown().await;
     ended.cancel();
-    while signals.join_next().await.is_some() {}
+    while obeying.join_next().await.is_some() {}
     Ok(0)
 }

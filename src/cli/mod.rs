@@ -80,7 +80,8 @@ pub fn main() -> ExitCode {
 fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let text = error.render().to_string();
-        let line: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).collect();
+        let is_advice = |line: &str| line.starts_with("Usage:") || line.starts_with("For more information");
+        let line: Vec<&str> = text.lines().map(str::trim).take_while(|line| !is_advice(line)).collect();
         let line = line.iter().filter(|line| !line.is_empty()).copied().collect::<Vec<_>>().join(" ");
         print_error(&anyhow::anyhow!("{}; see geminid --help", line.trim_start_matches("error: ")));
         return ExitCode::from(2);

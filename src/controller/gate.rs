@@ -1,55 +1,67 @@
-//! The removals guard as workers ask it: every removal counts before it is made.
+//! The removals guard as workers ask it, and the declared state they work on.
+//!
+//! Invariants: every removal counts before it is made. A state and what it takes from the fleet arrive together, so no
+//! worker plans on a state that the guard has not seen.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::plan::{FleetSize, RemovalGuard, RemovalHold, RemovalLimit, Removals};
+use crate::plan::{DeclaredState, FleetSize, RemovalGuard, RemovalHold, RemovalLimit, Removals};
 use crate::twin::TwinRef;
 
 /// What removals depend on besides the twin itself.
 #[derive(Debug)]
 pub(super) struct Gate {
+    state: Arc<DeclaredState>,
     guard: RemovalGuard,
     fleet: FleetSize,
     /// Whether twins whose manifest is gone are settled at all.
     prune: bool,
-    /// Twins whose removals were held when they were last planned.
-    held: BTreeSet<TwinRef>,
 }
 
 impl Gate {
     pub(super) fn new(limit: RemovalLimit, prune: bool) -> Self {
         let fleet = FleetSize { declared: 0, sealed: 0, broken: None };
-        Self { guard: RemovalGuard::new(limit), fleet, prune, held: BTreeSet::new() }
+        Self { state: Arc::default(), guard: RemovalGuard::new(limit), fleet, prune }
+    }
+
+    /// The state that workers plan on.
+    pub(super) fn state(&self) -> Arc<DeclaredState> {
+        Arc::clone(&self.state)
+    }
+
+    /// Hands a new state to the workers. It takes something from each of `losing`: these count before the first of
+    /// them is planned, so that a mass removal is held whole.
+    pub(super) fn take_state(&mut self, state: Arc<DeclaredState>, losing: &BTreeSet<TwinRef>) {
+        self.fleet.declared = state.twins.len();
+        self.fleet.broken = state.frozen.broken.first().cloned();
+        self.state = state;
+        losing.iter().for_each(|twin| self.guard.wait(twin));
     }
 
     /// Whether `twin`, whose plan removes something, may do so now. `absent`: because its manifest is gone.
     pub(super) fn permit(&mut self, twin: &TwinRef, absent: bool, now: Duration) -> Removals {
-        let verdict = if absent && !self.prune {
-            Removals::Held(RemovalHold::NotPruned)
-        } else {
-            self.guard.count(twin, now);
-            self.guard.verdict(&self.fleet, now)
-        };
-        match &verdict {
-            Removals::Go => self.held.remove(twin),
-            Removals::Held(_) => self.held.insert(twin.clone()),
-        };
+        if absent && !self.prune {
+            self.guard.settle(twin);
+            return Removals::Held(RemovalHold::NotPruned);
+        }
+        self.guard.wait(twin);
+        let verdict = self.guard.verdict(&self.fleet, now);
+        if verdict == Removals::Go {
+            self.guard.lose(twin, now);
+        }
         verdict
     }
 
-    /// The plan of `twin` removes nothing, so nothing of it counts but what was really removed.
+    /// `twin` has nothing to lose: its plan removes nothing, or it does not exist.
     pub(super) fn removes_nothing(&mut self, twin: &TwinRef) {
-        if self.held.remove(twin) {
-            self.guard.discount(twin);
-        }
+        self.guard.settle(twin);
     }
 
-    /// A change in Git takes something from `twin`: it counts before the first of its kind is made, so that a mass
-    /// removal is held whole.
-    pub(super) fn nominate(&mut self, twin: &TwinRef, now: Duration) {
-        self.guard.count(twin, now);
-        self.held.insert(twin.clone());
+    /// `twin` could not be planned: it may have something to lose.
+    pub(super) fn suspect(&mut self, twin: &TwinRef) {
+        self.guard.wait(twin);
     }
 
     pub(super) fn judge_first_sweep(&mut self) {
@@ -60,12 +72,14 @@ impl Gate {
         self.guard.is_judged()
     }
 
-    pub(super) fn fleet_mut(&mut self) -> &mut FleetSize {
-        &mut self.fleet
+    /// Twins that carry our seal, by a complete sweep.
+    pub(super) fn set_sealed(&mut self, sealed: usize) {
+        self.fleet.sealed = sealed;
     }
 
-    pub(super) fn held(&self) -> &BTreeSet<TwinRef> {
-        &self.held
+    /// Twins whose removals wait.
+    pub(super) fn waiting(&self) -> &BTreeSet<TwinRef> {
+        self.guard.waiting()
     }
 
     /// Why removals are held now, if they are.

@@ -6,6 +6,7 @@
 
 mod backoff;
 mod change;
+mod events;
 mod gate;
 mod health;
 mod queue;

@@ -83,11 +83,17 @@ impl Queue {
     /// Like [`add`](Self::add), but leaves a twin alone that waits or runs already: a sweep must not cut a backoff
     /// short. Answers whether the twin was added.
     pub fn nominate(&mut self, twin: &TwinRef, lane: Lane, due: Duration) -> bool {
-        let known = self.ready.contains_key(twin) || self.running.contains(twin);
+        let known = self.contains(twin);
         if !known {
             self.add(twin, lane, due);
         }
         !known
+    }
+
+    /// Whether `twin` waits or runs.
+    #[must_use]
+    pub fn contains(&self, twin: &TwinRef) -> bool {
+        self.ready.contains_key(twin) || self.running.contains(twin)
     }
 
     /// Takes the next twin that is due: best lane first, longest due first within it.

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::gate::Gate;
@@ -29,7 +28,6 @@ const PROBE_QUERY: &str = "SELECT deviceId AS d FROM devices";
 pub(super) struct Context<H> {
     pub(super) hub: H,
     pub(super) scope: SealScope,
-    pub(super) declared: watch::Receiver<Arc<DeclaredState>>,
     pub(super) gate: Mutex<Gate>,
     /// What this process last saw of each twin.
     pub(super) memory: Mutex<BTreeMap<TwinRef, Verified>>,
@@ -40,6 +38,11 @@ impl<H> Context<H> {
     /// The age of the process.
     pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// The declared state to plan on.
+    pub(super) fn state(&self) -> Arc<DeclaredState> {
+        self.gate().state()
     }
 
     /// The memory; see [`gate`](Self::gate) for a panicked worker.
@@ -60,6 +63,8 @@ pub(super) struct Task {
     pub(super) lane: Lane,
     /// Whether this process has seen the twin since its manifest last changed: then it is not created again.
     pub(super) seen: bool,
+    /// What the hub said when it refused the last write: the same write is not sent again.
+    pub(super) rejection: Option<HubError>,
 }
 
 /// How a reconcile ended, and everything worth telling of it.
@@ -69,6 +74,8 @@ pub struct Reconciled {
     pub twin: TwinRef,
     /// How it ended.
     pub outcome: Outcome,
+    /// Whether it is known what there is to do for the twin: it was read and planned, or it does not exist.
+    pub planned: bool,
     /// The leaves written.
     pub changes: Vec<Change>,
     /// Why they differed.
@@ -98,6 +105,7 @@ impl Reconciled {
         Self {
             twin: twin.clone(),
             outcome: Outcome::Pending,
+            planned: false,
             changes: Vec::new(),
             cause: Cause::FirstContact,
             held: Vec::new(),
@@ -143,16 +151,23 @@ pub(super) async fn reconcile<H: WriteTwins>(context: &Context<H>, task: &Task) 
 }
 
 async fn write_plan<H: WriteTwins>(context: &Context<H>, task: &Task, live: &Twin, result: &mut Reconciled) -> Step {
-    let state = Arc::clone(&context.declared.borrow());
+    let state = context.state();
     let declaration = declare(&state, &task.twin, Some(live));
     let plan = permitted_plan(context, &declaration, live);
-    result.verified = Some(verified(live, &plan, context.now()));
+    result.planned = true;
+    let known = verified(live, &plan, context.now());
+    let same = context.memory().get(&task.twin).is_some_and(|last| last.is_same_as(&known));
+    result.verified = Some(known);
     let Some(patch) = &plan.patch else {
         return Step::Ended(settle(result, &declaration, plan));
     };
     if plan.seal_only() && task.lane < Lane::Sweep && plan.held.is_empty() {
         result.seal_due = true;
         return Step::Ended(settle(result, &declaration, TwinPlan { patch: None, ..plan }));
+    }
+    if let Some(rejection) = task.rejection.as_ref().filter(|_| same) {
+        result.error = Some(rejection.clone());
+        return Step::Ended(Outcome::Rejected);
     }
     match context.hub.patch_twin(&task.twin, patch, &live.etag).await {
         Ok(after) => {
@@ -225,7 +240,9 @@ fn settle(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) ->
 /// The hub says that the twin does not exist.
 async fn missing<H: WriteTwins>(context: &Context<H>, task: &Task, result: &mut Reconciled) -> Step {
     result.verified = None;
-    let state = Arc::clone(&context.declared.borrow());
+    result.planned = true;
+    context.gate().removes_nothing(&task.twin);
+    let state = context.state();
     let create = match declare(&state, &task.twin, None) {
         Declaration::Absent => return Step::Ended(Outcome::Released),
         Declaration::Broken(place) => return Step::Ended(hold(result, HeldReason::ManifestBroken(place))),

@@ -44,6 +44,9 @@ impl Report {
             None if result.outcome == Outcome::Conflict => {
                 format!("somebody else wrote in between {} times in a row", result.conflicts)
             }
+            None if result.outcome == Outcome::Kept => {
+                "its manifest is broken, the twin is kept as the last good one declared it".to_owned()
+            }
             None => held_message(&result.held),
         }
     }
@@ -99,7 +102,7 @@ impl Report {
         }
     }
 
-    fn states(&self, statuses: &Statuses) {
+    pub(super) fn states(&self, statuses: &Statuses) {
         for state in TwinState::ALL {
             self.metrics.set_twins(label_of(state), statuses.count(state));
         }
@@ -173,7 +176,7 @@ impl Report {
     pub(super) fn panicked(&self, error: &JoinError, twin: Option<&TwinRef>) {
         let (hub, twin) = (&self.hub, twin.map_or_else(|| "sweep".to_owned(), ToString::to_string));
         error!(%hub, twin, "internal error, please report it: {error}");
-        self.metrics.queue().retried();
+        self.metrics.panicked();
     }
 
     pub(super) fn added(&self, lane: Lane) {

@@ -86,13 +86,6 @@ impl Statuses {
         news
     }
 
-    /// A new declared state gives a twin a fresh start.
-    pub(super) fn reset_failures(&mut self, twin: &TwinRef) {
-        if let Some(status) = self.twins.get_mut(twin) {
-            status.failures = 0;
-        }
-    }
-
     fn forget(&mut self, twin: &TwinRef) -> bool {
         let known = self.twins.remove(twin);
         if let Some(condition) = known.as_ref().and_then(|status| status.outcome.condition()) {

@@ -4,12 +4,11 @@
 //! and has no row is nominated for a read.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::reconcile::Context;
 use crate::hub::{PAGE_SIZE_MAX, PageError, Pages, ReadTwins};
-use crate::plan::{DeclaredHash, RowVerdict, SweepRow, declare, judge_row, sweep_query};
+use crate::plan::{Declaration, DeclaredHash, RowVerdict, SweepRow, declare, judge_row, sweep_query};
 use crate::twin::TwinRef;
 
 /// Pages of one sweep: a million twins at a hundred a page, and as much again for short pages.
@@ -35,6 +34,8 @@ pub(super) struct Swept {
     pub(super) sealed: usize,
     /// Pages read.
     pub(super) pages: usize,
+    /// Whether it was known what is declared for every twin: only then removals can be judged by it.
+    pub(super) is_whole: bool,
 }
 
 /// Sweeps once.
@@ -43,9 +44,9 @@ pub(super) struct Swept {
 /// What stopped it; nothing that it found until then counts.
 pub(super) async fn sweep<H: ReadTwins>(context: &Context<H>, options: SweepOptions) -> Result<Swept, PageError> {
     let query = sweep_query(&context.scope.owner);
-    let state = Arc::clone(&context.declared.borrow());
+    let state = context.state();
     let mut pages = Pages::new(&context.hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
-    let mut swept = Swept::default();
+    let mut swept = Swept { is_whole: state.frozen.hides_nothing(), ..Swept::default() };
     let mut seen = BTreeSet::new();
     while let Some(page) = pages.next().await {
         swept.pages += 1;
@@ -53,18 +54,22 @@ pub(super) async fn sweep<H: ReadTwins>(context: &Context<H>, options: SweepOpti
             let declaration = declare(&state, &row.twin, None);
             let hash = declaration.declared().map(|declared| DeclaredHash::of(&context.scope, &row.twin, declared));
             let now = context.now();
+            let waits = context.gate().waiting().contains(&row.twin);
             let memory = context.memory();
             let known = memory.get(&row.twin);
             let overdue = now.saturating_sub(known.map_or(Duration::ZERO, |known| known.at)) > options.verify;
             let verdict = judge_row(&row, hash.as_ref(), known, options.trust_seals, now);
+            // Whoever lifts the hold asks for these; until then a read would find them as they are known.
+            let holds = (waits || is_held(&declaration)) && known.is_some_and(|known| known.is_shown_by(&row));
             drop(memory);
             match verdict {
-                RowVerdict::SealMatches | RowVerdict::MemoryMatches if overdue => {
-                    swept.nominated.insert(row.twin.clone());
+                RowVerdict::Older => {}
+                RowVerdict::MemoryMatches if !overdue => {}
+                RowVerdict::Read if holds && !overdue => {}
+                RowVerdict::SealMatches if !overdue && matches!(declaration, Declaration::Declared(_)) => {
+                    swept.untouched.push(row.twin.clone());
                 }
-                RowVerdict::SealMatches => swept.untouched.push(row.twin.clone()),
-                RowVerdict::MemoryMatches | RowVerdict::Older => {}
-                RowVerdict::Read => {
+                RowVerdict::SealMatches | RowVerdict::MemoryMatches | RowVerdict::Read => {
                     swept.nominated.insert(row.twin.clone());
                 }
             }
@@ -73,6 +78,17 @@ pub(super) async fn sweep<H: ReadTwins>(context: &Context<H>, options: SweepOpti
     }
     swept.sealed = seen.len();
     let named = state.twins.keys().chain(state.frozen.held.keys());
-    swept.nominated.extend(named.filter(|twin| !seen.contains(*twin)).cloned());
+    let unseen = named.filter(|twin| !seen.contains(*twin));
+    let known = |twin: &TwinRef| context.memory().contains_key(twin);
+    let nominated = unseen.filter(|twin| !(known(twin) && is_held(&declare(&state, twin, None))));
+    swept.nominated.extend(nominated.cloned());
     Ok(swept)
+}
+
+/// Whether nothing may be written to the twin, whatever it holds.
+fn is_held(declaration: &Declaration) -> bool {
+    match declaration {
+        Declaration::Broken(_) | Declaration::Incomplete(_) => true,
+        Declaration::Declared(_) | Declaration::Kept(..) | Declaration::Absent => false,
+    }
 }

@@ -144,7 +144,13 @@ impl Gate {
     ///
     /// # Errors
     /// [`Refusal::Unauthorized`].
-    pub fn admit_device(&self, token: &str, who: &TwinRef, keys: [&SharedKey; 2], now: i64) -> Result<i64, Refusal> {
+    pub fn admit_device(
+        &self,
+        token: &str,
+        who: &TwinRef,
+        keys: Option<[&SharedKey; 2]>,
+        now: i64,
+    ) -> Result<i64, Refusal> {
         let token = Token::parse(token).ok_or(Refusal::Unauthorized)?;
         let mut path = vec!["devices".to_owned(), who.device.to_string()];
         path.extend(who.module.iter().flat_map(|module| ["modules".to_owned(), module.to_string()]));
@@ -154,7 +160,10 @@ impl Gate {
                 .filter(|policy| policy.as_str() == name && policy.allows(Right::DeviceConnect))
                 .any(|policy| token.is_signed_with(self.policies.key(policy))),
             // A device's key admits to nothing above the device.
-            None => Self::reaches(token.resource, path.len()) && keys.iter().any(|key| token.is_signed_with(key)),
+            None => {
+                Self::reaches(token.resource, path.len())
+                    && keys.into_iter().flatten().any(|key| token.is_signed_with(key))
+            }
         };
         let admitted = signed && token.expiry > now && self.covers(token.resource, &path);
         if admitted { Ok(token.expiry) } else { Err(Refusal::Unauthorized) }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every refusal names one row of `iot-hub.md` 3.2; no text holds a key or a token.
 
-use crate::twin::DeviceId;
+use crate::twin::{DeviceId, TwinRef};
 
 /// A request that was not carried out. `Display` is the text after the code in the body (`iot-hub.md` 3.1, shape A).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +16,9 @@ pub enum Refusal {
     /// 400: the body is not the JSON that the operation takes.
     #[error("{0}")]
     Deserialization(String),
+    /// 400: a bulk operation names one device or module twice (`iot-hub.md` 2.6).
+    #[error("{0} is named more than once")]
+    DefinedMultipleTimes(TwinRef),
     /// 400: no `api-version` in the query (`iot-hub.md` 2.1).
     #[error("the query parameter api-version is missing")]
     ApiVersionMissing,
@@ -25,6 +28,12 @@ pub enum Refusal {
     /// 404: no such device.
     #[error("{0}")]
     DeviceNotFound(DeviceId),
+    /// 401: a module's identity was asked for whose device is missing or disabled (`iot-hub.md` 2.5).
+    #[error("Unauthorized")]
+    ModuleUnauthorized(DeviceId),
+    /// 404: no such module of a device that is there.
+    #[error("{0}")]
+    ModuleNotFound(TwinRef),
     /// 404: no such address.
     #[error("there is nothing at this address")]
     AddressNotFound,
@@ -40,9 +49,18 @@ pub enum Refusal {
     /// 409: create-only, and the device exists (`iot-hub.md` 2.4).
     #[error("A device with ID '{0}' is already registered.")]
     DeviceAlreadyExists(DeviceId),
-    /// 413: no room for another device (`iot-hub.md` 6.3).
-    #[error("the hub holds its {0} devices already")]
+    /// 409: create-only, and the module exists.
+    #[error("A module with ID '{0}' is already registered.")]
+    ModuleAlreadyExists(TwinRef),
+    /// 413: no room for another device or module (`iot-hub.md` 6.3).
+    #[error("the hub holds its {0} devices and modules already")]
     TooManyDevices(usize),
+    /// 413: a bulk operation has more items than this (`iot-hub.md` 2.6).
+    #[error("a bulk operation has at most {0} items")]
+    BulkTooLarge(usize),
+    /// 413: no room for another module of this device (`iot-hub.md` section 4).
+    #[error("the device has its {0} modules already")]
+    TooManyModules(usize),
     /// 412: the identity's etag is another one by now.
     #[error("Precondition failed: Device version did not match, existingVersion:{existing} newVersion:{given}")]
     IdentityChanged {
@@ -82,16 +100,18 @@ impl Refusal {
     #[must_use]
     pub const fn status(&self) -> u16 {
         match self {
-            Self::ArgumentInvalid(_) | Self::ArgumentNull(_) | Self::Deserialization(_) | Self::ApiVersionMissing => {
-                400
-            }
-            Self::Unauthorized => 401,
-            Self::DeviceNotFound(_) | Self::AddressNotFound | Self::DeviceNotOnline => 404,
+            Self::ArgumentInvalid(_)
+            | Self::ArgumentNull(_)
+            | Self::Deserialization(_)
+            | Self::DefinedMultipleTimes(_)
+            | Self::ApiVersionMissing => 400,
+            Self::Unauthorized | Self::ModuleUnauthorized(_) => 401,
+            Self::DeviceNotFound(_) | Self::ModuleNotFound(_) | Self::AddressNotFound | Self::DeviceNotOnline => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
-            Self::DeviceAlreadyExists(_) => 409,
+            Self::DeviceAlreadyExists(_) | Self::ModuleAlreadyExists(_) => 409,
             Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) | Self::ReportedChanged(_) => 412,
-            Self::BodyTooLarge(_) | Self::TooManyDevices(_) => 413,
+            Self::BodyTooLarge(_) | Self::TooManyDevices(_) | Self::TooManyModules(_) | Self::BulkTooLarge(_) => 413,
             Self::TooManyMethods => 429,
             Self::NotImplemented(_) => 501,
             Self::Unavailable(_) => 503,
@@ -106,20 +126,24 @@ impl Refusal {
             Self::ArgumentInvalid(_) => "ArgumentInvalid",
             Self::ArgumentNull(_) => "ArgumentNull",
             Self::Deserialization(_) => "DeserializationError",
+            Self::DefinedMultipleTimes(_) => "DeviceDefinedMultipleTimes",
             Self::ApiVersionMissing => "InvalidProtocolVersion",
-            Self::Unauthorized => "IotHubUnauthorizedAccess",
+            Self::Unauthorized | Self::ModuleUnauthorized(_) => "IotHubUnauthorizedAccess",
             Self::DeviceNotFound(_) => "DeviceNotFound",
+            Self::ModuleNotFound(_) => "ModuleNotFound",
             Self::AddressNotFound => "ResourceNotFound",
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::RequestTimeout => "GenericTimeout",
             Self::DeviceAlreadyExists(_) => "DeviceAlreadyExists",
+            Self::ModuleAlreadyExists(_) => "ModuleAlreadyExistsOnDevice",
             Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) | Self::ReportedChanged(_) => {
                 "PreconditionFailed"
             }
             Self::DeviceNotOnline => "DeviceNotOnline",
             Self::TooManyMethods => "ThrottlingException",
             Self::MethodTimeout => "GatewayTimeout",
-            Self::TooManyDevices(_) => "TooManyDevices",
+            Self::TooManyDevices(_) | Self::BulkTooLarge(_) => "TooManyDevices",
+            Self::TooManyModules(_) => "TooManyModulesOnDevice",
             Self::BodyTooLarge(_) => "MessageTooLarge",
             Self::NotImplemented(_) => "NotImplemented",
             Self::Unavailable(_) => "ServiceUnavailable",
@@ -143,5 +167,11 @@ impl Refusal {
             "GatewayTimeout" => 504_101,
             _ => u32::from(self.status()) * 1000,
         }
+    }
+
+    /// The number of the code, where a hub answers in shape B inside shape A (`iot-hub.md` 3.1).
+    #[must_use]
+    pub fn nested_code(&self) -> Option<u32> {
+        matches!(self, Self::ModuleUnauthorized(_) | Self::DeviceNotOnline | Self::MethodTimeout).then(|| self.number())
     }
 }

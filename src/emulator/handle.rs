@@ -14,10 +14,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::error::Refusal;
 use super::identity::Random;
 use super::mqtt::{Presence, SessionRecord};
-use super::query::{self, Page};
-use super::registry::{Change, Device, Registry};
+use super::query::{Page, Run};
+use super::registry::{Device, Registry};
 use super::store::{Durable, Waiting};
-use crate::twin::DeviceId;
+use crate::twin::{DeviceId, TwinRef};
 
 /// Fills a buffer with random bytes.
 pub type Randomness = Box<dyn FnMut(&mut [u8]) + Send>;
@@ -101,14 +101,14 @@ impl HubHandle {
         u128::from_be_bytes(bytes)
     }
 
-    /// Changes the registry and waits until the change is kept.
+    /// Changes the registry and waits until all that was changed is kept, in one commit.
     ///
     /// # Errors
     /// What `change` refused; [`Refusal::Unavailable`] when the store failed or was closed.
-    pub async fn write(
+    pub async fn write<T>(
         &self,
-        change: impl FnOnce(&mut Registry, Random<'_>, Timestamp) -> Result<Change, Refusal>,
-    ) -> Result<Change, Refusal> {
+        change: impl FnOnce(&mut Registry, Random<'_>, Timestamp) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         let place = match &self.0.store {
             Some(store) => Some(store.reserve().await.map_err(|_| self.stopped())?),
             None => None,
@@ -117,18 +117,17 @@ impl HubHandle {
             let mut state = self.lock();
             let State { registry, presence, random } = &mut *state;
             let result = change(registry, random, (self.0.now)());
-            if let Ok(change) = &result {
-                presence.tell(change);
-                if let Some(place) = place {
-                    place.send(Waiting::Change(change.clone()));
-                }
+            let changes = registry.take_log();
+            changes.iter().for_each(|change| presence.tell(change));
+            if let (false, Some(place)) = (changes.is_empty(), place) {
+                place.send(Waiting::Changes(changes));
             }
             let number = registry.changes();
             self.0.changes.send_if_modified(|last| std::mem::replace(last, number) != number);
             (result, number)
         };
         // A refusal waits too: it may rest on a change that a crash would still undo.
-        self.kept(result.as_ref().map_or(number, |change| change.number)).await?;
+        self.kept(number).await?;
         result
     }
 
@@ -137,11 +136,25 @@ impl HubHandle {
     /// # Errors
     /// [`Refusal::DeviceNotFound`]; [`Refusal::Unavailable`] when the store failed.
     pub async fn device(&self, id: &DeviceId) -> Result<Arc<Device>, Refusal> {
+        self.read_record(|registry| registry.device(id)).await
+    }
+
+    /// One device or module, as it is kept.
+    ///
+    /// # Errors
+    /// [`Refusal::DeviceNotFound`]; [`Refusal::Unavailable`] when the store failed.
+    pub async fn record(&self, twin: &TwinRef) -> Result<Arc<Device>, Refusal> {
+        self.read_record(|registry| registry.record(twin)).await
+    }
+
+    /// What `look` finds in the registry, as it is kept.
+    ///
+    /// # Errors
+    /// What `look` refused; [`Refusal::Unavailable`] when the store failed.
+    pub async fn read<T>(&self, look: impl FnOnce(&Registry) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let (found, number) = {
             let state = self.lock();
-            let found = state.registry.device(id);
-            let number = found.as_ref().map_or(state.registry.changes(), |device| device.change);
-            (found, number)
+            (look(&state.registry), state.registry.changes())
         };
         self.kept(number).await?;
         found
@@ -153,7 +166,7 @@ impl HubHandle {
     /// [`Refusal::Unavailable`] when the store failed.
     pub async fn device_key(&self, id: &DeviceId) -> Result<Option<String>, Refusal> {
         match self.device(id).await {
-            Ok(device) => Ok(Some(device.identity.primary_key.expose().to_owned())),
+            Ok(device) => Ok(device.identity.authentication.keys().map(|[primary, _]| primary.expose().to_owned())),
             Err(Refusal::DeviceNotFound(_)) => Ok(None),
             Err(refusal) => Err(refusal),
         }
@@ -164,25 +177,27 @@ impl HubHandle {
     /// # Errors
     /// [`Refusal::Unavailable`] when the store failed.
     pub async fn list(&self, top: Option<usize>) -> Result<Vec<Arc<Device>>, Refusal> {
-        let (found, number) = {
-            let state = self.lock();
-            (state.registry.list(top), state.registry.changes())
-        };
-        self.kept(number).await?;
-        Ok(found)
+        self.read(|registry| Ok(registry.list(top))).await
     }
 
     /// One page of a query, over what is kept.
     ///
     /// # Errors
-    /// As [`query::run_page`]; [`Refusal::Unavailable`] when the store failed.
+    /// As [`super::query::run_page`]; [`Refusal::Unavailable`] when the store failed.
     pub async fn query(&self, text: &str, page_size: Option<usize>, token: Option<&str>) -> Result<Page, Refusal> {
-        let (page, number) = {
-            let state = self.lock();
-            (query::run_page(&state.registry, text, page_size, token), state.registry.changes())
-        };
-        self.kept(number).await?;
-        page
+        let mut run = Run::new(text, page_size, token)?;
+        loop {
+            let (page, number) = {
+                let state = self.lock();
+                (run.step(&state.registry), state.registry.changes())
+            };
+            if let Some(page) = page.transpose() {
+                self.kept(number).await?;
+                return page;
+            }
+            // Others get their turn at the registry, and their tasks at this thread.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Has the store keep what was changed so far and take nothing more.
@@ -239,6 +254,21 @@ impl HubHandle {
         Ok(result)
     }
 
+    /// One record, which waits for no later change than its own.
+    async fn read_record(
+        &self,
+        look: impl FnOnce(&Registry) -> Result<Arc<Device>, Refusal>,
+    ) -> Result<Arc<Device>, Refusal> {
+        let (found, number) = {
+            let state = self.lock();
+            let found = look(&state.registry);
+            let number = found.as_ref().map_or(state.registry.changes(), |record| record.change);
+            (found, number)
+        };
+        self.kept(number).await?;
+        found
+    }
+
     /// Waits until the change of this number is kept.
     ///
     /// # Errors
@@ -280,6 +310,7 @@ mod tests {
 
     use super::super::identity::IdentitySpec;
     use super::super::if_match::IfMatch;
+    use super::super::registry::Change;
     use super::super::store::{Store, run_committer};
     use super::*;
     use crate::twin::{MergePatch, Object, Value};
@@ -370,9 +401,11 @@ mod tests {
                 for round in 0..5 {
                     let tags = Object::from([(format!("w{writer}"), Value::from(round))]);
                     let patch = MergePatch { tags: Some(tags), desired: None };
-                    hub.write(|registry, _, now| registry.patch_twin(&device, &patch, &IfMatch::Absent, now))
-                        .await
-                        .unwrap();
+                    hub.write(|registry, _, now| {
+                        registry.patch_twin(&TwinRef::device(device.clone()), &patch, &IfMatch::Absent, now)
+                    })
+                    .await
+                    .unwrap();
                 }
             });
         }
@@ -382,7 +415,8 @@ mod tests {
         let in_registry = hub.list(None).await.unwrap();
         assert_eq!(in_registry.iter().map(|device| device.twin.etag_number).sum::<u64>(), 4 + 40 * 5);
         let content = |device: &Device| (device.identity.device.clone(), device.twin.clone());
-        let in_store: BTreeMap<_, _> = open().devices().unwrap().iter().map(content).collect();
+        let in_store = open().registry().unwrap();
+        let in_store: BTreeMap<_, _> = in_store.devices_after(None).map(|device| content(&device)).collect();
         assert_eq!(in_store, in_registry.iter().map(|device| content(device)).collect::<BTreeMap<_, _>>());
     }
 }

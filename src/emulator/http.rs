@@ -3,46 +3,58 @@
 //! Invariant: nothing of a request is carried out, and no body is read, before its token was admitted; every refusal
 //! has shape A and the header `iothub-errorcode` (3.1); twins carry no `ETag` header (1.4).
 
+mod answers;
+mod identities;
+mod twins;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH};
+use axum::http::header::{AUTHORIZATION, IF_MATCH};
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request};
 use percent_encoding::percent_decode_str;
 
+use self::answers::json;
 use super::auth::Gate;
 use super::error::Refusal;
 use super::handle::HubHandle;
-use super::identity::Random;
 use super::if_match::IfMatch;
-use super::query::Rows;
-use super::registry::{Change, Device, Registry};
+use super::options::ServiceOptions;
 use super::route::Operation;
-use super::wire::{self, IdentityBody, Map, TwinBody};
-use crate::twin::TwinRef;
+use super::wire;
 
 /// The largest body read, in bytes.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// The same for a bulk operation: a hundred items with full sections.
+const BULK_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
-const CONTINUATION: &str = "x-ms-continuation";
-const MAX_ITEM_COUNT: &str = "x-ms-max-item-count";
-const ITEM_TYPE: &str = "x-ms-item-type";
 const ERROR_CODE: &str = "iothub-errorcode";
 const REQUEST_ID: &str = "x-ms-request-id";
-const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 struct Front {
     hub: HubHandle,
     gate: Gate,
+    options: ServiceOptions,
+}
+
+/// One admitted request.
+struct Call<'a> {
+    hub: &'a HubHandle,
+    options: &'a ServiceOptions,
+    headers: &'a HeaderMap,
+    if_match: IfMatch,
+    /// What stands behind the question mark of the address.
+    query: &'a str,
+    body: &'a [u8],
 }
 
 /// The service of a hub.
-pub fn router(hub: HubHandle, gate: Gate) -> Router {
-    Router::new().fallback(serve).with_state(Arc::new(Front { hub, gate }))
+pub fn router(hub: HubHandle, gate: Gate, options: ServiceOptions) -> Router {
+    Router::new().fallback(serve).with_state(Arc::new(Front { hub, gate, options }))
 }
 
 async fn serve(State(front): State<Arc<Front>>, request: Request<Body>) -> Response<Body> {
@@ -71,109 +83,32 @@ async fn answer(front: &Front, head: &request::Parts, body: Body) -> Result<Resp
     if parameter(query, "api-version").is_none_or(str::is_empty) {
         return Err(Refusal::ApiVersionMissing);
     }
-    let body = read_body(body).await?;
-    carry_out(&front.hub, operation, &head.headers, query, &body).await
+    let body = read_body(body, if operation == Operation::Bulk { BULK_BYTES_MAX } else { BODY_BYTES_MAX }).await?;
+    let if_match = IfMatch::parse(header(&head.headers, IF_MATCH.as_str())?);
+    let (hub, options) = (&front.hub, &front.options);
+    carry_out(Call { hub, options, headers: &head.headers, if_match, query, body: &body }, operation).await
 }
 
-async fn carry_out(
-    hub: &HubHandle,
-    operation: Operation,
-    headers: &HeaderMap,
-    query: &str,
-    body: &[u8],
-) -> Result<Response<Body>, Refusal> {
-    let if_match = IfMatch::parse(header(headers, IF_MATCH.as_str())?);
+async fn carry_out(call: Call<'_>, operation: Operation) -> Result<Response<Body>, Refusal> {
     match operation {
-        Operation::ListDevices => {
-            let top = parameter(query, "top").and_then(|top| top.parse().ok());
-            let devices = hub.list(top).await?;
-            let bodies: Vec<_> = devices.iter().map(|device| IdentityBody { device, just_created: false }).collect();
-            Ok(json(wire::json(&bodies)))
-        }
-        Operation::GetDevice(id) => Ok(identity(&*hub.device(&id).await?, false)),
-        Operation::PutDevice(id) => {
-            let spec = wire::identity_write(body, &id)?;
-            let just_created = if_match == IfMatch::Absent;
-            let put = |registry: &mut Registry, random: Random<'_>, now| {
-                registry.put_identity(&id, spec, &if_match, random, now)
-            };
-            Ok(identity(&written(hub.write(put).await?), just_created))
-        }
-        Operation::DeleteDevice(id) => {
-            hub.write(|registry, _, _| registry.delete_identity(&id, &if_match)).await?;
-            Ok(status(StatusCode::NO_CONTENT))
-        }
-        Operation::GetTwin(id) => Ok(twin(&*hub.device(&id).await?)),
-        Operation::PatchTwin(id) => {
-            let patch = wire::twin_write(body)?;
-            let change = hub.write(|registry, _, now| registry.patch_twin(&id, &patch, &if_match, now)).await?;
-            Ok(twin(&written(change)))
-        }
-        Operation::ReplaceTwin(id) => {
-            let whole = wire::twin_write(body)?;
-            let change = hub.write(|registry, _, now| registry.replace_twin(&id, &whole, &if_match, now)).await?;
-            Ok(twin(&written(change)))
-        }
-        Operation::CallMethod(id) => {
-            let call = wire::method_call(body)?;
-            let (status, payload) = hub.call_method(&TwinRef::device(id), &call).await?;
-            Ok(json(wire::method_answer(status, &payload)?))
-        }
-        Operation::Query => run_query(hub, headers, &wire::query(body)?).await,
+        Operation::ListDevices => identities::list(&call).await,
+        Operation::Bulk => identities::bulk(&call).await,
+        Operation::DeviceStatistics => identities::device_statistics(&call).await,
+        Operation::ServiceStatistics => identities::service_statistics(&call).await,
+        Operation::GetDevice(id) => identities::get(&call, &id).await,
+        Operation::PutDevice(id) => identities::put(&call, &id).await,
+        Operation::DeleteDevice(id) => identities::delete(&call, &id).await,
+        Operation::ListModules(id) => identities::list_modules(&call, &id).await,
+        Operation::GetModule(device, id) => identities::get_module(&call, &device, &id).await,
+        Operation::PutModule(device, id) => identities::put_module(&call, &device, &id).await,
+        Operation::DeleteModule(device, id) => identities::delete_module(&call, &device, &id).await,
+        Operation::GetTwin(id) => twins::get(&call, &id).await,
+        Operation::PatchTwin(id) => twins::patch(&call, &id).await,
+        Operation::ReplaceTwin(id) => twins::replace(&call, &id).await,
+        Operation::CallMethod(id) => twins::call_method(&call, &id).await,
+        Operation::Query => twins::query(&call).await,
         Operation::Missing(name, _) => Err(Refusal::NotImplemented(name.to_owned())),
     }
-}
-
-async fn run_query(hub: &HubHandle, headers: &HeaderMap, text: &str) -> Result<Response<Body>, Refusal> {
-    let page_size = match header(headers, MAX_ITEM_COUNT)? {
-        None => None,
-        Some(text) => Some(
-            text.trim()
-                .parse::<i64>()
-                .map_err(|_| Refusal::ArgumentInvalid(format!("{MAX_ITEM_COUNT} must be a number")))?,
-        ),
-    };
-    let page_size = page_size.map(|size| usize::try_from(size).unwrap_or(0));
-    let page = hub.query(text, page_size, header(headers, CONTINUATION)?).await?;
-    let (item_type, body) = match &page.rows {
-        Rows::Twins(twins) => ("Twin", wire::json(&twins.iter().map(|device| TwinBody(device)).collect::<Vec<_>>())),
-        Rows::Raw(rows) => ("Raw", wire::json(&rows.iter().map(Map).collect::<Vec<_>>())),
-    };
-    let mut response = json(body);
-    response.headers_mut().insert(ITEM_TYPE, HeaderValue::from_static(item_type));
-    if let Some(next) = page.next {
-        let next = HeaderValue::try_from(next).expect("base64 fits a header");
-        response.headers_mut().insert(CONTINUATION, next);
-    }
-    Ok(response)
-}
-
-/// The record of a change that was no deletion.
-fn written(change: Change) -> Arc<Device> {
-    change.after.expect("only a deletion leaves no record")
-}
-
-fn twin(device: &Device) -> Response<Body> {
-    json(wire::json(&TwinBody(device)))
-}
-
-fn identity(device: &Device, just_created: bool) -> Response<Body> {
-    let mut response = json(wire::json(&IdentityBody { device, just_created }));
-    let etag = format!("\"{}\"", device.identity.etag());
-    response.headers_mut().insert(ETAG, HeaderValue::try_from(etag).expect("base64 in quotes fits a header"));
-    response
-}
-
-fn json(body: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
-    response
-}
-
-fn status(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response
 }
 
 fn refused(refusal: &Refusal, tracking: u128, hub: &HubHandle) -> Response<Body> {
@@ -203,10 +138,10 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Ref
     text.map_err(|_| Refusal::ArgumentInvalid(format!("the header {name} is not ASCII text")))
 }
 
-async fn read_body(body: Body) -> Result<Bytes, Refusal> {
-    match tokio::time::timeout(BODY_TIME_MAX, axum::body::to_bytes(body, BODY_BYTES_MAX)).await {
+async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
+    match tokio::time::timeout(BODY_TIME_MAX, axum::body::to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => Err(Refusal::BodyTooLarge(BODY_BYTES_MAX)),
+        Ok(Err(_)) => Err(Refusal::BodyTooLarge(bytes_max)),
         Err(_) => Err(Refusal::RequestTimeout),
     }
 }

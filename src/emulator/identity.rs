@@ -1,6 +1,6 @@
-//! Device identities: who may connect (`iot-hub.md` 2.5).
+//! Identities of devices and modules: who may connect (`iot-hub.md` 2.5).
 //!
-//! Invariant: an identity holds both keys, each base64 of 16 to 64 bytes; a key is never printed by accident.
+//! Invariant: an identity holds both keys, each base64 of 16 to 64 bytes, or no key; a key is never printed by accident.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -8,13 +8,17 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::error::Refusal;
-use crate::twin::DeviceId;
+use crate::twin::{DeviceId, ModuleId, TwinRef};
 
 const KEY_BYTES_MIN: usize = 16;
 const KEY_BYTES_MAX: usize = 64;
 /// The size of a key the hub makes itself.
 const KEY_BYTES_GENERATED: usize = 32;
-const STATUS_REASON_LENGTH_MAX: usize = 128;
+/// The longest statusReason and managedBy, in characters.
+const TEXT_LENGTH_MAX: usize = 128;
+/// The length of a thumbprint in hex digits: SHA-1 or SHA-256.
+const THUMBPRINT_DIGITS: [usize; 2] = [40, 64];
+const SCOPE_SCHEME: &str = "ms-azure-iot-edge://";
 
 /// Fills a buffer with random bytes. Tests hand in a seeded one.
 pub type Random<'a> = &'a mut dyn FnMut(&mut [u8]);
@@ -86,20 +90,148 @@ impl Status {
     }
 }
 
+/// The thumbprints of an identity with certificates of its own: at least one, each the 40 hex digits of a SHA-1 or the
+/// 64 of a SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thumbprints {
+    primary: Option<Box<str>>,
+    secondary: Option<Box<str>>,
+}
+
+impl Thumbprints {
+    /// Takes thumbprints as they stand in a request.
+    ///
+    /// # Errors
+    /// [`Refusal::ArgumentInvalid`] when there is none, or one is not made of 40 or 64 hex digits.
+    pub fn new(primary: Option<String>, secondary: Option<String>) -> Result<Self, Refusal> {
+        let fits = |print: &String| {
+            THUMBPRINT_DIGITS.contains(&print.len()) && print.bytes().all(|digit| digit.is_ascii_hexdigit())
+        };
+        let none = primary.is_none() && secondary.is_none();
+        if none || ![&primary, &secondary].into_iter().flatten().all(fits) {
+            return Err(Refusal::ArgumentInvalid(
+                "a thumbprint has 40 or 64 hex digits, and one must be given".to_owned(),
+            ));
+        }
+        Ok(Self { primary: primary.map(String::into), secondary: secondary.map(String::into) })
+    }
+
+    /// The first one.
+    #[must_use]
+    pub fn primary(&self) -> Option<&str> {
+        self.primary.as_deref()
+    }
+
+    /// The second one.
+    #[must_use]
+    pub fn secondary(&self) -> Option<&str> {
+        self.secondary.as_deref()
+    }
+}
+
+/// How a device or module proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authentication {
+    /// By a token signed with either key.
+    Sas {
+        /// The first key.
+        primary: SharedKey,
+        /// The second key.
+        secondary: SharedKey,
+    },
+    /// By a certificate of its own.
+    SelfSigned(Thumbprints),
+    /// By a certificate of an authority the hub knows.
+    CertificateAuthority,
+    /// Not at all: the modules that IoT Edge makes, until it gives them keys.
+    None,
+}
+
+impl Authentication {
+    /// As bodies write it (`iot-hub.md` 1.1).
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Sas { .. } => "sas",
+            Self::SelfSigned(_) => "selfSigned",
+            Self::CertificateAuthority => "certificateAuthority",
+            Self::None => "none",
+        }
+    }
+
+    /// Both keys, if there are any.
+    #[must_use]
+    pub const fn keys(&self) -> Option<[&SharedKey; 2]> {
+        match self {
+            Self::Sas { primary, secondary } => Some([primary, secondary]),
+            Self::SelfSigned(_) | Self::CertificateAuthority | Self::None => None,
+        }
+    }
+
+    /// The thumbprints, if there are any.
+    #[must_use]
+    pub const fn thumbprints(&self) -> Option<&Thumbprints> {
+        match self {
+            Self::SelfSigned(thumbprints) => Some(thumbprints),
+            Self::Sas { .. } | Self::CertificateAuthority | Self::None => None,
+        }
+    }
+}
+
+/// What a request asks an identity's authentication to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthenticationSpec {
+    /// By primary and secondary key; `None` asks the hub to make them.
+    Sas(Option<(SharedKey, SharedKey)>),
+    /// By a certificate of its own.
+    SelfSigned(Thumbprints),
+    /// By a certificate of an authority.
+    CertificateAuthority,
+    /// Not at all.
+    None,
+}
+
+impl AuthenticationSpec {
+    fn made(self, random: Random<'_>) -> Authentication {
+        match self {
+            Self::Sas(Some((primary, secondary))) => Authentication::Sas { primary, secondary },
+            Self::Sas(None) => {
+                Authentication::Sas { primary: SharedKey::generate(random), secondary: SharedKey::generate(random) }
+            }
+            Self::SelfSigned(thumbprints) => Authentication::SelfSigned(thumbprints),
+            Self::CertificateAuthority => Authentication::CertificateAuthority,
+            Self::None => Authentication::None,
+        }
+    }
+}
+
 /// What a PUT of an identity asks for. An identity is replaced whole: what is left out gets its default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentitySpec {
-    /// Whether the device may connect.
+    /// Whether the device may connect. Modules have no status of their own.
     pub status: Status,
     /// Why, at most 128 characters.
     pub status_reason: Option<String>,
-    /// Primary and secondary key; `None` asks the hub to make them.
-    pub keys: Option<(SharedKey, SharedKey)>,
+    /// How it proves who it is.
+    pub authentication: AuthenticationSpec,
+    /// Whether it is an IoT Edge device.
+    pub iot_edge: bool,
+    /// `deviceScope` as sent back to the hub; only an Edge device's own scope is taken.
+    pub device_scope: Option<String>,
+    /// Who manages a module.
+    pub managed_by: Option<String>,
 }
 
 impl Default for IdentitySpec {
     fn default() -> Self {
-        Self { status: Status::Enabled, status_reason: None, keys: None }
+        Self {
+            status: Status::Enabled,
+            status_reason: None,
+            authentication: AuthenticationSpec::Sas(None),
+            iot_edge: false,
+            device_scope: None,
+            managed_by: None,
+        }
     }
 }
 
@@ -107,53 +239,63 @@ impl IdentitySpec {
     /// Checks what the types do not.
     ///
     /// # Errors
-    /// [`Refusal::ArgumentInvalid`] when the reason is longer than 128 characters (`iot-hub.md` section 4).
+    /// [`Refusal::ArgumentInvalid`] when a text is longer than 128 characters (`iot-hub.md` section 4).
     pub fn check(&self) -> Result<(), Refusal> {
-        match &self.status_reason {
-            Some(reason) if reason.chars().count() > STATUS_REASON_LENGTH_MAX => {
-                Err(Refusal::ArgumentInvalid(format!("statusReason has at most {STATUS_REASON_LENGTH_MAX} characters")))
+        for (name, text) in [("statusReason", &self.status_reason), ("managedBy", &self.managed_by)] {
+            if text.as_ref().is_some_and(|text| text.chars().count() > TEXT_LENGTH_MAX) {
+                return Err(Refusal::ArgumentInvalid(format!("{name} has at most {TEXT_LENGTH_MAX} characters")));
             }
-            Some(_) | None => Ok(()),
         }
+        Ok(())
     }
 }
 
-/// A registered device. Connected with symmetric keys only; certificates are refused before they come here.
+/// A registered device or module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The device.
     pub device: DeviceId,
-    /// Different for each life of the device: the ticks of its creation.
+    /// The module, when this is one.
+    pub module: Option<ModuleId>,
+    /// Different for each life of the identity: the ticks of its creation.
     pub generation: u64,
     /// The number inside the etag: random at first, one more with every write (`iot-hub.md` 1.4).
     pub etag_number: u64,
-    /// Whether the device may connect.
+    /// Whether the device may connect. A module's is always enabled; its device's counts.
     pub status: Status,
     /// Why.
     pub status_reason: Option<String>,
     /// When the status last changed; `None` prints as year 1.
     pub status_updated: Option<Timestamp>,
-    /// Whether the device is connected. Not kept over a restart: after one, nothing is.
+    /// Whether it is connected. Not kept over a restart: after one, nothing is.
     pub connected: bool,
     /// When that last changed.
     pub connection_updated: Option<Timestamp>,
-    /// When the device last did anything.
+    /// When it last did anything.
     pub last_activity: Option<Timestamp>,
-    /// The first key.
-    pub primary_key: SharedKey,
-    /// The second key.
-    pub secondary_key: SharedKey,
+    /// How it proves who it is.
+    pub authentication: Authentication,
+    /// Whether it is an IoT Edge device.
+    pub iot_edge: bool,
+    /// Who manages a module, as it was written.
+    pub managed_by: Option<String>,
 }
 
 impl Identity {
-    /// A new identity.
+    /// A new identity of a device, or of a module of it.
     #[must_use]
-    pub fn new(device: DeviceId, generation: u64, spec: IdentitySpec, random: Random<'_>) -> Self {
+    pub fn new(
+        device: DeviceId,
+        module: Option<ModuleId>,
+        generation: u64,
+        spec: IdentitySpec,
+        random: Random<'_>,
+    ) -> Self {
         let mut start = [0; 4];
         random(&mut start);
-        let (primary_key, secondary_key) = keys(spec.keys, random);
         Self {
             device,
+            module,
             generation,
             etag_number: u64::from(u32::from_be_bytes(start)),
             status: spec.status,
@@ -162,8 +304,9 @@ impl Identity {
             connected: false,
             connection_updated: None,
             last_activity: None,
-            primary_key,
-            secondary_key,
+            authentication: spec.authentication.made(random),
+            iot_edge: spec.iot_edge,
+            managed_by: spec.managed_by,
         }
     }
 
@@ -174,8 +317,22 @@ impl Identity {
         }
         self.status = spec.status;
         self.status_reason = spec.status_reason;
-        (self.primary_key, self.secondary_key) = keys(spec.keys, random);
+        self.authentication = spec.authentication.made(random);
+        self.iot_edge = spec.iot_edge;
+        self.managed_by = spec.managed_by;
         self.etag_number += 1;
+    }
+
+    /// Whose identity this is.
+    #[must_use]
+    pub fn twin_ref(&self) -> TwinRef {
+        TwinRef { device: self.device.clone(), module: self.module.clone() }
+    }
+
+    /// The scope that an IoT Edge device spans, which the hub makes (`iot-hub.md` 1.1).
+    #[must_use]
+    pub fn device_scope(&self) -> Option<String> {
+        self.iot_edge.then(|| format!("{SCOPE_SCHEME}{}-{}", self.device, self.generation))
     }
 
     /// The etag as bodies hold it: the base64 of the number in decimal.
@@ -189,10 +346,6 @@ impl Identity {
     pub fn number_of_etag(etag: &str) -> Option<u64> {
         String::from_utf8(BASE64.decode(etag).ok()?).ok()?.parse().ok()
     }
-}
-
-fn keys(given: Option<(SharedKey, SharedKey)>, random: Random<'_>) -> (SharedKey, SharedKey) {
-    given.unwrap_or_else(|| (SharedKey::generate(random), SharedKey::generate(random)))
 }
 
 #[cfg(test)]

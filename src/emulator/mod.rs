@@ -15,13 +15,19 @@
 
 pub mod auth;
 pub mod error;
+pub mod faults;
+pub mod fill;
 pub mod handle;
 pub mod http;
 pub mod identity;
 pub mod if_match;
+pub mod index;
 pub mod mqtt;
+pub mod options;
 pub mod query;
 pub mod quick_ack;
+mod read_json;
+pub mod records;
 pub mod registry;
 pub mod route;
 pub mod server;
@@ -29,10 +35,13 @@ pub mod sim;
 pub mod state_dir;
 pub mod store;
 pub mod stored;
+pub mod throttle;
 pub mod tls;
+pub mod traffic;
 pub mod twin_record;
 pub mod wire;
 
 pub use handle::HubHandle;
+pub use options::ServiceOptions;
 pub use server::{ConnectionInfo, EmbeddedHub, HubOptions, StartError};
 pub use sim::{Applied, Fault, SimCalls, SimHub, SimOperation};

@@ -1,28 +1,36 @@
-//! The devices of the embedded hub, and the rules by which they are read and written.
+//! The devices and modules of the embedded hub, and the rules by which they are read and written.
 //!
 //! Invariant: sans I/O: time, randomness and the request are arguments, the answer is data. A refused write changes
-//! nothing. Records are shared, and one that is read is never changed in place.
+//! nothing. Records are shared and never changed in place, so a reader keeps what it read. Every change is logged in
+//! its order, and a module has a device.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+mod bulk;
+mod modules;
+mod statistics;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::error::Refusal;
-use super::identity::{Identity, IdentitySpec, Random};
+use super::identity::{AuthenticationSpec, Identity, IdentitySpec, Random};
 use super::if_match::IfMatch;
+use super::records::Records;
 use super::twin_record::{TwinRecord, tick};
-use crate::twin::{DeviceId, MergePatch, Object};
+use crate::query::Source;
+use crate::twin::{DeviceId, MergePatch, Object, TwinRef};
+
+pub use bulk::{BulkError, BulkItem, BulkTwinWrite, ImportMode};
+pub use statistics::Statistics;
 
 /// The most devices of a list; also what a list without a usable `top` gives (`iot-hub.md` 2.2).
 pub const LIST_MAX: usize = 1000;
-/// The most devices of a hub (`iot-hub.md` 6.3).
-const DEVICES_MAX: usize = 1_000_000;
+/// The most devices and modules of a hub (`iot-hub.md` 6.3).
+const IDENTITIES_MAX: usize = 1_000_000;
 /// .NET ticks (100 ns since year 1) at the Unix epoch; a `generationId` is such a count.
 const TICKS_AT_UNIX_EPOCH: i128 = 621_355_968_000_000_000;
 
-/// One registered device with its twin.
+/// One registered device or module with its twin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// Who it is.
@@ -39,32 +47,63 @@ pub struct Change {
     /// Counts from 1.
     pub number: u64,
     /// Whose record changed.
-    pub device: DeviceId,
-    /// The record before; `None` when the device was created.
+    pub twin: TwinRef,
+    /// The record before; `None` when the device or module was created.
     pub before: Option<Arc<Device>>,
-    /// The record now; `None` when the device was deleted.
+    /// The record now; `None` when the device or module was deleted.
     pub after: Option<Arc<Device>>,
     /// The patch of desired as it was sent, when the change is one: what the device is told (`iot-hub.md` 2.3). Other
     /// writes of desired are told by comparing the records.
     pub desired_patch: Option<Arc<Object>>,
 }
 
-/// All devices of a hub.
-#[derive(Debug, Default)]
+/// All devices and modules of a hub.
+#[derive(Debug, Clone, Default)]
 pub struct Registry {
-    devices: BTreeMap<DeviceId, Arc<Device>>,
+    devices: Records,
+    modules: Records,
     changes: u64,
     generation_last: u64,
+    statistics: Statistics,
+    log: Vec<Change>,
 }
 
 impl Registry {
-    /// A registry that holds what a store kept.
+    /// Takes in a record as the store keeps it, under `device` or `device/module`.
+    ///
+    /// # Errors
+    /// What is wrong with the record, without its content.
+    pub fn restore(&mut self, key: &str, record: &[u8]) -> Result<(), String> {
+        let of_module = key.contains('/');
+        let records = if of_module { &mut self.modules } else { &mut self.devices };
+        let device = records.insert_stored(key, record)?;
+        self.generation_last = self.generation_last.max(device.identity.generation);
+        if !of_module {
+            self.statistics.follow(None, Some(&device.identity));
+        }
+        Ok(())
+    }
+
+    /// Whether every module has its device.
+    ///
+    /// # Errors
+    /// The first module whose device is not there.
+    pub fn check_orphans(&self) -> Result<(), TwinRef> {
+        let mut modules = self.modules_after(None);
+        match modules.find(|module| !self.devices.contains(module.identity.device.as_str())) {
+            Some(orphan) => Err(orphan.identity.twin_ref()),
+            None => Ok(()),
+        }
+    }
+
+    /// The records that a query of `source` is about; `None` when there are none here.
     #[must_use]
-    pub fn restored(devices: impl IntoIterator<Item = Device>) -> Self {
-        let devices: BTreeMap<_, _> =
-            devices.into_iter().map(|device| (device.identity.device.clone(), Arc::new(device))).collect();
-        let generation_last = devices.values().map(|device| device.identity.generation).max().unwrap_or(0);
-        Self { devices, changes: 0, generation_last }
+    pub fn records(&self, source: Source) -> Option<&Records> {
+        match source {
+            Source::Devices => Some(&self.devices),
+            Source::Modules => Some(&self.modules),
+            Source::Jobs => None,
+        }
     }
 
     /// How many changes were made since the start.
@@ -73,33 +112,52 @@ impl Registry {
         self.changes
     }
 
+    /// The changes since this was last asked, in their order. Whoever changes the registry takes them, to keep them.
+    pub fn take_log(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.log)
+    }
+
     /// One device.
     ///
     /// # Errors
     /// [`Refusal::DeviceNotFound`].
     pub fn device(&self, device: &DeviceId) -> Result<Arc<Device>, Refusal> {
-        self.devices.get(device).cloned().ok_or_else(|| Refusal::DeviceNotFound(device.clone()))
+        self.devices.get(device.as_str()).ok_or_else(|| Refusal::DeviceNotFound(device.clone()))
+    }
+
+    /// One device or module, as twins are asked for.
+    ///
+    /// # Errors
+    /// [`Refusal::DeviceNotFound`], for a missing module too (`iot-hub.md` 2.3).
+    pub fn record(&self, twin: &TwinRef) -> Result<Arc<Device>, Refusal> {
+        self.find(twin).ok_or_else(|| Refusal::DeviceNotFound(twin.device.clone()))
     }
 
     /// The first devices by id. A `top` outside 1 to 1000 is 1000; there is no paging (`iot-hub.md` 2.2).
     #[must_use]
     pub fn list(&self, top: Option<usize>) -> Vec<Arc<Device>> {
         let count = top.filter(|top| (1..=LIST_MAX).contains(top)).unwrap_or(LIST_MAX);
-        self.devices.values().take(count).cloned().collect()
+        self.devices.after(None).take(count).collect()
     }
 
     /// The devices behind `last` by id, or all.
-    pub fn devices_after<'a>(&'a self, last: Option<&DeviceId>) -> impl Iterator<Item = &'a Arc<Device>> + use<'a> {
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.devices.range::<DeviceId, _>((from, Bound::Unbounded)).map(|(_, device)| device)
+    pub fn devices_after<'a>(&'a self, last: Option<&DeviceId>) -> impl Iterator<Item = Arc<Device>> + use<'a> {
+        self.devices.after(last.map(DeviceId::as_str))
     }
 
-    /// Creates or replaces an identity. Without an `If-Match` it only creates, with one it only replaces
-    /// (`iot-hub.md` 2.4). The twin of an existing device is not touched.
+    /// The modules behind `last` by key, or all. The key of a module is `device/module`.
+    pub fn modules_after<'a>(&'a self, last: Option<&TwinRef>) -> impl Iterator<Item = Arc<Device>> + use<'a> {
+        let last = last.map(TwinRef::to_string);
+        self.modules.after(last.as_deref())
+    }
+
+    /// Creates or replaces a device's identity. Without an `If-Match` it only creates, with one it only replaces
+    /// (`iot-hub.md` 2.4). The twin of an existing device is not touched. An IoT Edge device gets its two modules.
     ///
     /// # Errors
     /// [`Refusal::DeviceAlreadyExists`], [`Refusal::DeviceNotFound`], [`Refusal::IdentityChanged`],
-    /// [`Refusal::TooManyDevices`], or [`Refusal::ArgumentInvalid`] for a reason that is too long.
+    /// [`Refusal::TooManyDevices`], [`Refusal::ArgumentInvalid`] for a reason that is too long, or
+    /// [`Refusal::NotImplemented`] for a hierarchy of devices.
     pub fn put_identity(
         &mut self,
         id: &DeviceId,
@@ -108,27 +166,35 @@ impl Registry {
         random: Random<'_>,
         now: Timestamp,
     ) -> Result<Change, Refusal> {
-        spec.check()?;
-        let after = match (self.devices.get(id), if_match) {
-            (Some(_), IfMatch::Absent) => return Err(Refusal::DeviceAlreadyExists(id.clone())),
-            (None, IfMatch::Absent) => {
-                check_room(self.devices.len())?;
-                let generation = self.next_generation(now);
-                let identity = Identity::new(id.clone(), generation, spec, random);
-                Device { identity, twin: TwinRecord::new(now), change: 0 }
-            }
-            (None, _) => return Err(Refusal::DeviceNotFound(id.clone())),
+        match (self.devices.get(id.as_str()), if_match) {
+            (Some(_), IfMatch::Absent) => Err(Refusal::DeviceAlreadyExists(id.clone())),
+            (None, IfMatch::Absent) => self.create_device(id, spec, None, random, now),
+            (None, _) => Err(Refusal::DeviceNotFound(id.clone())),
             (Some(before), _) => {
-                check_identity_etag(before, if_match)?;
-                let mut device = Device::clone(before);
-                device.identity.replace(spec, random, tick(now));
-                device
+                check_identity_etag(&before, if_match)?;
+                self.replace_device(&before, spec, random, now)
             }
-        };
-        Ok(self.changed(after))
+        }
     }
 
-    /// Deletes a device with its twin. The `If-Match` must be there (`iot-hub.md` 2.4).
+    /// Creates a device that has a twin already, as an import does.
+    ///
+    /// # Errors
+    /// [`Refusal::DeviceAlreadyExists`] or [`Refusal::TooManyDevices`].
+    pub fn create_with_twin(
+        &mut self,
+        id: &DeviceId,
+        twin: TwinRecord,
+        random: Random<'_>,
+        now: Timestamp,
+    ) -> Result<Change, Refusal> {
+        match self.devices.contains(id.as_str()) {
+            true => Err(Refusal::DeviceAlreadyExists(id.clone())),
+            false => self.create_device(id, IdentitySpec::default(), Some(twin), random, now),
+        }
+    }
+
+    /// Deletes a device with its twin and its modules. The `If-Match` must be there (`iot-hub.md` 2.4).
     ///
     /// # Errors
     /// [`Refusal::EtagMissing`], [`Refusal::DeviceNotFound`] or [`Refusal::IdentityChanged`].
@@ -137,9 +203,7 @@ impl Registry {
             return Err(Refusal::EtagMissing);
         }
         check_identity_etag(&*self.device(id)?, if_match)?;
-        let before = self.devices.remove(id);
-        self.changes += 1;
-        Ok(Change { number: self.changes, device: id.clone(), before, after: None, desired_patch: None })
+        Ok(self.delete_device(id))
     }
 
     /// Merges `patch` into a twin (`iot-hub.md` 2.3).
@@ -149,13 +213,17 @@ impl Registry {
     /// a rule of `iot-hub.md` section 4.
     pub fn patch_twin(
         &mut self,
-        id: &DeviceId,
+        twin: &TwinRef,
         patch: &MergePatch,
         if_match: &IfMatch,
         now: Timestamp,
     ) -> Result<Change, Refusal> {
-        let change = self.write_twin(id, if_match, |twin| twin.patched(patch, now))?;
-        Ok(Change { desired_patch: patch.desired.clone().map(Arc::new), ..change })
+        let mut change = self.write_twin(twin, if_match, |before| before.patched(patch, now))?;
+        change.desired_patch = patch.desired.clone().map(Arc::new);
+        if let Some(logged) = self.log.last_mut() {
+            logged.desired_patch.clone_from(&change.desired_patch);
+        }
+        Ok(change)
     }
 
     /// Replaces tags and desired of a twin (`iot-hub.md` 2.3).
@@ -164,59 +232,160 @@ impl Registry {
     /// As [`Registry::patch_twin`], and [`Refusal::ArgumentInvalid`] on a null.
     pub fn replace_twin(
         &mut self,
-        id: &DeviceId,
-        twin: &MergePatch,
+        twin: &TwinRef,
+        whole: &MergePatch,
         if_match: &IfMatch,
         now: Timestamp,
     ) -> Result<Change, Refusal> {
-        self.write_twin(id, if_match, |before| before.replaced(twin, now))
+        self.write_twin(twin, if_match, |before| before.replaced(whole, now))
     }
 
-    /// Merges what a device reports into its twin. Only the device's side calls this.
+    /// Merges what a device or module reports into its twin. Only the device's side calls this.
     ///
     /// # Errors
     /// [`Refusal::DeviceNotFound`], or [`Refusal::ArgumentInvalid`] when the result breaks a rule of `iot-hub.md`
     /// section 4.
-    pub fn report(&mut self, id: &DeviceId, patch: &Object, now: Timestamp) -> Result<Change, Refusal> {
-        let mut after = Device::clone(&*self.device(id)?);
+    pub fn report(&mut self, twin: &TwinRef, patch: &Object, now: Timestamp) -> Result<Change, Refusal> {
+        let mut after = Device::clone(&*self.record(twin)?);
         after.twin = after.twin.reported(patch, now)?;
         after.identity.last_activity = Some(tick(now));
         Ok(self.changed(after))
     }
 
-    /// Notes that a device did something, and whether it is connected now. Moves no counter (`iot-hub.md` 1.3) and is
-    /// no change: it reaches the store with the device's next one, since after a restart nothing is connected.
-    pub fn note_activity(&mut self, id: &DeviceId, connected: bool, now: Timestamp) {
-        let Some(device) = self.devices.get_mut(id) else { return };
-        let identity = &mut Arc::make_mut(device).identity;
-        if identity.connected != connected {
-            identity.connection_updated = Some(tick(now));
+    /// Notes that a device or module did something, and whether it is connected now. Moves no counter
+    /// (`iot-hub.md` 1.3) and is no change: it reaches the store with the record's next one, since after a restart
+    /// nothing is connected.
+    pub fn note_activity(&mut self, twin: &TwinRef, connected: bool, now: Timestamp) {
+        let Some(record) = self.find(twin) else { return };
+        let mut after = Device::clone(&record);
+        if after.identity.connected != connected {
+            after.identity.connection_updated = Some(tick(now));
         }
-        identity.connected = connected;
-        identity.last_activity = Some(tick(now));
+        after.identity.connected = connected;
+        after.identity.last_activity = Some(tick(now));
+        self.insert(Arc::new(after));
+    }
+
+    fn create_device(
+        &mut self,
+        id: &DeviceId,
+        spec: IdentitySpec,
+        twin: Option<TwinRecord>,
+        random: Random<'_>,
+        now: Timestamp,
+    ) -> Result<Change, Refusal> {
+        check_device(&spec)?;
+        if spec.device_scope.is_some() {
+            return Err(foreign_scope());
+        }
+        let edge = spec.iot_edge;
+        self.check_room(if edge { 1 + modules::OF_EDGE.len() } else { 1 })?;
+        let generation = self.next_generation(now);
+        let identity = Identity::new(id.clone(), None, generation, spec, random);
+        let twin = twin.unwrap_or_else(|| TwinRecord::new(now));
+        let change = self.changed(Device { identity, twin, change: 0 });
+        if edge {
+            self.create_edge_modules(id, random, now);
+        }
+        Ok(change)
+    }
+
+    fn replace_device(
+        &mut self,
+        before: &Device,
+        spec: IdentitySpec,
+        random: Random<'_>,
+        now: Timestamp,
+    ) -> Result<Change, Refusal> {
+        check_device(&spec)?;
+        let mut after = before.clone();
+        let (was_edge, edge) = (before.identity.iot_edge, spec.iot_edge);
+        let scope = spec.device_scope.clone();
+        after.identity.replace(spec, random, tick(now));
+        if was_edge && !edge {
+            return Err(Refusal::NotImplemented("turning an IoT Edge device into a plain one".to_owned()));
+        }
+        if scope.is_some() && scope != after.identity.device_scope() {
+            return Err(foreign_scope());
+        }
+        if edge && !was_edge {
+            self.check_room(modules::OF_EDGE.len())?;
+        }
+        let change = self.changed(after);
+        if edge && !was_edge {
+            self.create_edge_modules(&before.identity.device, random, now);
+        }
+        Ok(change)
+    }
+
+    fn delete_device(&mut self, id: &DeviceId) -> Change {
+        for module in self.modules_of(id).iter().map(|module| module.identity.twin_ref()).collect::<Vec<_>>() {
+            self.removed(module);
+        }
+        self.removed(TwinRef::device(id.clone()))
     }
 
     fn write_twin(
         &mut self,
-        id: &DeviceId,
+        twin: &TwinRef,
         if_match: &IfMatch,
         write: impl FnOnce(&TwinRecord) -> Result<TwinRecord, Refusal>,
     ) -> Result<Change, Refusal> {
-        let before = self.device(id)?;
+        let before = self.record(twin)?;
         if !if_match.admits_twin(&before.twin.etag()) {
-            return Err(Refusal::TwinChanged(id.clone()));
+            return Err(Refusal::TwinChanged(twin.device.clone()));
         }
         let twin = write(&before.twin)?;
         Ok(self.changed(Device { identity: before.identity.clone(), twin, change: 0 }))
     }
 
-    fn changed(&mut self, mut device: Device) -> Change {
+    fn find(&self, twin: &TwinRef) -> Option<Arc<Device>> {
+        match &twin.module {
+            None => self.devices.get(twin.device.as_str()),
+            Some(_) => self.modules.get(&twin.to_string()),
+        }
+    }
+
+    /// Puts a record in its place and gives what was there.
+    fn insert(&mut self, record: Arc<Device>) -> Option<Arc<Device>> {
+        if record.identity.module.is_some() {
+            return self.modules.insert(&record.identity.twin_ref().to_string(), record);
+        }
+        let after = Arc::clone(&record);
+        let before = self.devices.insert(after.identity.device.as_str(), record);
+        self.statistics.follow(before.as_ref().map(|before| &before.identity), Some(&after.identity));
+        before
+    }
+
+    fn changed(&mut self, mut record: Device) -> Change {
         self.changes += 1;
-        device.change = self.changes;
-        let id = device.identity.device.clone();
-        let after = Arc::new(device);
-        let before = self.devices.insert(id.clone(), Arc::clone(&after));
-        Change { number: self.changes, device: id, before, after: Some(after), desired_patch: None }
+        record.change = self.changes;
+        let after = Arc::new(record);
+        let before = self.insert(Arc::clone(&after));
+        self.logged(after.identity.twin_ref(), before, Some(after))
+    }
+
+    fn removed(&mut self, twin: TwinRef) -> Change {
+        self.changes += 1;
+        let before = if twin.module.is_some() {
+            self.modules.remove(&twin.to_string())
+        } else {
+            let before = self.devices.remove(twin.device.as_str());
+            self.statistics.follow(before.as_ref().map(|before| &before.identity), None);
+            before
+        };
+        self.logged(twin, before, None)
+    }
+
+    fn logged(&mut self, twin: TwinRef, before: Option<Arc<Device>>, after: Option<Arc<Device>>) -> Change {
+        let change = Change { number: self.changes, twin, before, after, desired_patch: None };
+        self.log.push(change.clone());
+        change
+    }
+
+    /// Whether `more` identities fit.
+    fn check_room(&self, more: usize) -> Result<(), Refusal> {
+        check_room(self.devices.len() + self.modules.len(), more)
     }
 
     /// The ticks of `now`, but never a number that was given before.
@@ -227,15 +396,29 @@ impl Registry {
     }
 }
 
-fn check_room(devices: usize) -> Result<(), Refusal> {
-    if devices < DEVICES_MAX { Ok(()) } else { Err(Refusal::TooManyDevices(DEVICES_MAX)) }
+fn check_room(identities: usize, more: usize) -> Result<(), Refusal> {
+    if identities + more <= IDENTITIES_MAX { Ok(()) } else { Err(Refusal::TooManyDevices(IDENTITIES_MAX)) }
 }
 
-fn check_identity_etag(device: &Device, if_match: &IfMatch) -> Result<(), Refusal> {
+fn check_device(spec: &IdentitySpec) -> Result<(), Refusal> {
+    spec.check()?;
+    match spec.authentication {
+        AuthenticationSpec::None => Err(Refusal::NotImplemented("a device without authentication".to_owned())),
+        AuthenticationSpec::Sas(_) | AuthenticationSpec::SelfSigned(_) | AuthenticationSpec::CertificateAuthority => {
+            Ok(())
+        }
+    }
+}
+
+fn foreign_scope() -> Refusal {
+    Refusal::NotImplemented("a hierarchy of devices (deviceScope)".to_owned())
+}
+
+fn check_identity_etag(record: &Device, if_match: &IfMatch) -> Result<(), Refusal> {
     match if_match.identity_etag() {
-        Some(given) if given != device.identity.etag() => {
+        Some(given) if given != record.identity.etag() => {
             let given = Identity::number_of_etag(given).map_or_else(|| given.to_owned(), |number| number.to_string());
-            Err(Refusal::IdentityChanged { existing: device.identity.etag_number, given })
+            Err(Refusal::IdentityChanged { existing: record.identity.etag_number, given })
         }
         Some(_) | None => Ok(()),
     }

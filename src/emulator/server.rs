@@ -25,6 +25,7 @@ use super::auth::{Gate, Policies, PolicyName};
 use super::handle::{HubHandle, Randomness};
 use super::http;
 use super::mqtt::{Desk, MqttServer, Presence, WebSocketDoor};
+use super::options::ServiceOptions;
 use super::quick_ack::QuickAck;
 use super::registry::Registry;
 use super::state_dir::{StateDir, StateDirError};
@@ -67,6 +68,8 @@ pub struct HubOptions {
     pub allow_remote: bool,
     /// The hub's clock.
     pub now: fn() -> Timestamp,
+    /// Switches of the service.
+    pub service: ServiceOptions,
 }
 
 /// Why a hub did not start. Each text is one sentence with the remedy.
@@ -192,7 +195,7 @@ impl EmbeddedHub {
         let stop = CancellationToken::new();
         let mqtt_tls = ServerConfig::clone(&tls.get_inner());
         let door = WebSocketDoor::new(desk.clone(), stop.clone());
-        let router = http::router(hub.clone(), gate).merge(door.router());
+        let router = http::router(hub.clone(), gate, options.service).merge(door.router());
         let (server, mut serving) = serve(listener, tls, router).map_err(|error| StartError::Bind {
             address: bound,
             flag: HTTPS_FLAG,
@@ -266,7 +269,7 @@ struct Kept {
 impl Kept {
     fn open(state: &StateDir, random: &mut Randomness) -> Result<Self, StartError> {
         let store = Store::open(state.open_file(STORE_FILE)?, &state.path(STORE_FILE))?;
-        let registry = Registry::restored(store.devices()?);
+        let registry = store.registry()?;
         let presence = Presence::restored(store.sessions()?).map_err(|key| StoreError::Damaged {
             path: state.path(STORE_FILE),
             reason: format!("the session of {key:?}"),

@@ -15,7 +15,7 @@ use super::query::{self, Rows};
 use super::registry::{Change, Device, Registry};
 use super::wire;
 use crate::hub::{Continuation, HubError, QueryPage, ReadTwins, WriteTwins};
-use crate::twin::{DeviceId, ETag, MergePatch, Object, Twin, TwinRef, Value};
+use crate::twin::{DeviceId, ETag, MergePatch, ModuleId, Object, Twin, TwinRef, Value};
 
 /// When time begins, in seconds since 1970.
 const CLOCK_START: i64 = 1_800_000_000;
@@ -118,7 +118,7 @@ impl SimHub {
         self.lock().applied.clone()
     }
 
-    /// A twin as it is now, without counting as a call.
+    /// A device's twin as it is now, without counting as a call.
     #[must_use]
     pub fn twin(&self, device: &DeviceId) -> Option<Twin> {
         self.lock().registry.device(device).ok().map(|device| twin(&device))
@@ -133,13 +133,23 @@ impl SimHub {
         changed(change, &TwinRef::device(device.clone()))
     }
 
+    /// Another client registers `module` of `device`.
+    ///
+    /// # Errors
+    /// [`HubError::Unauthorized`] when the device is not there; [`HubError::Rejected`] when the module is.
+    pub fn create_module(&self, device: &DeviceId, module: &ModuleId) -> Result<Twin, HubError> {
+        let change = self.lock().create_module(device, module);
+        changed(change, &TwinRef::module(device.clone(), module.clone()))
+    }
+
     /// Another client merges `patch` into a device's twin, whatever its etag.
     ///
     /// # Errors
     /// [`HubError::NotFound`], or [`HubError::Rejected`] when the result breaks a limit.
     pub fn edit(&self, device: &DeviceId, patch: &MergePatch) -> Result<Twin, HubError> {
-        let change = self.lock().change(|registry, now| registry.patch_twin(device, patch, &IfMatch::Any, now));
-        changed(change, &TwinRef::device(device.clone()))
+        let own = TwinRef::device(device.clone());
+        let change = self.lock().change(|registry, now| registry.patch_twin(&own, patch, &IfMatch::Any, now));
+        changed(change, &own)
     }
 
     /// The device reports.
@@ -147,8 +157,9 @@ impl SimHub {
     /// # Errors
     /// As [`SimHub::edit`].
     pub fn report(&self, device: &DeviceId, reported: &Object) -> Result<Twin, HubError> {
-        let change = self.lock().change(|registry, now| registry.report(device, reported, now));
-        changed(change, &TwinRef::device(device.clone()))
+        let own = TwinRef::device(device.clone());
+        let change = self.lock().change(|registry, now| registry.report(&own, reported, now));
+        changed(change, &own)
     }
 
     /// Another client deletes `device`.
@@ -156,7 +167,7 @@ impl SimHub {
     /// # Errors
     /// [`HubError::NotFound`].
     pub fn delete(&self, device: &DeviceId) -> Result<(), HubError> {
-        let change = self.lock().registry.delete_identity(device, &IfMatch::Any);
+        let change = self.lock().change(|registry, _| registry.delete_identity(device, &IfMatch::Any));
         change.map(|_| ()).map_err(|refusal| hub_error(refusal, &TwinRef::device(device.clone())))
     }
 
@@ -207,7 +218,10 @@ impl State {
         change: impl FnOnce(&mut Registry, Timestamp) -> Result<Change, Refusal>,
     ) -> Result<Change, Refusal> {
         self.clock = self.clock.saturating_add(CLOCK_STEP).unwrap_or(Timestamp::MAX);
-        change(&mut self.registry, self.clock)
+        let changed = change(&mut self.registry, self.clock);
+        // Nothing keeps the changes.
+        self.registry.take_log();
+        changed
     }
 
     fn create(&mut self, device: &DeviceId) -> Result<Change, Refusal> {
@@ -217,16 +231,20 @@ impl State {
         self.change(|registry, now| registry.put_identity(device, spec, &IfMatch::Absent, &mut random, now))
     }
 
+    fn create_module(&mut self, device: &DeviceId, module: &ModuleId) -> Result<Change, Refusal> {
+        let mut rng = self.rng.fork();
+        let mut random = |bytes: &mut [u8]| rng.fill(bytes);
+        let spec = IdentitySpec::default();
+        self.change(|registry, now| registry.put_module(device, module, spec, &IfMatch::Absent, &mut random, now))
+    }
+
     fn read(&self, twin_ref: &TwinRef) -> Result<Twin, HubError> {
-        // No module can be registered yet; a hub says so by the same code (`iot-hub.md` 2.3).
-        let device = device_of(twin_ref).ok_or_else(|| HubError::NotFound(twin_ref.clone()))?;
-        self.registry.device(device).map(|device| twin(&device)).map_err(|refusal| hub_error(refusal, twin_ref))
+        self.registry.record(twin_ref).map(|record| twin(&record)).map_err(|refusal| hub_error(refusal, twin_ref))
     }
 
     fn patch(&mut self, twin_ref: &TwinRef, patch: &MergePatch, etag: &ETag) -> Result<Twin, HubError> {
-        let device = device_of(twin_ref).ok_or_else(|| HubError::NotFound(twin_ref.clone()))?;
         let if_match = IfMatch::Quoted(etag.as_str().to_owned());
-        let change = self.change(|registry, now| registry.patch_twin(device, patch, &if_match, now));
+        let change = self.change(|registry, now| registry.patch_twin(twin_ref, patch, &if_match, now));
         let twin = changed(change, twin_ref)?;
         self.applied.push(Applied::Patch(twin_ref.clone(), patch.clone()));
         Ok(twin)
@@ -272,14 +290,10 @@ impl WriteTwins for SimHub {
     }
 }
 
-fn device_of(twin: &TwinRef) -> Option<&DeviceId> {
-    twin.module.is_none().then_some(&twin.device)
-}
-
 fn twin(device: &Device) -> Twin {
     let (identity, twin) = (&device.identity, &device.twin);
     Twin {
-        twin_ref: TwinRef::device(identity.device.clone()),
+        twin_ref: identity.twin_ref(),
         etag: ETag::new(&twin.etag()).expect("base64 of eight bytes is an etag"),
         device_etag: Some(identity.etag()),
         version: twin.version,
@@ -304,22 +318,28 @@ fn hub_error(refusal: Refusal, twin: &TwinRef) -> HubError {
         | Refusal::IdentityChanged { .. }
         | Refusal::EtagMissing
         | Refusal::ReportedChanged(_) => HubError::PreconditionFailed,
-        Refusal::DeviceNotFound(_) => HubError::NotFound(twin.clone()),
+        Refusal::DeviceNotFound(_) | Refusal::ModuleNotFound(_) => HubError::NotFound(twin.clone()),
         Refusal::DeviceAlreadyExists(device) => HubError::AlreadyExists(device),
-        Refusal::Unauthorized => HubError::Unauthorized { message: refusal.to_string() },
+        Refusal::Unauthorized | Refusal::ModuleUnauthorized(_) => {
+            HubError::Unauthorized { message: refusal.to_string() }
+        }
         Refusal::NotImplemented(_) | Refusal::Unavailable(_) | Refusal::MethodTimeout => {
             HubError::Server { status: Some(refusal.status()), message: refusal.to_string() }
         }
         Refusal::ArgumentInvalid(_)
         | Refusal::ArgumentNull(_)
         | Refusal::Deserialization(_)
+        | Refusal::DefinedMultipleTimes(_)
         | Refusal::ApiVersionMissing
         | Refusal::AddressNotFound
         | Refusal::MethodNotAllowed
         | Refusal::RequestTimeout
+        | Refusal::ModuleAlreadyExists(_)
         | Refusal::TooManyDevices(_)
         | Refusal::DeviceNotOnline
         | Refusal::TooManyMethods
+        | Refusal::TooManyModules(_)
+        | Refusal::BulkTooLarge(_)
         | Refusal::BodyTooLarge(_) => rejected(refusal),
     }
 }
@@ -416,7 +436,13 @@ mod tests {
         hub.delete(&id("d1")).unwrap();
         assert_eq!(hub.delete(&id("d1")), Err(HubError::NotFound(own("d1"))));
         assert_eq!(hub.get_twin(&own("d1")).await, Err(HubError::NotFound(own("d1"))));
-        let module = TwinRef::module(id("d2"), crate::twin::ModuleId::new("m").unwrap());
-        assert_eq!(hub.get_twin(&module).await, Err(HubError::NotFound(module)));
+        let module = TwinRef::module(id("d2"), ModuleId::new("m").unwrap());
+        assert_eq!(hub.get_twin(&module).await, Err(HubError::NotFound(module.clone())));
+        let made = hub.create_module(&id("d2"), &ModuleId::new("m").unwrap()).unwrap();
+        assert_eq!(hub.get_twin(&module).await, Ok(made));
+        let twice = hub.create_module(&id("d2"), &ModuleId::new("m").unwrap()).unwrap_err();
+        assert!(matches!(twice, HubError::Rejected { status: 409, .. }));
+        let nowhere = hub.create_module(&id("d9"), &ModuleId::new("m").unwrap()).unwrap_err();
+        assert_eq!(nowhere.category(), "unauthorized");
     }
 }

@@ -12,17 +12,19 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::mqtt::SessionRecord;
-use super::registry::{Change, Device};
+use super::registry::{Change, Registry};
 use super::stored;
 
-/// The most changes of one commit.
+/// How many changes fill a commit; the batch that reaches it is still in it.
 const COMMIT_CHANGES_MAX: usize = 1024;
-/// The most changes that wait for a commit; beyond it, writers wait before they change anything.
+/// The most batches of changes that wait for a commit; beyond it, writers wait before they change anything.
 pub const CHANGES_WAITING_MAX: usize = 4096;
 /// Pages the store may keep in memory, in bytes; the registry holds all records anyway.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 
 const DEVICES: TableDefinition<&str, &[u8]> = TableDefinition::new("devices");
+/// By `device/module`; no id holds a slash.
+const MODULES: TableDefinition<&str, &[u8]> = TableDefinition::new("modules");
 /// The MQTT sessions that outlive a connection: `device` or `device/module` to the record.
 const SESSIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("sessions");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
@@ -89,25 +91,40 @@ impl Store {
         Ok(store)
     }
 
-    /// Everything kept.
+    /// Hands every record to `take`, with its key: the devices in the order of the keys, then the modules.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when one record cannot be read; the message names it.
-    pub fn devices(&self) -> Result<Vec<Device>, StoreError> {
-        let read = || -> Result<Vec<Result<Device, String>>, redb::Error> {
-            let Some(table) = self.open_table(DEVICES)? else { return Ok(Vec::new()) };
-            let mut devices = Vec::new();
-            for row in table.iter()? {
-                let (key, record) = row?;
-                let key = key.value();
-                let device = stored::read_device(key, record.value());
-                devices.push(device.map_err(|reason| format!("the record of {key:?}: {reason}")));
+    /// [`StoreError::Damaged`] when a record cannot be read or `take` says what is wrong with it; the message names it.
+    pub fn each(&self, mut take: impl FnMut(&str, &[u8]) -> Result<(), String>) -> Result<(), StoreError> {
+        let mut read = || -> Result<Result<(), String>, redb::Error> {
+            for table in [DEVICES, MODULES] {
+                let Some(table) = self.open_table(table)? else { continue };
+                for row in table.iter()? {
+                    let (key, record) = row?;
+                    let key = key.value();
+                    if let Err(reason) = take(key, record.value()) {
+                        return Ok(Err(format!("the record of {key:?}: {reason}")));
+                    }
+                }
             }
-            Ok(devices)
+            Ok(Ok(()))
         };
-        let devices = read().map_err(|error| damaged(&self.path, &error))?;
-        let devices: Result<Vec<Device>, String> = devices.into_iter().collect();
-        devices.map_err(|reason| StoreError::Damaged { path: self.path.clone(), reason })
+        let taken = read().map_err(|error| damaged(&self.path, &error))?;
+        taken.map_err(|reason| StoreError::Damaged { path: self.path.clone(), reason })
+    }
+
+    /// Everything kept, as a registry.
+    ///
+    /// # Errors
+    /// As [`Store::each`].
+    pub fn registry(&self) -> Result<Registry, StoreError> {
+        let mut registry = Registry::default();
+        self.each(|key, record| registry.restore(key, record))?;
+        registry.check_orphans().map_err(|orphan| StoreError::Damaged {
+            path: self.path.clone(),
+            reason: format!("the module {orphan} has no device"),
+        })?;
+        Ok(registry)
     }
 
     /// The MQTT sessions kept, by key.
@@ -142,27 +159,26 @@ impl Store {
         self.put_about(POLICIES_KEY, keys)
     }
 
-    /// Writes `changes` and `sessions` in their order, durably, all or none. The sessions of a deleted device go too.
+    /// Writes `changes` in their order, durably, all or none.
     ///
     /// # Errors
-    /// [`StoreError::Write`]; nothing is kept then.
+    /// [`StoreError::Write`]; nothing of `changes` is kept then.
     pub fn commit(&self, changes: &[Change], sessions: &[SessionRecord]) -> Result<(), StoreError> {
         let write = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
             {
-                let mut table = transaction.open_table(DEVICES)?;
+                let (mut devices, mut modules) = (transaction.open_table(DEVICES)?, transaction.open_table(MODULES)?);
                 let mut kept = transaction.open_table(SESSIONS)?;
                 for change in changes {
-                    let device = change.device.as_str();
-                    if let Some(after) = &change.after {
-                        table.insert(device, stored::device(after).as_slice())?;
-                        continue;
-                    }
-                    table.remove(device)?;
-                    kept.remove(device)?;
-                    // Those of its modules: `0` comes right behind `/`.
-                    let (from, to) = (format!("{device}/"), format!("{device}0"));
-                    kept.retain_in(from.as_str()..to.as_str(), |_, _| false)?;
+                    let table = if change.twin.module.is_none() { &mut devices } else { &mut modules };
+                    let key = change.twin.to_string();
+                    match &change.after {
+                        Some(record) => table.insert(key.as_str(), stored::device(record).as_slice())?,
+                        None => {
+                            kept.remove(key.as_str())?;
+                            table.remove(key.as_str())?
+                        }
+                    };
                 }
                 for session in sessions {
                     match &session.record {
@@ -221,8 +237,8 @@ fn damaged(path: &Path, error: &redb::Error) -> StoreError {
 /// What waits for the store.
 #[derive(Debug)]
 pub enum Waiting {
-    /// A change to keep.
-    Change(Change),
+    /// Changes to keep in one commit, at least one.
+    Changes(Vec<Change>),
     /// A session to keep; the sender is told when it is.
     Session(SessionRecord, oneshot::Sender<()>),
     /// Nothing comes any more: keep what came before, then close.
@@ -247,7 +263,7 @@ pub fn run_committer(store: Store, mut waiting: mpsc::Receiver<Waiting>, durable
         let mut next = Some(first);
         while let Some(item) = next {
             match item {
-                Waiting::Change(change) => changes.push(change),
+                Waiting::Changes(mut batch) => changes.append(&mut batch),
                 Waiting::Session(session, kept) => {
                     sessions.push(session);
                     told.push(kept);

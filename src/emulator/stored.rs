@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::identity::{Identity, SharedKey, Status};
+use super::identity::{Authentication, Identity, SharedKey, Status, Thumbprints};
+use super::read_json::ReadObject;
 use super::registry::Device;
 use super::twin_record::{Properties, Stamp, StampNode, TwinRecord};
 use super::wire::{self, Map};
-use crate::twin::{DeviceId, Object, Value};
+use crate::twin::{DeviceId, ModuleId, Object, TwinRef};
 
 /// Nanoseconds in one stored step of time.
 const TICK_NANOSECONDS: i128 = 100;
@@ -26,8 +27,16 @@ struct StoredOut<'a> {
     status_updated: Option<i64>,
     connection_updated: Option<i64>,
     last_activity: Option<i64>,
-    primary: &'a str,
-    secondary: &'a str,
+    #[serde(skip_serializing_if = "is_sas")]
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    primary: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secondary: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    edge: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    managed_by: Option<&'a str>,
     twin_etag: u64,
     twin_version: u64,
     tags: Option<Map<'a>>,
@@ -49,15 +58,21 @@ struct StoredIn {
     status_updated: Option<i64>,
     connection_updated: Option<i64>,
     last_activity: Option<i64>,
-    primary: String,
-    secondary: String,
+    /// The kind of authentication; left out for keys, as all records did once.
+    kind: Option<String>,
+    /// A key, or a thumbprint.
+    primary: Option<String>,
+    secondary: Option<String>,
+    #[serde(default)]
+    edge: bool,
+    managed_by: Option<String>,
     twin_etag: u64,
     twin_version: u64,
-    tags: Option<serde_json::Value>,
-    desired: serde_json::Value,
+    tags: Option<ReadObject>,
+    desired: ReadObject,
     desired_version: u64,
     desired_stamps: StoredStamp,
-    reported: serde_json::Value,
+    reported: ReadObject,
     reported_version: u64,
     reported_stamps: StoredStamp,
 }
@@ -65,18 +80,32 @@ struct StoredIn {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredStamp {
-    /// Ticks of 100 ns since 1970.
-    t: i64,
+    /// Ticks of 100 ns since 1970; left out when time and version are those of the node above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    t: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     v: Option<u64>,
+    /// The nodes below, without those whose stamps, down to the leaves, are this node's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     c: BTreeMap<String, StoredStamp>,
 }
 
-/// The record of `device`.
+/// The kind of an authentication that records leave out.
+const SAS: &str = "sas";
+
+fn is_sas(kind: &&str) -> bool {
+    *kind == SAS
+}
+
+/// The record of a device or module.
 #[must_use]
 pub fn device(device: &Device) -> Vec<u8> {
     let (identity, twin) = (&device.identity, &device.twin);
+    let (primary, secondary) = match &identity.authentication {
+        Authentication::Sas { primary, secondary } => (Some(primary.expose()), Some(secondary.expose())),
+        Authentication::SelfSigned(thumbprints) => (thumbprints.primary(), thumbprints.secondary()),
+        Authentication::CertificateAuthority | Authentication::None => (None, None),
+    };
     let record = StoredOut {
         generation: identity.generation,
         etag: identity.etag_number,
@@ -85,32 +114,36 @@ pub fn device(device: &Device) -> Vec<u8> {
         status_updated: identity.status_updated.map(ticks),
         connection_updated: identity.connection_updated.map(ticks),
         last_activity: identity.last_activity.map(ticks),
-        primary: identity.primary_key.expose(),
-        secondary: identity.secondary_key.expose(),
+        kind: identity.authentication.as_str(),
+        primary,
+        secondary,
+        edge: identity.iot_edge,
+        managed_by: identity.managed_by.as_deref(),
         twin_etag: twin.etag_number,
         twin_version: twin.version,
         tags: twin.tags.as_ref().map(Map),
         desired: Map(&twin.desired.values),
         desired_version: twin.desired.version,
-        desired_stamps: stamps(&twin.desired.stamps),
+        desired_stamps: stamps(&twin.desired.stamps, None),
         reported: Map(&twin.reported.values),
         reported_version: twin.reported.version,
-        reported_stamps: stamps(&twin.reported.stamps),
+        reported_stamps: stamps(&twin.reported.stamps, None),
     };
     wire::json(&record)
 }
 
-/// The device of a record.
+/// The device of a record under `device`, or the module of one under `device/module`.
 ///
 /// # Errors
 /// What is wrong with the record, without its content.
 pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
-    let id = DeviceId::new(key).map_err(|error| error.to_string())?;
+    let twin_ref = read_key(key)?;
     let stored: StoredIn = serde_json::from_slice(record)
         .map_err(|error| format!("not a record (line {}, column {})", error.line(), error.column()))?;
-    let key = |text: &str| SharedKey::new(text).map_err(|refusal| refusal.to_string());
+    let authentication = authentication(stored.kind.as_deref().unwrap_or(SAS), stored.primary, stored.secondary)?;
     let identity = Identity {
-        device: id,
+        device: twin_ref.device,
+        module: twin_ref.module,
         generation: stored.generation,
         etag_number: stored.etag,
         status: Status::parse(&stored.status).ok_or("an unknown status")?,
@@ -119,44 +152,81 @@ pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
         connected: false,
         connection_updated: stored.connection_updated.map(time).transpose()?,
         last_activity: stored.last_activity.map(time).transpose()?,
-        primary_key: key(&stored.primary)?,
-        secondary_key: key(&stored.secondary)?,
+        authentication,
+        iot_edge: stored.edge,
+        managed_by: stored.managed_by,
     };
     let twin = TwinRecord {
         etag_number: stored.twin_etag,
         version: stored.twin_version,
-        tags: stored.tags.map(object).transpose()?,
+        tags: stored.tags.map(|ReadObject(tags)| tags),
         desired: properties(stored.desired, stored.desired_stamps, stored.desired_version)?,
         reported: properties(stored.reported, stored.reported_stamps, stored.reported_version)?,
     };
     Ok(Device { identity, twin, change: 0 })
 }
 
-fn properties(values: serde_json::Value, stamps: StoredStamp, version: u64) -> Result<Properties, String> {
-    Ok(Properties { values: object(values)?, stamps: read_stamps(stamps)?, version })
-}
-
-fn object(json: serde_json::Value) -> Result<Object, String> {
-    match Value::from_json(json) {
-        Value::Object(object) => Ok(object),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Err("a section is no object".to_owned())
+fn read_key(key: &str) -> Result<TwinRef, String> {
+    let device = |text: &str| DeviceId::new(text).map_err(|error| error.to_string());
+    match key.split_once('/') {
+        None => device(key).map(TwinRef::device),
+        Some((above, module)) => {
+            let module = ModuleId::new(module).map_err(|error| error.to_string())?;
+            Ok(TwinRef::module(device(above)?, module))
         }
     }
 }
 
-fn stamps(node: &StampNode) -> StoredStamp {
-    StoredStamp {
-        t: ticks(node.stamp.at),
-        v: node.stamp.version,
-        c: node.children.iter().map(|(key, child)| (key.clone(), stamps(child))).collect(),
+fn authentication(kind: &str, primary: Option<String>, secondary: Option<String>) -> Result<Authentication, String> {
+    let key = |text: Option<String>| {
+        let text = text.ok_or_else(|| "a key is missing".to_owned())?;
+        SharedKey::new(&text).map_err(|refusal| refusal.to_string())
+    };
+    match kind {
+        SAS => Ok(Authentication::Sas { primary: key(primary)?, secondary: key(secondary)? }),
+        "selfSigned" => {
+            Thumbprints::new(primary, secondary).map(Authentication::SelfSigned).map_err(|refusal| refusal.to_string())
+        }
+        "certificateAuthority" => Ok(Authentication::CertificateAuthority),
+        "none" => Ok(Authentication::None),
+        _ => Err("an unknown kind of authentication".to_owned()),
     }
 }
 
-fn read_stamps(stored: StoredStamp) -> Result<StampNode, String> {
-    let stamp = Stamp { at: time(stored.t)?, version: stored.v };
-    let child = |(key, child)| Ok((key, read_stamps(child)?));
-    Ok(StampNode { stamp, children: stored.c.into_iter().map(child).collect::<Result<_, String>>()? })
+fn properties(values: ReadObject, stamps: StoredStamp, version: u64) -> Result<Properties, String> {
+    let ReadObject(values) = values;
+    let stamps = read_stamps(stamps, None, &values)?;
+    Ok(Properties { values, stamps, version })
+}
+
+fn stamps(node: &StampNode, above: Option<Stamp>) -> StoredStamp {
+    let own = (above != Some(node.stamp)).then_some(node.stamp);
+    let below = node.children.iter().filter(|(_, child)| !is_uniform(child, node.stamp));
+    StoredStamp {
+        t: own.map(|stamp| ticks(stamp.at)),
+        v: own.and_then(|stamp| stamp.version),
+        c: below.map(|(key, child)| (key.clone(), stamps(child, Some(node.stamp)))).collect(),
+    }
+}
+
+fn is_uniform(node: &StampNode, stamp: Stamp) -> bool {
+    node.stamp == stamp && node.children.values().all(|child| is_uniform(child, stamp))
+}
+
+fn read_stamps(stored: StoredStamp, above: Option<Stamp>, values: &Object) -> Result<StampNode, String> {
+    let stamp = match (stored.t, above) {
+        (Some(at), _) => Stamp { at: time(at)?, version: stored.v },
+        (None, Some(above)) => above,
+        (None, None) => return Err("a section without a time".to_owned()),
+    };
+    let mut node = StampNode::of(values, stamp);
+    for (key, below) in stored.c {
+        let value = values.get(&key).ok_or("the time of a value that is not there")?;
+        let nothing = Object::new();
+        let child = read_stamps(below, Some(stamp), value.as_object().unwrap_or(&nothing))?;
+        node.children.insert(key, child);
+    }
+    Ok(node)
 }
 
 /// Fits: the years that jiff knows need 59 bits.

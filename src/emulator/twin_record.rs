@@ -16,6 +16,8 @@ use crate::twin::{MergePatch, Object, Section, Value, check_section, merge};
 const VERSION_FIRST: u64 = 2;
 /// Nanoseconds in the smallest step of a hub's clock, the .NET tick (`iot-hub.md` 1.2).
 const TICK_NANOSECONDS: i128 = 100;
+/// The first second of year 1, counted from 1970.
+const NEVER_SECONDS: i64 = -62_135_596_800;
 
 /// When and by which write a node of a section was last touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +111,41 @@ impl TwinRecord {
         Self { etag_number: 1, version: VERSION_FIRST, tags: None, desired: properties.clone(), reported: properties }
     }
 
+    /// The twin of a device made by a bulk operation with these sections: its desired properties carry dates of year 1
+    /// (`iot-hub.md` 1.2 and 2.6).
+    ///
+    /// # Errors
+    /// [`Refusal::ArgumentInvalid`] when a section breaks a rule of `iot-hub.md` section 4.
+    pub fn imported_device(twin: &MergePatch, now: Timestamp) -> Result<Self, Refusal> {
+        Self::new(now).imported(twin, never())
+    }
+
+    /// The twin of a module made by a bulk operation with these sections (`iot-hub.md` 1.2 and 2.6).
+    ///
+    /// # Errors
+    /// [`Refusal::ArgumentInvalid`] when a section breaks a rule of `iot-hub.md` section 4.
+    pub fn imported_module(twin: &MergePatch, now: Timestamp) -> Result<Self, Refusal> {
+        let mut record = Self::new(now).imported(twin, tick(now))?;
+        record.reported.stamps.stamp.version = Some(record.reported.version);
+        Ok(record)
+    }
+
+    /// This fresh twin with sections that count as part of its creation.
+    fn imported(mut self, twin: &MergePatch, at: Timestamp) -> Result<Self, Refusal> {
+        if let Some(tags) = &twin.tags {
+            let tags = merged(Object::new(), tags);
+            check("tags", Section::Tags, &tags)?;
+            self.tags = Some(tags);
+        }
+        if let Some(desired) = &twin.desired {
+            let desired = merged(Object::new(), desired);
+            check("properties.desired", Section::Desired, &desired)?;
+            self.desired.stamps = StampNode::of(&desired, Stamp { at, version: Some(self.desired.version) });
+            self.desired.values = desired;
+        }
+        Ok(self)
+    }
+
     /// The etag as bodies hold it: the base64 of the number in eight bytes (`iot-hub.md` 1.4).
     #[must_use]
     pub fn etag(&self) -> String {
@@ -193,6 +230,12 @@ impl TwinRecord {
 pub fn tick(at: Timestamp) -> Timestamp {
     let nanoseconds = at.as_nanosecond();
     Timestamp::from_nanosecond(nanoseconds - nanoseconds.rem_euclid(TICK_NANOSECONDS)).unwrap_or(at)
+}
+
+/// The first instant of year 1, which a hub shows where nothing ever happened (`iot-hub.md` 1.2).
+#[must_use]
+pub fn never() -> Timestamp {
+    Timestamp::constant(NEVER_SECONDS, 0)
 }
 
 fn merged(target: Object, patch: &Object) -> Object {

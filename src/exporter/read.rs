@@ -60,6 +60,11 @@ impl RunFailure {
         }
     }
 
+    /// Whether the hub as a whole is away or refuses the credential; a time-out may be the query's own fault.
+    pub(super) const fn is_of_hub(&self) -> bool {
+        matches!(self, Self::Hub(HubError::Transport { timeout: false, .. } | HubError::Unauthorized { .. }))
+    }
+
     /// When to try again (`metrics.md` section 6).
     pub(super) const fn next(&self) -> Next {
         match self {

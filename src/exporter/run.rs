@@ -16,6 +16,7 @@ use super::published::Published;
 use super::read::{Progress, RunFailure, read};
 use super::state::{Ended, HubQueries, News, RunId};
 use crate::hub::ReadTwins;
+use crate::metrics::{ProcessMetrics, Task};
 use crate::series::QuerySpec;
 
 /// Runs a hub's queries, each on its own schedule, and publishes what they give, until `cancel` is cancelled.
@@ -25,11 +26,12 @@ pub async fn run<H: ReadTwins + Clone + 'static>(
     hub: H,
     mut queries: watch::Receiver<Arc<Vec<QuerySpec>>>,
     published: Published,
+    metrics: ProcessMetrics,
     cancel: CancellationToken,
     mut rng: fastrand::Rng,
 ) {
     let mut state = HubQueries::new(&hub_name);
-    let mut runs = Runs { tasks: JoinSet::new(), handles: BTreeMap::new() };
+    let mut runs = Runs { tasks: JoinSet::new(), handles: BTreeMap::new(), metrics };
     let specs = Arc::clone(&queries.borrow_and_update());
     state.reload(&specs, now());
     let mut reloads = true;
@@ -61,6 +63,7 @@ pub async fn run<H: ReadTwins + Clone + 'static>(
 struct Runs {
     tasks: JoinSet<(RunId, Ended)>,
     handles: BTreeMap<RunId, AbortHandle>,
+    metrics: ProcessMetrics,
 }
 
 impl Runs {
@@ -105,6 +108,7 @@ impl Runs {
     fn panicked(&mut self, error: &JoinError) -> Option<RunId> {
         let run = self.handles.iter().find(|(_, handle)| handle.id() == error.id()).map(|(run, _)| *run)?;
         self.handles.remove(&run);
+        self.metrics.panicked(Task::Exporter);
         Some(run)
     }
 }
@@ -112,6 +116,10 @@ impl Runs {
 fn tell(hub: &str, news: News) {
     match news {
         News::None => {}
+        // A hub that is away or refuses the credential fails every query alike. Who reconciles it says so, once.
+        News::Fails(query, failure) if failure.is_of_hub() => {
+            tracing::debug!(hub, query, reason = failure.category(), "failed to run a twin query: {failure}");
+        }
         News::Fails(query, failure) => {
             tracing::warn!(hub, query, reason = failure.category(), "failed to run a twin query: {failure}");
         }

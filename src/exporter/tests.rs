@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Published, run};
 use crate::hub::{Continuation, HubError, QueryPage, ReadTwins};
+use crate::metrics::Metrics;
 use crate::series::{LabelSource, Limits, MetricSpec, QuerySpec, strict};
 use crate::twin::{Twin, TwinRef, Value};
 
@@ -101,7 +102,8 @@ fn start(hub: &FakeHub, specs: &[QuerySpec]) -> Running {
     let (published, cancel) = (Published::default(), CancellationToken::new());
     let mut tasks = JoinSet::new();
     let rng = fastrand::Rng::with_seed(7);
-    tasks.spawn(run("prod".to_owned(), hub.clone(), receiver, published.clone(), cancel.clone(), rng));
+    let metrics = Metrics::register(&prometheus::Registry::new(), &["prod"]).unwrap().process;
+    tasks.spawn(run("prod".to_owned(), hub.clone(), receiver, published.clone(), metrics, cancel.clone(), rng));
     Running { hub: hub.clone(), queries, published, cancel, tasks }
 }
 

@@ -26,6 +26,9 @@ pub struct DeclaredQuery {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LastGood {
     files: BTreeMap<Arc<str>, GoodFile>,
+    /// Whether all of the source could be told apart once in this process; then a part that cannot be told now, in a
+    /// file that is new, is either new too or among what is remembered of other files.
+    whole: bool,
 }
 
 /// One file of [`LastGood`]. A twin or query is in at most one of them.
@@ -43,6 +46,14 @@ impl LastGood {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.files.values().all(|file| file.twins.is_empty() && file.queries.is_empty())
+    }
+
+    /// Exchanges the manifest of a twin that the last good state of its file holds.
+    pub(super) fn replace(&mut self, twin: &TwinRef, manifest: &Arc<TwinManifest>) {
+        let file = self.files.get_mut(&manifest.source.file);
+        if let Some(known) = file.and_then(|file| file.twins.get_mut(twin)) {
+            *known = Arc::clone(manifest);
+        }
     }
 }
 
@@ -68,11 +79,12 @@ pub fn lower(files: &BTreeMap<Arc<str>, Arc<ParsedFile>>, last_good: &LastGood) 
     let twins = lowering.resolve_twins(&claims.twins);
     let queries = lowering.resolve_queries(&claims.queries);
     lowering.diagnostics.sort();
+    let whole = last_good.whole || (lowering.frozen.unknown.is_empty() && !files.is_empty());
     Lowered {
         state: DeclaredState { revision: String::new(), twins, profiles: Vec::new(), frozen: lowering.frozen },
         queries,
         diagnostics: lowering.diagnostics,
-        last_good: LastGood { files: lowering.next },
+        last_good: LastGood { files: lowering.next, whole },
     }
 }
 
@@ -135,7 +147,7 @@ impl<'a> Lowering<'a> {
         let mut claims = Claims::default();
         for (name, file) in files {
             let last = self.last.files.get(name);
-            let was_complete = last.is_some_and(|last| last.complete);
+            let was_complete = last.map_or(self.last.whole, |last| last.complete);
             let mut untold: Vec<&FileSpan> = file.unparsed.iter().collect();
             for document in &file.documents {
                 if let Declares::Broken(identity) = &document.content {
@@ -181,16 +193,24 @@ impl<'a> Lowering<'a> {
                 }
             }
         }
-        let last = self.last;
         for (name, span) in self.incomplete.clone() {
-            for (twin, manifest) in last.files.get(name).into_iter().flat_map(|file| &file.twins) {
-                if !claims.contains_key(twin) {
+            for (twin, manifest) in self.remembered_for(name).into_iter().flat_map(|file| &file.twins) {
+                if !claims.contains_key(twin) && !twins.contains_key(twin) {
                     self.declare_twin(&mut twins, twin, manifest, name);
                     self.frozen.kept.insert(twin.clone(), span.clone());
                 }
             }
         }
         twins
+    }
+
+    /// What a part of `name` that cannot be told may mean: what the file declared, or, if it is new, what has just
+    /// left any other file.
+    fn remembered_for(&self, name: &Arc<str>) -> Vec<&'a GoodFile> {
+        match self.last.files.get(name) {
+            Some(file) => vec![file],
+            None => self.last.files.values().collect(),
+        }
     }
 
     /// Adds a twin to the state and remembers it under `file`.
@@ -220,10 +240,9 @@ impl<'a> Lowering<'a> {
             };
             candidates.extend(candidate.map(|candidate| (*name, candidate)));
         }
-        let last = self.last;
         for name in self.incomplete.keys() {
-            for (query, declared) in last.files.get(*name).into_iter().flat_map(|file| &file.queries) {
-                if !claims.contains_key(query.as_str()) {
+            for (query, declared) in self.remembered_for(name).into_iter().flat_map(|file| &file.queries) {
+                if !claims.contains_key(query.as_str()) && !candidates.contains_key(query.as_str()) {
                     let file = Arc::clone(name);
                     candidates.insert(query, Candidate { query: Arc::clone(declared), good: None, file });
                 }
@@ -503,7 +522,24 @@ mod tests {
         source.load(&[("f", &twin("a", "1")), ("g", &twin("b", "1"))]);
         assert_eq!(source.load(&[("f", NOT_YAML), ("g", &twin("b", "1"))]), "a=1 kept by f:1:1; b=1; broken f:1:1");
         assert_eq!(source.load(&[("g", &twin("b", "1"))]), "b=1");
-        assert_eq!(source.load(&[("f", NOT_YAML), ("g", &twin("b", "1"))]), "b=1; unknown f:1:1; broken f:1:1");
+        assert_eq!(source.load(&[("f", NOT_YAML), ("g", &twin("b", "1"))]), "b=1; broken f:1:1");
+    }
+
+    #[test]
+    fn a_new_file_that_cannot_be_told_keeps_what_has_left_others_and_stops_nothing_else() {
+        let mut source = Source::default();
+        source.load(&[
+            ("f", &twin("a", "1")),
+            ("g", &(twin("b", "1") + &twin("c", "1"))),
+            ("q", &query("q", "twinquery_a", "One")),
+        ]);
+        for untold in [NOT_YAML, NO_IDENTITY] {
+            // `f` was renamed, `b` and the query moved, and all of it broke.
+            let text = source.load(&[("g", &twin("c", "2")), ("new", untold)]);
+            assert_eq!(text, "a=1 kept by new:1:1; b=1 kept by new:1:1; c=2; broken new:1:1; query q: twinquery_a One");
+        }
+        let mended = twin("a", "2") + &twin("b", "2");
+        assert_eq!(source.load(&[("g", &twin("c", "3")), ("new", &mended)]), "a=2; b=2; c=3");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! Invariant: floor 3, pure. Content never fails a call: what is wrong comes back as [`Diagnostic`]s beside what could
 //! be read, and what could not be read is frozen at its last good state, never simply missing (DESIGN section 2).
 
+mod amend;
 mod cut;
 mod diagnostic;
 mod lower;
@@ -25,6 +26,7 @@ mod tree;
 mod twin_schema;
 mod yaml;
 
+pub use amend::amend;
 pub use diagnostic::{Diagnostic, Severity};
 pub use lower::{DeclaredQuery, LastGood, Lowered, lower};
 pub use parse::{ParsedFile, parse_file};

@@ -146,7 +146,7 @@ fn read_document(document: &Document, places: &Places<'_>, problems: &mut Vec<Pr
     if let (Some(Declares::Twin(_, manifest)), false) = (&read, is_broken) {
         warn_if_nothing_is_declared(&mut Checker { problems }, document.at, manifest);
     }
-    let content = read.filter(|_| !is_broken).unwrap_or_else(|| Declares::Broken(identity(&document.names)));
+    let content = read.filter(|_| !is_broken).unwrap_or_else(|| Declares::Broken(identity(&document.names())));
     let name = document.root.as_ref().and_then(|root| root.get("metadata")?.get("name"));
     let name_span = name.map_or_else(|| span.clone(), |name| places.span(name.at));
     ParsedDocument { span, name_span, content }

@@ -26,6 +26,9 @@ pub(super) const DEPTH_MAX: usize = 32;
 const OPEN_BRACKETS_MAX: usize = 256;
 /// Tags, anchors and aliases reported of one document; each costs one more scan.
 const INDICATORS_MAX: usize = 8;
+/// Entries of a mapping that are looked through one by one.
+const FEW_ENTRIES: usize = 16;
+
 /// One document of a file.
 #[derive(Debug, PartialEq)]
 pub(super) struct Document {
@@ -34,11 +37,18 @@ pub(super) struct Document {
     /// What was read; `None` when it is not YAML this version takes.
     pub(super) root: Option<Node>,
     /// What names it, as far as it can be told although `root` is `None`.
-    pub(super) names: Names,
+    refused_names: Names,
     /// Whether it is YAML at all; `false` freezes the whole file.
     pub(super) parses: bool,
     /// Whether the reading met a problem.
     pub(super) is_broken: bool,
+}
+
+impl Document {
+    /// What names it.
+    pub(super) fn names(&self) -> Names {
+        self.root.as_ref().map_or_else(|| self.refused_names.clone(), names_of)
+    }
 }
 
 /// Every document of `text` that is not empty, and every problem met, in document order. `text` has no byte order mark.
@@ -49,7 +59,7 @@ pub(super) fn read_documents(text: &str) -> (Vec<Document>, Vec<Problem>) {
         if slice.lines().all(is_blank) {
             continue;
         }
-        let mut reader = Reader { text, path: Vec::new(), problems: &mut problems };
+        let mut reader = Reader { text, path: String::new(), problems: &mut problems };
         documents.extend(reader.read(start, slice));
     }
     (documents, problems)
@@ -57,7 +67,8 @@ pub(super) fn read_documents(text: &str) -> (Vec<Document>, Vec<Problem>) {
 
 struct Reader<'p, 'text> {
     text: &'text str,
-    path: Vec<String>,
+    /// Where the reading is, as messages say it: `spec.tags.list[2]`.
+    path: String,
     problems: &'p mut Vec<Problem>,
 }
 
@@ -65,7 +76,7 @@ impl<'text> Reader<'_, 'text> {
     /// `None` for a document without content.
     fn read(&mut self, start: usize, slice: &'text str) -> Option<Document> {
         let at = content_start(start, slice);
-        let broken = |names, parses| Some(Document { at, root: None, names, parses, is_broken: true });
+        let broken = |refused_names, parses| Some(Document { at, root: None, refused_names, parses, is_broken: true });
         if !self.precheck(start, slice) {
             return broken(Names::default(), false);
         }
@@ -76,7 +87,8 @@ impl<'text> Reader<'_, 'text> {
         match (RootSeed { reader: self, at }).deserialize(serde_yaml::Deserializer::from_str(slice)) {
             Ok(Some(root)) => {
                 let is_broken = self.problems.len() > problems_before;
-                Some(Document { at, names: names_of(&root), root: Some(root), parses: true, is_broken })
+                let refused_names = Names::default();
+                Some(Document { at, root: Some(root), refused_names, parses: true, is_broken })
             }
             Ok(None) => None,
             Err(_) if IgnoredAny::deserialize(serde_yaml::Deserializer::from_str(slice)).is_ok() => {
@@ -158,7 +170,7 @@ impl<'text> Reader<'_, 'text> {
     }
 
     fn problem(&mut self, at: usize, rule: &'static str, message: String) {
-        self.problems.push(Problem { at, warning: false, path: self.path.join("."), rule, message });
+        self.problems.push(Problem { at, warning: false, path: self.path.clone(), rule, message });
     }
 
     /// Where `borrowed` lies in the file's text, if it does.
@@ -169,19 +181,18 @@ impl<'text> Reader<'_, 'text> {
 
     /// A scalar as a node; `fallback` is its place when the text could not be borrowed (block and escaped texts).
     fn scalar(&mut self, raw: RawScalar<'_>, fallback: usize) -> Node {
+        let plain = |at, text: &str| Node { at, content: Content::Text { text: text.to_owned(), ambiguous: false } };
         let (text, offset) = match raw {
-            RawScalar::Borrowed(text) => (text.to_owned(), self.offset_of(text)),
-            RawScalar::Owned(text) => (text, None),
+            RawScalar::Borrowed(text) => (text, self.offset_of(text)),
+            RawScalar::Owned(text) => return Node { at: fallback, content: Content::Text { text, ambiguous: false } },
         };
-        let Some(offset) = offset else {
-            return Node { at: fallback, content: Content::Text { text, ambiguous: false } };
-        };
+        let Some(offset) = offset else { return plain(fallback, text) };
         if let Some(quote) = self.quote_before(offset) {
-            return Node { at: offset - quote, content: Content::Text { text, ambiguous: false } };
+            return plain(offset - quote, text);
         }
         // An empty scalar lies wherever the parser noticed it; its key says more.
         let at = if text.is_empty() { fallback } else { offset };
-        match scalar::resolve(&text) {
+        match scalar::resolve(text) {
             Ok(content) => Node { at, content },
             Err(error) => {
                 self.problem(at, "number", error.to_string());
@@ -221,7 +232,7 @@ impl<'text> Reader<'_, 'text> {
         depth: usize,
     ) -> Result<Vec<Entry>, A::Error> {
         let mut entries: Vec<Entry> = Vec::new();
-        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        let mut many = BTreeMap::new();
         loop {
             let entered = Cell::new(false);
             let raw = match map.next_key_seed(ScalarProbe { entered: &entered }) {
@@ -240,17 +251,21 @@ impl<'text> Reader<'_, 'text> {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
-            self.path.push(key.clone());
+            let first = first_of(&entries, &mut many, &key);
+            let above = self.path.len();
+            if above > 0 {
+                self.path.push('.');
+            }
+            self.path.push_str(&key);
             let value = self.read_value(&mut MapValue(&mut map), key_at, depth);
-            if let Some(first) = seen.get(&key) {
-                let line = line_of(self.text, *first);
+            if let Some(first) = first {
+                let line = line_of(self.text, first);
                 let message = format!("the key {key:?} is already given on line {line}; keep one of the two");
                 self.problem(key_at, "duplicate-key", message);
             }
-            self.path.pop();
+            self.path.truncate(above);
             let value = value?.unwrap_or(Node { at: key_at, content: Content::Null });
-            if !seen.contains_key(&key) {
-                seen.insert(key.clone(), key_at);
+            if first.is_none() {
                 entries.push(Entry { key, at: key_at, value });
             }
         }
@@ -264,15 +279,10 @@ impl<'text> Reader<'_, 'text> {
     ) -> Result<Vec<Node>, A::Error> {
         let mut items = Vec::new();
         loop {
-            let index = items.len();
-            match self.path.last_mut() {
-                Some(last) => last.push_str(&format!("[{index}]")),
-                None => self.path.push(format!("[{index}]")),
-            }
+            let above = self.path.len();
+            self.path.push_str(&format!("[{}]", items.len()));
             let item = self.read_value(&mut ListItem(&mut list), at, depth);
-            if let Some(last) = self.path.last_mut() {
-                last.truncate(last.rfind('[').unwrap_or(last.len()));
-            }
+            self.path.truncate(above);
             match item? {
                 Some(mut item) => {
                     if let Some(first) = item.entries().and_then(<[Entry]>::first) {
@@ -378,6 +388,18 @@ fn without_places(message: &str) -> String {
     }
     text.push_str(rest);
     text
+}
+
+/// Where `key` is given first, if it is among `entries`. Looking through a few of them is quicker than keeping an index;
+/// `many` is the index of a mapping that has more.
+fn first_of(entries: &[Entry], many: &mut BTreeMap<String, usize>, key: &str) -> Option<usize> {
+    if entries.len() <= FEW_ENTRIES {
+        return entries.iter().find(|entry| entry.key == key).map(|entry| entry.at);
+    }
+    for entry in &entries[many.len()..] {
+        many.insert(entry.key.clone(), entry.at);
+    }
+    many.get(key).copied()
 }
 
 /// The line of an offset, from 1.

@@ -9,7 +9,8 @@ use prometheus::{
 };
 
 use super::instrument::{gauge_value, instruments, seconds, unix_seconds};
-use super::label::{Guard, Label, Reason, Target, TwinKind, TwinState};
+use super::label::{Guard, Label, Reason, Target, Task, TwinKind, TwinState};
+use super::process::ProcessMetrics;
 
 /// Buckets of reconcile durations, in seconds.
 const RECONCILE_BUCKETS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -72,11 +73,12 @@ instruments! {
 #[derive(Debug, Clone)]
 pub struct ControllerMetrics {
     instruments: Instruments,
+    process: ProcessMetrics,
 }
 
 impl ControllerMetrics {
-    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        Ok(Self { instruments: Instruments::register(registry)? })
+    pub(super) fn register(registry: &Registry, process: &ProcessMetrics) -> Result<Self, prometheus::Error> {
+        Ok(Self { instruments: Instruments::register(registry)?, process: process.clone() })
     }
 
     /// The handle of one hub's reconcile loop. All its series exist from then on.
@@ -112,6 +114,7 @@ impl ControllerMetrics {
             seal_writes: all.seal_writes.with_label_values(&[hub]),
             seal_mispredictions: all.seal_mispredictions.with_label_values(&[hub]),
             queue: QueueHandle::new(all, hub),
+            process: self.process.clone(),
         }
     }
 }
@@ -127,6 +130,7 @@ pub struct ControllerHub {
     seal_writes: IntCounter,
     seal_mispredictions: IntCounter,
     queue: QueueHandle,
+    process: ProcessMetrics,
 }
 
 impl ControllerHub {
@@ -192,6 +196,11 @@ impl ControllerHub {
     /// The etag after our write was not the one the seal predicted.
     pub fn seal_mispredicted(&self) {
         self.seal_mispredictions.inc();
+    }
+
+    /// A worker or a sweep ended by a panic.
+    pub fn panicked(&self) {
+        self.process.panicked(Task::Controller);
     }
 
     /// The hub's queue and workers.

@@ -25,12 +25,13 @@ impl Metrics {
     /// # Errors
     /// When the registry already holds a family of one of the names: only one set belongs into a registry.
     pub fn register(registry: &Registry, hubs: &[&str]) -> Result<Self, prometheus::Error> {
+        let process = ProcessMetrics::register(registry)?;
         let metrics = Self {
-            controller: ControllerMetrics::register(registry)?,
+            controller: ControllerMetrics::register(registry, &process)?,
             client: ClientMetrics::register(registry)?,
             source: SourceMetrics::register(registry)?,
             ops: OpsMetrics::register(registry)?,
-            process: ProcessMetrics::register(registry)?,
+            process,
         };
         for hub in hubs {
             let _ = metrics.controller.hub(hub);

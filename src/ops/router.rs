@@ -187,7 +187,9 @@ mod tests {
         let (_sender, receiver) = watch::channel(Arc::new(vec![spec()]));
         let cancel = CancellationToken::new();
         let rng = fastrand::Rng::with_seed(1);
-        let exporter = crate::exporter::run(hub.to_owned(), rows, receiver, published.clone(), cancel.clone(), rng);
+        let process = Metrics::register(&Registry::new(), &[hub]).unwrap().process;
+        let exporter =
+            crate::exporter::run(hub.to_owned(), rows, receiver, published.clone(), process, cancel.clone(), rng);
         let stop = async {
             tokio::time::sleep(Duration::from_secs(6)).await;
             cancel.cancel();

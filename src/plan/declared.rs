@@ -84,6 +84,12 @@ pub struct Frozen {
 }
 
 impl Frozen {
+    /// Whether it is known of every twin what is declared for it, if only by its last good manifest.
+    #[must_use]
+    pub fn hides_nothing(&self) -> bool {
+        self.held.is_empty() && self.unknown.is_empty()
+    }
+
     /// Whether removals must wait for the source to be whole again.
     #[must_use]
     pub fn blocks_removals(&self) -> bool {

@@ -50,8 +50,8 @@ struct Planner<'a> {
     leaves: BTreeMap<Leaf, &'a Value>,
     /// Live leaves that our seal owns; of two with one hash, neither.
     ours: BTreeSet<Leaf>,
-    /// What the seals of other owners hold.
-    others: Vec<(&'a str, BTreeSet<PathHash>)>,
+    /// What the seals of other owners hold; `None` when a seal is of a later format and cannot tell.
+    others: Vec<(&'a str, Option<BTreeSet<PathHash>>)>,
     changes: Vec<Change>,
     held: Vec<Held>,
     /// Leaves we owned that another owner holds too: neither removes them, and we let go of them.
@@ -135,16 +135,19 @@ impl<'a> Planner<'a> {
         let Standing::Differs { from, lost } = self.standing(leaf, want) else { return };
         let to = (*want != Value::Null).then(|| want.clone());
         let change = Change { leaf: leaf.clone(), from, to };
-        self.removes |= change.to.is_none();
+        // What is ours beneath, or in the way, is lost just as a leaf that is removed by itself.
+        let loses = change.to.is_none() || !lost.is_empty();
         let foreign: Vec<Leaf> = lost.iter().filter(|lost| !self.ours.contains(lost)).cloned().collect();
         let reason = if let Some(owner) = self.other_owner_of(leaf, &lost) {
             Some(HeldReason::OwnershipConflict { owner })
         } else if !foreign.is_empty() {
             Some(HeldReason::ShapeConflict { lost: foreign })
-        } else if let (None, Removals::Held(hold)) = (&change.to, self.removals) {
-            Some(HeldReason::Removal(hold.clone()))
         } else {
-            None
+            self.removes |= loses;
+            match self.removals {
+                Removals::Held(hold) if loses => Some(HeldReason::Removal(hold.clone())),
+                Removals::Held(_) | Removals::Go => None,
+            }
         };
         match reason {
             Some(reason) => self.held.push(Held { change: Some(change), reason }),
@@ -194,10 +197,16 @@ impl<'a> Planner<'a> {
         let above = (1..=leaf.path.keys().len())
             .map(|depth| Leaf { section: leaf.section, path: Path::new(leaf.path.keys()[..depth].iter().cloned()) });
         let concerned: Vec<Leaf> = above.chain(lost.iter().cloned()).collect();
+        let exists = || concerned.iter().any(|leaf| self.leaves.contains_key(leaf));
         self.others.iter().find_map(|(owner, owned)| {
-            let theirs = Ownership::new(owner, &self.scope.host, &self.live.twin_ref, owned);
-            concerned.iter().any(|leaf| theirs.holds(leaf)).then(|| theirs.owner().to_owned())
+            let theirs = owned.as_ref().map(|owned| self.ownership(owner, owned));
+            let holds = theirs.map_or_else(exists, |theirs| concerned.iter().any(|leaf| theirs.holds(leaf)));
+            holds.then(|| (*owner).to_owned())
         })
+    }
+
+    fn ownership<'b>(&'b self, owner: &'b str, owned: &'b BTreeSet<PathHash>) -> Ownership<'b> {
+        Ownership::new(owner, &self.scope.host, &self.live.twin_ref, owned)
     }
 
     /// Live leaves that we own, that are declared no more, and that no declared leaf replaces or needs.
@@ -295,7 +304,7 @@ impl<'a> Planner<'a> {
     fn owned_after(&self, declared: &Declared) -> BTreeSet<PathHash> {
         let nothing = BTreeSet::new();
         let old = self.seal.seal().map_or(&nothing, |seal| &seal.owned);
-        let hashing = Ownership::new(self.scope.owner.as_str(), &self.scope.host, &self.live.twin_ref, old);
+        let hashing = self.ownership(self.scope.owner.as_str(), old);
         let held: BTreeSet<&Leaf> = self.held.iter().filter_map(|held| Some(&held.change.as_ref()?.leaf)).collect();
         let settled = declared.leaves.iter().filter(|(leaf, want)| **want != Value::Null && !held.contains(leaf));
         let mut owned: BTreeSet<PathHash> = settled.map(|(leaf, _)| hashing.hash(leaf)).collect();
@@ -386,11 +395,17 @@ fn owned_leaves(scope: &SealScope, live: &Twin, seal: &SealState, leaves: &BTree
     unambiguous.flat_map(|(_, leaves)| leaves).cloned().collect()
 }
 
-/// What the seals of other owners in this twin hold.
-fn other_owners<'a>(scope: &SealScope, live: &'a Twin) -> Vec<(&'a str, BTreeSet<PathHash>)> {
+/// What the seals of other owners in this twin hold; `None` for one of a later format. A damaged one holds nothing.
+fn other_owners<'a>(scope: &SealScope, live: &'a Twin) -> Vec<(&'a str, Option<BTreeSet<PathHash>>)> {
     let seals = live.tags.get(SEAL_KEY).and_then(Value::as_object);
     let others = seals.into_iter().flat_map(Object::keys).filter(|owner| *owner != scope.owner.as_str());
-    others.filter_map(|owner| Some((owner.as_str(), SealState::read(live, owner).seal()?.owned.clone()))).collect()
+    others
+        .filter_map(|owner| match SealState::read(live, owner) {
+            SealState::Present(seal) => Some((owner.as_str(), Some(seal.owned))),
+            SealState::Newer(_) => Some((owner.as_str(), None)),
+            SealState::Absent | SealState::Unreadable => None,
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -214,6 +214,43 @@ fn two_owners_share_a_twin_leaf_by_leaf() {
 }
 
 #[test]
+fn what_a_change_of_shape_loses_waits_like_any_removal() {
+    for (first, then, lost) in [
+        (r#"{"a":{"b":1,"c":2},"u":1}"#, r#"{"a":5,"u":2}"#, "a"),
+        (r#"{"a":5,"u":1}"#, r#"{"a":{"b":1},"u":2}"#, "a.b"),
+    ] {
+        let before = sealed(&declared(first, "{}"), &live("{}", "{}"));
+        let hold = Removals::Held(RemovalHold::FirstSweep);
+        let held = plan_twin(&scope("demo"), &declared(then, "{}"), &before, &hold);
+        assert!(held.removes);
+        let changed: Vec<String> = held.changes.iter().map(|change| change.leaf.to_string()).collect();
+        assert_eq!(changed, ["tags.u"], "the update goes on");
+        assert!(shown(&held)[1].contains(&format!("tags.{lost} =")), "{:?}", shown(&held));
+        let after = sealed(&declared(then, "{}"), &applied(&before, &held));
+        assert!(plan(&declared(then, "{}"), &after).in_sync());
+    }
+}
+
+#[test]
+fn a_removal_that_another_owner_forbids_is_none_for_the_guard() {
+    let theirs = applied(
+        &live("{}", "{}"),
+        &plan_twin(&scope("other"), &declared(r#"{"a":1}"#, "{}"), &live("{}", "{}"), &Removals::Go),
+    );
+    let plan = plan(&declared(r#"{"a":null}"#, "{}"), &theirs);
+    assert_eq!((plan.held.len(), plan.removes), (1, false));
+}
+
+#[test]
+fn what_a_seal_of_a_later_format_holds_is_unknown_so_nothing_live_is_taken_from_its_owner() {
+    let theirs = live(r#"{"geminid":{"other":{"v":9}},"a":1,"same":1}"#, "{}");
+    let plan = plan(&declared(r#"{"a":2,"same":1,"new":1}"#, "{}"), &theirs);
+    assert_eq!(shown(&plan)[0], "+ tags.new = 1");
+    assert_eq!(plan.held[0].reason, HeldReason::OwnershipConflict { owner: "other".to_owned() });
+    assert_eq!((plan.changes.len(), plan.held.len()), (1, 1));
+}
+
+#[test]
 fn a_newer_seal_holds_the_twin_and_a_damaged_one_owns_nothing() {
     let newer = live(r#"{"geminid":{"demo":{"v":2}},"a":0}"#, "{}");
     assert_eq!(plan(&declared(r#"{"a":1}"#, "{}"), &newer).held[0].reason, HeldReason::SealNewer { version: 2 });

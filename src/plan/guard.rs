@@ -1,8 +1,9 @@
 //! The removals guard: how many twins may lose something within a day before somebody has to look.
 //!
-//! Invariant: pure; time is the age of the process, handed in. A removal that is held never holds an update.
+//! Invariants: pure; time is the age of the process, handed in. A removal that is held never holds an update, and counts
+//! for as long as it waits: no hold runs out by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{FileSpan, RemovalHold, Removals};
@@ -45,9 +46,11 @@ impl RemovalLimit {
 #[derive(Debug, Clone, Default)]
 pub struct RemovalGuard {
     limit: RemovalLimit,
-    /// When each twin last lost or would have lost something.
-    counted: BTreeMap<TwinRef, Duration>,
-    /// Nothing counted is older than this, so that a verdict looks at all of them only when one may have expired.
+    /// Twins that lost something, with the time of the last loss, or would lose something.
+    counted: BTreeMap<TwinRef, Option<Duration>>,
+    /// Those of them that would.
+    waiting: BTreeSet<TwinRef>,
+    /// No loss counted is older than this, so that a verdict looks at all of them only when one may have expired.
     oldest: Duration,
     /// Whether one complete sweep since start has been judged.
     judged: bool,
@@ -71,14 +74,29 @@ impl RemovalGuard {
         Self { limit, ..Self::default() }
     }
 
-    /// Notes that `twin` loses something, or would.
-    pub fn count(&mut self, twin: &TwinRef, now: Duration) {
-        self.counted.insert(twin.clone(), now);
+    /// Notes that `twin` would lose something. It counts until it loses it, or [`settles`](Self::settle).
+    pub fn wait(&mut self, twin: &TwinRef) {
+        self.waiting.insert(twin.clone());
+        self.counted.entry(twin.clone()).or_default();
     }
 
-    /// Takes back what [`count`](Self::count) noted, when it turned out that `twin` loses nothing.
-    pub fn discount(&mut self, twin: &TwinRef) {
-        self.counted.remove(twin);
+    /// Notes that `twin` loses something now.
+    pub fn lose(&mut self, twin: &TwinRef, now: Duration) {
+        self.waiting.remove(twin);
+        self.counted.insert(twin.clone(), Some(now));
+    }
+
+    /// Notes that `twin` has nothing to lose any more. What it lost before still counts.
+    pub fn settle(&mut self, twin: &TwinRef) {
+        if self.waiting.remove(twin) && self.counted.get(twin) == Some(&None) {
+            self.counted.remove(twin);
+        }
+    }
+
+    /// Twins that would lose something.
+    #[must_use]
+    pub const fn waiting(&self) -> &BTreeSet<TwinRef> {
+        &self.waiting
     }
 
     /// Notes that every twin nominated by the first complete sweep has been planned once.
@@ -94,8 +112,12 @@ impl RemovalGuard {
 
     fn forget_expired(&mut self, now: Duration) {
         if now.saturating_sub(self.oldest) >= WINDOW {
-            self.counted.retain(|_, at| now.saturating_sub(*at) < WINDOW);
-            self.oldest = self.counted.values().min().copied().unwrap_or(now);
+            for lost in self.counted.values_mut() {
+                *lost = lost.filter(|at| now.saturating_sub(*at) < WINDOW);
+            }
+            let waiting = &self.waiting;
+            self.counted.retain(|twin, lost| lost.is_some() || waiting.contains(twin));
+            self.oldest = self.counted.values().flatten().min().copied().unwrap_or(now);
         }
     }
 
@@ -153,25 +175,42 @@ mod tests {
         let mut guard = RemovalGuard::new(RemovalLimit::default());
         guard.judge_first_sweep();
         for n in 0..31 {
-            guard.count(&twin(n), Duration::from_secs(60));
+            guard.lose(&twin(n), Duration::from_secs(60));
         }
         assert_eq!(guard.verdict(&fleet(100, 3), Duration::from_secs(61)), held(31, 30));
         assert_eq!(guard.verdict(&fleet(3, 104), Duration::from_secs(61)), Removals::Go);
         assert_eq!(guard.verdict(&fleet(3, 20), Duration::from_secs(61)), held(31, 10));
-        guard.discount(&twin(0));
-        assert_eq!(guard.verdict(&fleet(100, 3), Duration::from_secs(61)), Removals::Go);
-        guard.count(&twin(0), Duration::from_secs(60));
         assert_eq!(guard.verdict(&fleet(3, 20), Duration::from_secs(60 + 24 * 3600)), Removals::Go);
+    }
+
+    #[test]
+    fn what_waits_counts_until_it_settles_and_no_wait_runs_out() {
+        let mut guard = RemovalGuard::new(RemovalLimit::default());
+        guard.judge_first_sweep();
+        for n in 0..31 {
+            guard.wait(&twin(n));
+        }
+        let later = Duration::from_secs(40 * 24 * 3600);
+        assert_eq!(guard.verdict(&fleet(100, 3), later), held(31, 30));
+        guard.settle(&twin(0));
+        assert_eq!(guard.verdict(&fleet(100, 3), later), Removals::Go);
+        // What was lost is lost, whatever the twin would lose besides.
+        guard.lose(&twin(1), later);
+        guard.wait(&twin(1));
+        guard.settle(&twin(1));
+        guard.wait(&twin(0));
+        assert_eq!(guard.verdict(&fleet(100, 3), later), held(31, 30));
+        assert_eq!(guard.waiting().len(), 30);
     }
 
     #[test]
     fn one_twin_counts_once() {
         let mut guard = RemovalGuard::new(RemovalLimit { share: 0.0, from: 1 });
         guard.judge_first_sweep();
-        guard.count(&twin(1), Duration::ZERO);
-        guard.count(&twin(1), Duration::from_secs(1));
+        guard.wait(&twin(1));
+        guard.lose(&twin(1), Duration::from_secs(1));
         assert_eq!(guard.verdict(&fleet(1, 1), Duration::from_secs(1)), Removals::Go);
-        guard.count(&twin(2), Duration::from_secs(1));
+        guard.wait(&twin(2));
         assert_eq!(guard.verdict(&fleet(2, 2), Duration::from_secs(1)), held(2, 1));
     }
 }

@@ -229,7 +229,7 @@ impl SealState {
         if version > SEAL_VERSION {
             return Self::Newer(version);
         }
-        let Some(owned) = parse_owned(object.get("o")) else { return Self::Unreadable };
+        let Some(owned) = parse_owned(object.get("o")).filter(|_| version >= 1) else { return Self::Unreadable };
         let text = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
         let clear = object.get("p").and_then(Value::as_str) == Some(RemovalPolicy::Clear.as_str());
         Self::Present(Seal {
@@ -325,10 +325,6 @@ pub(super) struct Ownership<'a> {
 impl<'a> Ownership<'a> {
     pub(super) fn new(owner: &'a str, host: &'a str, twin: &'a TwinRef, owned: &'a BTreeSet<PathHash>) -> Self {
         Self { owner, host, twin, owned }
-    }
-
-    pub(super) fn owner(&self) -> &'a str {
-        self.owner
     }
 
     pub(super) fn hash(&self, leaf: &Leaf) -> PathHash {
@@ -456,6 +452,8 @@ mod tests {
             ("{}", SealState::Unreadable),
             (r#"{"v":"1","o":[]}"#, SealState::Unreadable),
             (r#"{"v":1}"#, SealState::Unreadable),
+            (r#"{"v":0,"o":[]}"#, SealState::Unreadable),
+            (r#"{"v":-1,"o":[]}"#, SealState::Unreadable),
             (r#"{"v":1,"o":["short"]}"#, SealState::Unreadable),
             (r#"{"v":1,"o":[7]}"#, SealState::Unreadable),
             (r#"{"v":2}"#, SealState::Newer(2)),

@@ -68,6 +68,20 @@ pub struct Verified {
     pub at: Duration,
 }
 
+impl Verified {
+    /// Whether both know the same; the time does not matter.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        (&self.etag, &self.device_etag, &self.declared) == (&other.etag, &other.device_etag, &other.declared)
+    }
+
+    /// Whether `row` shows the twin as it is known, written by nobody since.
+    #[must_use]
+    pub fn is_shown_by(&self, row: &SweepRow) -> bool {
+        self.etag == row.etag && self.device_etag == row.device_etag
+    }
+}
+
 /// What a row says of its twin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowVerdict {
@@ -93,7 +107,7 @@ pub fn judge_row(
 ) -> RowVerdict {
     let Some(declared) = declared else { return RowVerdict::Read };
     if let Some(known) = verified {
-        let same = known.etag == row.etag && known.device_etag == row.device_etag;
+        let same = known.is_shown_by(row);
         if same && known.declared.as_ref() == Some(declared) {
             return RowVerdict::MemoryMatches;
         }

@@ -1,10 +1,10 @@
 //! The syntax tree of a query.
 //!
-//! Invariant: `Display` writes a text that [`parse`](super::parse) reads back to the same tree, as long as the tree
-//! keeps to what its types say (at least two parts in an AND or OR) and nests no deeper than a text may.
+//! Invariant: a tree says nothing that a text cannot: `Display` (in `print`) writes a text that
+//! [`parse_as`](super::parse_as) reads back to the same tree, as long as the tree keeps to what its types say (at
+//! least two parts in an AND or OR) and nests no deeper than a text may.
 
-use std::fmt;
-
+use super::function::Function;
 use crate::twin::Number;
 
 /// A whole query.
@@ -18,6 +18,8 @@ pub struct Query {
     pub source: Source,
     /// The condition; a row passes when it is [`Tri::True`](super::Tri::True).
     pub filter: Option<Expr>,
+    /// The attributes of GROUP BY: rows with equal values become one. Only with [`Select::Groups`].
+    pub group_by: Vec<Attribute>,
 }
 
 /// The columns of a query.
@@ -25,16 +27,14 @@ pub struct Query {
 pub enum Select {
     /// `*`: the whole twin.
     All,
-    /// Some columns, at least one.
+    /// Some columns, at least one, a row for each twin.
     Items(Vec<Item>),
-    /// `COUNT()`: one row with the number of rows.
-    Count {
-        /// The column's name.
-        alias: Option<String>,
-    },
+    /// Columns of groups: there is an aggregate, a GROUP BY, or both. Every attribute stands in GROUP BY; without one
+    /// all rows are one group.
+    Groups(Vec<Column>),
 }
 
-/// One column.
+/// One column of a twin's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// Where the value stands.
@@ -48,6 +48,60 @@ impl Item {
     #[must_use]
     pub fn key(&self) -> &str {
         self.alias.as_deref().unwrap_or_else(|| self.attribute.last())
+    }
+}
+
+/// One column of a group's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Column {
+    /// What the rows of the group have in common.
+    Item(Item),
+    /// Something about all of them.
+    Aggregate {
+        /// What.
+        aggregate: Aggregate,
+        /// The column's name.
+        alias: Option<String>,
+    },
+}
+
+/// What can be said of many rows (`iot-hub.md` 5.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Aggregate {
+    /// `COUNT()`: how many rows.
+    Count,
+    /// `AVG(attribute)`, over the rows where it is a number.
+    Average(Attribute),
+    /// `SUM(attribute)`, over the rows where it is a number.
+    Sum(Attribute),
+    /// `MIN(attribute)`, over the rows where it is a number.
+    Minimum(Attribute),
+    /// `MAX(attribute)`, over the rows where it is a number.
+    Maximum(Attribute),
+}
+
+impl Aggregate {
+    /// What it reads; `None` for `COUNT()`.
+    #[must_use]
+    pub const fn attribute(&self) -> Option<&Attribute> {
+        match self {
+            Self::Count => None,
+            Self::Average(attribute) | Self::Sum(attribute) | Self::Minimum(attribute) | Self::Maximum(attribute) => {
+                Some(attribute)
+            }
+        }
+    }
+
+    /// The name as a query writes it.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Count => "COUNT",
+            Self::Average(_) => "AVG",
+            Self::Sum(_) => "SUM",
+            Self::Minimum(_) => "MIN",
+            Self::Maximum(_) => "MAX",
+        }
     }
 }
 
@@ -76,7 +130,7 @@ impl Source {
 
 /// A path into a twin: one name or more. The first is in the hub's own casing when it is a system property
 /// (`iot-hub.md` 5.4), however the query wrote it; all others are case-sensitive.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attribute(Vec<String>);
 
 /// The first names that match in any case, in the hub's casing (`iot-hub.md` 5.3 and 5.4).
@@ -126,7 +180,7 @@ impl Attribute {
         &self.0
     }
 
-    fn last(&self) -> &str {
+    pub(super) fn last(&self) -> &str {
         self.0.last().expect("an attribute has at least one name")
     }
 }
@@ -158,8 +212,31 @@ pub enum Expr {
         /// The values to find.
         list: Vec<Literal>,
     },
-    /// `IS_DEFINED(attribute)`: true for a present null too.
-    IsDefined(Attribute),
+    /// A function that must give `true`.
+    Call(Call),
+}
+
+impl Expr {
+    /// Every attribute that the condition reads, in the order of the text; one that stands twice comes twice.
+    #[must_use]
+    pub fn attributes(&self) -> Vec<&Attribute> {
+        let mut found = Vec::new();
+        self.collect_attributes(&mut found);
+        found
+    }
+
+    fn collect_attributes<'a>(&'a self, found: &mut Vec<&'a Attribute>) {
+        match self {
+            Self::Or(parts) | Self::And(parts) => parts.iter().for_each(|part| part.collect_attributes(found)),
+            Self::Not(inner) => inner.collect_attributes(found),
+            Self::Compare { left, right, .. } => {
+                left.collect_attributes(found);
+                right.collect_attributes(found);
+            }
+            Self::In { operand, .. } => operand.collect_attributes(found),
+            Self::Call(call) => call.arguments.iter().for_each(|argument| argument.collect_attributes(found)),
+        }
+    }
 }
 
 /// A value in a comparison.
@@ -169,8 +246,43 @@ pub enum Operand {
     Attribute(Attribute),
     /// A value that stands in the query.
     Literal(Literal),
-    /// `IS_DEFINED(attribute)` as a boolean.
-    IsDefined(Attribute),
+    /// What a function gives.
+    Call(Call),
+    /// `-value`, of anything but the digits of a number: those and their sign are one literal.
+    Negate(Box<Self>),
+    /// Two values and an operator between them.
+    Arithmetic {
+        /// The value before the operator.
+        left: Box<Self>,
+        /// The operator.
+        operator: Operator,
+        /// The value behind it.
+        right: Box<Self>,
+    },
+}
+
+impl Operand {
+    fn collect_attributes<'a>(&'a self, found: &mut Vec<&'a Attribute>) {
+        match self {
+            Self::Attribute(attribute) => found.push(attribute),
+            Self::Literal(_) => {}
+            Self::Call(call) => call.arguments.iter().for_each(|argument| argument.collect_attributes(found)),
+            Self::Negate(inner) => inner.collect_attributes(found),
+            Self::Arithmetic { left, right, .. } => {
+                left.collect_attributes(found);
+                right.collect_attributes(found);
+            }
+        }
+    }
+}
+
+/// A function with what it is called on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The function.
+    pub function: Function,
+    /// As many as the function takes.
+    pub arguments: Vec<Operand>,
 }
 
 /// A value that stands in a query.
@@ -222,187 +334,40 @@ impl Comparator {
     }
 }
 
-/// The words that are no names unless they stand in `[[ ]]`.
-const RESERVED: [&str; 16] = [
-    "SELECT",
-    "TOP",
-    "FROM",
-    "WHERE",
-    "GROUP",
-    "BY",
-    "AS",
-    "AND",
-    "OR",
-    "NOT",
-    "IN",
-    "NIN",
-    "TRUE",
-    "FALSE",
-    "NULL",
-    "UNDEFINED",
-];
-
-pub(super) fn is_reserved(word: &str) -> bool {
-    RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(word))
+/// The arithmetic operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operator {
+    /// `+`
+    Add,
+    /// `-`
+    Subtract,
+    /// `*`
+    Multiply,
+    /// `/`
+    Divide,
+    /// `%`
+    Remainder,
 }
 
-pub(super) fn begins_name(character: char) -> bool {
-    character.is_ascii_alphabetic() || character == '_'
-}
-
-pub(super) fn continues_name(character: char) -> bool {
-    character.is_ascii_alphanumeric() || character == '_'
-}
-
-fn write_name(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
-    let word = name.strip_prefix('$').unwrap_or(name);
-    let plain = word.starts_with(begins_name) && word.chars().all(continues_name) && !is_reserved(name);
-    if plain { f.write_str(name) } else { write!(f, "[[{name}]]") }
-}
-
-fn write_list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T], separator: &str) -> fmt::Result {
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            f.write_str(separator)?;
-        }
-        item.fmt(f)?;
-    }
-    Ok(())
-}
-
-fn write_alias(f: &mut fmt::Formatter<'_>, alias: Option<&str>) -> fmt::Result {
-    match alias {
-        None => Ok(()),
-        Some(alias) => {
-            f.write_str(" AS ")?;
-            write_name(f, alias)
-        }
-    }
-}
-
-fn write_array(f: &mut fmt::Formatter<'_>, items: &[Literal]) -> fmt::Result {
-    // `[[` would begin a name.
-    f.write_str(if matches!(items.first(), Some(Literal::Array(_))) { "[ " } else { "[" })?;
-    write_list(f, items, ", ")?;
-    f.write_str("]")
-}
-
-impl fmt::Display for Query {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SELECT ")?;
-        if let Some(top) = self.top {
-            write!(f, "TOP {top} ")?;
-        }
-        match &self.select {
-            Select::All => f.write_str("*")?,
-            Select::Items(items) => write_list(f, items, ", ")?,
-            Select::Count { alias } => {
-                f.write_str("COUNT()")?;
-                write_alias(f, alias.as_deref())?;
-            }
-        }
-        write!(f, " FROM {}", self.source.as_str())?;
-        match &self.filter {
-            None => Ok(()),
-            Some(filter) => write!(f, " WHERE {filter}"),
-        }
-    }
-}
-
-impl fmt::Display for Item {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.attribute.fmt(f)?;
-        write_alias(f, self.alias.as_deref())
-    }
-}
-
-impl fmt::Display for Attribute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, name) in self.0.iter().enumerate() {
-            if index > 0 {
-                f.write_str(".")?;
-            }
-            // A plain `devices.` in front is the collection, not a name.
-            if index == 0 && self.0.len() > 1 && name.eq_ignore_ascii_case("devices") {
-                write!(f, "[[{name}]]")?;
-            } else {
-                write_name(f, name)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Expr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Operator {
+    /// The operator as printed.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Or(parts) => write_parts(f, parts, " OR ", |part| matches!(part, Self::Or(_))),
-            Self::And(parts) => write_parts(f, parts, " AND ", |part| matches!(part, Self::Or(_) | Self::And(_))),
-            Self::Not(inner) if matches!(**inner, Self::Or(_) | Self::And(_)) => write!(f, "NOT ({inner})"),
-            Self::Not(inner) => write!(f, "NOT {inner}"),
-            Self::Compare { left, comparator, right } => write!(f, "{left} {} {right}", comparator.as_str()),
-            Self::In { operand, negated, list } => {
-                write!(f, "{operand} {} ", if *negated { "NIN" } else { "IN" })?;
-                write_array(f, list)
-            }
-            Self::IsDefined(attribute) => write!(f, "IS_DEFINED({attribute})"),
+            Self::Add => "+",
+            Self::Subtract => "-",
+            Self::Multiply => "*",
+            Self::Divide => "/",
+            Self::Remainder => "%",
         }
     }
-}
 
-fn write_parts(
-    f: &mut fmt::Formatter<'_>,
-    parts: &[Expr],
-    separator: &str,
-    needs_parentheses: fn(&Expr) -> bool,
-) -> fmt::Result {
-    for (index, part) in parts.iter().enumerate() {
-        if index > 0 {
-            f.write_str(separator)?;
-        }
-        if needs_parentheses(part) {
-            write!(f, "({part})")?;
-        } else {
-            write!(f, "{part}")?;
-        }
-    }
-    Ok(())
-}
-
-impl fmt::Display for Operand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Whether it binds tighter than `+` and `-`.
+    #[must_use]
+    pub const fn is_product(self) -> bool {
         match self {
-            Self::Attribute(attribute) => attribute.fmt(f),
-            Self::Literal(literal) => literal.fmt(f),
-            Self::IsDefined(attribute) => write!(f, "IS_DEFINED({attribute})"),
+            Self::Add | Self::Subtract => false,
+            Self::Multiply | Self::Divide | Self::Remainder => true,
         }
     }
-}
-
-impl fmt::Display for Literal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Undefined => f.write_str("undefined"),
-            Self::Null => f.write_str("null"),
-            Self::Bool(value) => value.fmt(f),
-            Self::Number(number) => number.fmt(f),
-            Self::String(text) => write_string(f, text),
-            Self::Array(items) => write_array(f, items),
-        }
-    }
-}
-
-fn write_string(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    use fmt::Write as _;
-    f.write_str("'")?;
-    for character in text.chars() {
-        match character {
-            '\'' => f.write_str("\\'")?,
-            '\\' => f.write_str("\\\\")?,
-            // Every control character lies below U+10000, so four digits do.
-            control if control.is_control() => write!(f, "\\u{:04X}", u32::from(control))?,
-            plain => f.write_char(plain)?,
-        }
-    }
-    f.write_str("'")
 }

@@ -4,6 +4,7 @@
 //! characters whatever the text was.
 
 use super::ast::Source;
+use super::function::Function;
 use super::parser::{DEPTH_MAX, LENGTH_MAX};
 
 /// The most characters of a query that an error repeats.
@@ -54,8 +55,8 @@ pub enum ParseErrorKind {
     /// The text is longer than a hub takes.
     #[error("a query has at most {LENGTH_MAX} characters, this one has {0}")]
     TooLong(usize),
-    /// Parentheses, NOTs or arrays nest too deep.
-    #[error("conditions nest at most {DEPTH_MAX} deep; take out parentheses or NOTs")]
+    /// Parentheses, NOTs, arrays or arithmetic nest too deep.
+    #[error("conditions nest at most {DEPTH_MAX} deep; take out parentheses, NOTs or operators")]
     TooDeep,
     /// A character that begins nothing.
     #[error(
@@ -87,7 +88,15 @@ pub enum ParseErrorKind {
     /// A word of the language used as a name.
     #[error("found the reserved word {0}, expected a name; as a key it is written [[{0}]]")]
     Reserved(String),
-    /// A part of the language that is not there yet.
+    /// A function with too few or too many arguments.
+    #[error("{name} takes {takes}, found {given}", name = function.as_str(), takes = takes(*function))]
+    Arguments {
+        /// The function.
+        function: Function,
+        /// How many it got.
+        given: usize,
+    },
+    /// Something that a hub does not take.
     #[error("{0}")]
     Unsupported(Unsupported),
     /// A part of the language that this collection does not have (`iot-hub.md` 5.3).
@@ -100,24 +109,35 @@ pub enum ParseErrorKind {
     },
 }
 
-/// Parts of the language that are refused rather than half understood.
+/// What reads as a query and is none for a hub.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
-    /// GROUP BY.
-    #[error("GROUP BY is not supported")]
-    GroupBy,
-    /// AVG, SUM, MIN or MAX.
-    #[error("the aggregate {0} is not supported, only COUNT() is")]
-    Aggregate(String),
-    /// `COUNT()` beside other columns, which makes sense with GROUP BY only.
-    #[error("COUNT() beside other columns is not supported")]
-    CountAndColumns,
-    /// A function other than `IS_DEFINED`.
-    #[error("the function {0} is not supported, only IS_DEFINED is")]
-    Function(String),
-    /// An arithmetic operator.
-    #[error("arithmetic ({0}) is not supported")]
-    Arithmetic(char),
+    /// A function that a hub is not known to take in twin queries (`iot-hub.md` 5.2).
+    #[error(
+        "the function {name} is not known to work in twin queries, only IS_DEFINED, STARTSWITH and ARRAY_CONTAINS are",
+        name = .0.as_str()
+    )]
+    Function(Function),
+    /// No function at all.
+    #[error("{0} is no function of the query language")]
+    UnknownFunction(String),
+    /// A function among the columns.
+    #[error("found {0} among the columns, where only COUNT, AVG, SUM, MIN and MAX may be called")]
+    FunctionInSelect(String),
+    /// `SELECT *` with GROUP BY.
+    #[error("SELECT * does not go with GROUP BY; name the columns")]
+    GroupedStar,
+    /// A column beside an aggregate that is not in GROUP BY.
+    #[error("the column {0} must stand in GROUP BY, since the query has groups")]
+    NotGrouped(String),
+}
+
+fn takes(function: Function) -> String {
+    match function.arity() {
+        (1, 1) => "1 argument".to_owned(),
+        (fewest, most) if fewest == most => format!("{fewest} arguments"),
+        (fewest, most) => format!("{fewest} to {most} arguments"),
+    }
 }
 
 /// `text` for a message: escaped, in quotes, at most 40 characters of it.

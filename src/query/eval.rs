@@ -1,12 +1,14 @@
-//! Conditions and columns over a row.
+//! Conditions, columns and aggregates over rows.
 //!
 //! Invariant: three-valued (`iot-hub.md` 5.1). Whatever compares with something undefined, of another type, or with
-//! an object or array is [`Tri::Undefined`], and stays so under NOT.
+//! an object or array is [`Tri::Undefined`], and stays so under NOT; arithmetic on anything but numbers, and without a
+//! finite result, is undefined.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::ast::{Comparator, Expr, Item, Literal, Operand};
+use super::ast::{Call, Comparator, Expr, Item, Literal, Operand, Operator};
+use super::function::{self, number, number_of};
 use crate::twin::{Number, Object, Value};
 
 /// The truth of a condition. A row passes only when it is [`Tri::True`].
@@ -79,7 +81,12 @@ pub fn eval<R: Row + ?Sized>(expr: &Expr, row: &R) -> Tri {
             let found = if held.primitive().is_none() { Tri::Undefined } else { found };
             if *negated { found.not() } else { found }
         }
-        Expr::IsDefined(attribute) => row.value(attribute.path()).is_some().into(),
+        Expr::Call(call) => match called(call, row) {
+            Some(Value::Bool(value)) => value.into(),
+            Some(Value::Null | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_)) | None => {
+                Tri::Undefined
+            }
+        },
     }
 }
 
@@ -104,11 +111,10 @@ fn any(parts: impl Iterator<Item = Tri>) -> Tri {
     result
 }
 
-/// An operand's value, kept alive while it is compared.
+/// An operand's value, kept alive while it is used.
 enum Held<'a> {
     Row(Option<Cow<'a, Value>>),
     Literal(&'a Literal),
-    Bool(bool),
 }
 
 /// A value that can be compared.
@@ -125,7 +131,10 @@ impl<'a> Held<'a> {
         match operand {
             Operand::Attribute(attribute) => Self::Row(row.value(attribute.path())),
             Operand::Literal(literal) => Self::Literal(literal),
-            Operand::IsDefined(attribute) => Self::Bool(row.value(attribute.path()).is_some()),
+            Operand::Call(call) => Self::Row(called(call, row).map(Cow::Owned)),
+            Operand::Negate(_) | Operand::Arithmetic { .. } => {
+                Self::Row(computed(operand, row).map(|number| Cow::Owned(Value::Number(number))))
+            }
         }
     }
 
@@ -134,9 +143,58 @@ impl<'a> Held<'a> {
         match self {
             Self::Row(value) => primitive_of_value(value.as_deref()?),
             Self::Literal(literal) => primitive_of_literal(literal),
-            Self::Bool(value) => Some(Primitive::Bool(*value)),
         }
     }
+
+    fn into_value(self) -> Option<Cow<'a, Value>> {
+        match self {
+            Self::Row(value) => value,
+            Self::Literal(literal) => value_of_literal(literal).map(Cow::Owned),
+        }
+    }
+}
+
+fn called<R: Row + ?Sized>(call: &Call, row: &R) -> Option<Value> {
+    let arguments: Vec<_> = call.arguments.iter().map(|argument| Held::of(argument, row).into_value()).collect();
+    function::call(call.function, &arguments)
+}
+
+/// The number that an operand is for `row`.
+fn computed<R: Row + ?Sized>(operand: &Operand, row: &R) -> Option<Number> {
+    match operand {
+        Operand::Negate(inner) => arithmetic(Number::Integer(0), Operator::Subtract, computed(inner, row)?),
+        Operand::Arithmetic { left, operator, right } => {
+            arithmetic(computed(left, row)?, *operator, computed(right, row)?)
+        }
+        Operand::Attribute(_) | Operand::Literal(_) | Operand::Call(_) => {
+            number_of(Held::of(operand, row).into_value().as_deref()?)
+        }
+    }
+}
+
+/// Exact for integers as long as the result is one; `None` when the result is not finite, a division by zero among it.
+fn arithmetic(left: Number, operator: Operator, right: Number) -> Option<Number> {
+    if let (Number::Integer(left), Number::Integer(right)) = (left.normalised(), right.normalised()) {
+        let exact = match operator {
+            Operator::Add => left.checked_add(right),
+            Operator::Subtract => left.checked_sub(right),
+            Operator::Multiply => left.checked_mul(right),
+            Operator::Divide => left.checked_div(right).filter(|quotient| quotient.checked_mul(right) == Some(left)),
+            Operator::Remainder => left.checked_rem(right),
+        };
+        if let Some(exact) = exact {
+            return Some(Number::Integer(exact));
+        }
+    }
+    let (left, right) = (left.as_f64(), right.as_f64());
+    let result = match operator {
+        Operator::Add => left + right,
+        Operator::Subtract => left - right,
+        Operator::Multiply => left * right,
+        Operator::Divide => left / right,
+        Operator::Remainder => left % right,
+    };
+    number_of(&number(result)?)
 }
 
 fn primitive_of_value(value: &Value) -> Option<Primitive<'_>> {
@@ -156,6 +214,18 @@ fn primitive_of_literal(literal: &Literal) -> Option<Primitive<'_>> {
         Literal::Number(number) => Some(Primitive::Number(*number)),
         Literal::String(text) => Some(Primitive::String(text)),
         Literal::Undefined | Literal::Array(_) => None,
+    }
+}
+
+fn value_of_literal(literal: &Literal) -> Option<Value> {
+    match literal {
+        Literal::Undefined => None,
+        Literal::Null => Some(Value::Null),
+        Literal::Bool(value) => Some(Value::Bool(*value)),
+        Literal::Number(number) => Some(Value::Number(*number)),
+        Literal::String(text) => Some(Value::from(text.as_str())),
+        // An undefined element is no element.
+        Literal::Array(items) => Some(Value::Array(items.iter().filter_map(value_of_literal).collect())),
     }
 }
 
@@ -191,7 +261,7 @@ fn compare(left: Option<Primitive<'_>>, comparator: Comparator, right: Option<Pr
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse;
+    use super::super::{Dialect, parse, parse_as};
     use super::*;
 
     const TWIN: &str = r#"{
@@ -270,6 +340,82 @@ mod tests {
         ] {
             check(condition, Tri::Undefined);
             check(&format!("NOT ({condition})"), Tri::Undefined);
+        }
+    }
+
+    #[test]
+    fn arithmetic_is_exact_for_integers_and_undefined_for_all_but_numbers() {
+        for condition in [
+            "tags.n + 1 = 6",
+            "tags.n - -1 = 6",
+            "-tags.n = -5",
+            "tags.n * 2 + 1 = 11",
+            "tags.n * (2 + 1) = 15",
+            "tags.n / 2 = 2.5",
+            "tags.n % 3 = 2",
+            "10 - tags.n - 2 = 3",
+            "4503599627370497 * 2 = 9007199254740994",
+            "9223372036854775807 + 1 > 9223372036854775000",
+            "-(9223372036854775807) - 1 = -9223372036854775808.0",
+            "(-9223372036854775807 - 1) % -1 = 0",
+            "tags.f * 2 = 5 AND tags.n IN [5] AND tags.n + 0 IN [5]",
+            "1 + 1 = tags.n - 3",
+        ] {
+            check(condition, Tri::True);
+        }
+        for condition in [
+            "tags.n / 0 = 1",
+            "tags.n % 0 = 1",
+            "1e308 * 10 > 1",
+            "tags.plant + 1 = 1",
+            "tags.plant + tags.plant = 'x'",
+            "-tags.flag = 1",
+            "tags.nothing + 1 = 1",
+            "tags.empty * 0 = 0",
+            "undefined + 1 = 1",
+            "tags.n + 0 IN ['5']",
+        ] {
+            check(condition, Tri::Undefined);
+            check(&format!("NOT ({condition})"), Tri::Undefined);
+        }
+    }
+
+    #[test]
+    fn functions_give_values_and_nothing_for_what_they_cannot_take() {
+        for (condition, expected) in [
+            ("STARTSWITH(tags.plant, 'Red')", Tri::True),
+            ("STARTSWITH(tags.plant, 'red')", Tri::False),
+            ("STARTSWITH(tags.plant, tags.same) = true", Tri::True),
+            ("STARTSWITH(tags.n, '5')", Tri::Undefined),
+            ("NOT STARTSWITH(tags.nothing, 'x')", Tri::Undefined),
+            ("ARRAY_CONTAINS(tags.list, 1)", Tri::True),
+            ("ARRAY_CONTAINS(tags.list, 1.0)", Tri::True),
+            ("ARRAY_CONTAINS(tags.list, '1')", Tri::False),
+            ("ARRAY_CONTAINS([1, 2], tags.n - 3)", Tri::True),
+            ("ARRAY_CONTAINS(tags.plant, 'R')", Tri::Undefined),
+            ("ARRAY_CONTAINS(tags.nothing, 1)", Tri::Undefined),
+            ("IS_NULL(tags.empty) AND NOT IS_NULL(tags.n) AND NOT IS_NULL(tags.nothing)", Tri::True),
+            ("IS_BOOL(tags.flag) AND IS_NUMBER(tags.f) AND IS_STRING(tags.plant)", Tri::True),
+            ("IS_ARRAY(tags.list) AND IS_OBJECT(tags) AND IS_PRIMITIVE(tags.empty)", Tri::True),
+            ("IS_PRIMITIVE(tags.list) OR IS_OBJECT(tags.list) OR IS_ARRAY(tags)", Tri::False),
+            ("ABS(-2) = 2 AND SQUARE(3) = 9 AND POWER(2, 10) = 1024 AND SQRT(9) = 3", Tri::True),
+            ("CEILING(2.1) = 3 AND FLOOR(-2.1) = -3 AND SIGN(-0.5) = -1 AND SIGN(0) = 0 AND EXP(0) = 1", Tri::True),
+            ("SQRT(-1) = 0", Tri::Undefined),
+            ("ABS(tags.plant) = 1", Tri::Undefined),
+            ("CONCAT('a', tags.plant, 'b') = 'aRedmond43b'", Tri::True),
+            ("CONCAT('a', tags.n) = 'a5'", Tri::Undefined),
+            ("LENGTH(tags.emoji) = 2 AND LOWER('Ä') = 'ä' AND UPPER('ß') = 'SS'", Tri::True),
+            ("SUBSTRING(tags.plant, 3) = 'mond43' AND SUBSTRING(tags.plant, 0, 3) = 'Red'", Tri::True),
+            ("SUBSTRING(tags.plant, 8, 3) = 'x' OR SUBSTRING(tags.emoji, 1) = 'x'", Tri::Undefined),
+            ("INDEX_OF(tags.plant, 'mond') = 3 AND INDEX_OF(tags.plant, 'x') = -1", Tri::True),
+            ("STARTS_WITH(tags.plant, 'Red') AND ENDS_WITH(tags.plant, '43') AND ENDSWITH(tags.plant, '3')", Tri::True),
+            ("CONTAINS(tags.plant, 'mon') AND AS_NUMBER('2.5') = tags.f", Tri::True),
+            ("AS_NUMBER('x') = 1", Tri::Undefined),
+            ("LOWER('A')", Tri::Undefined),
+        ] {
+            let query = parse_as(&format!("SELECT * FROM devices WHERE {condition}"), Dialect::Permissive).unwrap();
+            let twin = Value::parse_json(TWIN).unwrap();
+            assert_eq!(eval(query.filter.as_ref().unwrap(), &twin), expected, "{condition}");
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Invariant: tokens come in the order of the text, their spans do not overlap, and the last one is [`Token::End`].
 
-use super::ast::{begins_name, continues_name};
 use super::error::{ParseError, ParseErrorKind, Span, quoted};
+use super::print::{begins_name, continues_name};
 use crate::twin::Number;
 
 /// A word of the language. Keywords are plain [`Token::Word`]s; the parser knows where they count.

@@ -1,79 +1,126 @@
-//! Tokens to syntax tree, by the grammar of `iot-hub.md` 5.1.
+//! Tokens to syntax tree, by the grammar of `iot-hub.md` 5.1: the query around its conditions.
 //!
-//! ```text
-//! binds loosest   OR
-//!                 AND
-//!                 NOT
-//! binds tightest  = != <> < <= > >= IN NIN      (their operands are values, so they do not chain)
-//! ```
-//!
-//! Invariant: recursion goes one step deeper only with a parenthesis, a NOT or an array, at most [`DEPTH_MAX`] times.
+//! Invariant: recursion goes one step deeper only with a parenthesis, a sign, a NOT, a function or an array, at most
+//! [`DEPTH_MAX`] times, and no tree is deeper than that either.
 
+mod condition;
 mod cursor;
 
-use super::ast::{Attribute, Comparator, Expr, Item, Literal, Operand, Query, Select, Source, is_reserved};
+use super::ast::{Aggregate, Attribute, Column, Expr, Item, Query, Select, Source};
 use super::error::{ParseError, ParseErrorKind, Span, Unsupported, quoted};
+use super::function::Dialect;
 use super::lexer::{Symbol, Token, tokenise};
+use super::print::is_reserved;
 use crate::twin::Number;
 
 /// The longest query a hub takes, in characters (`iot-hub.md` 2.7).
 pub const LENGTH_MAX: usize = 8192;
-/// How deep parentheses, NOTs and arrays may nest in all.
+/// How deep parentheses, signs, NOTs, functions and arrays may nest in all, and how deep arithmetic may.
 pub const DEPTH_MAX: usize = 64;
 
-const AGGREGATES: [&str; 4] = ["AVG", "SUM", "MIN", "MAX"];
+/// The columns of a job that a condition may read (`iot-hub.md` 5.3).
+const JOB_COLUMNS: [&str; 9] = [
+    "deviceId",
+    "jobId",
+    "jobType",
+    "status",
+    "startTimeUtc",
+    "endTimeUtc",
+    "createdDateTimeUtc",
+    "lastUpdatedDateTimeUtc",
+    "outcome",
+];
 
-/// The query that `text` is.
+/// The query that `text` is, as a hub takes it.
 ///
 /// # Errors
-/// [`ParseError`] with the place of the first thing that is no part of the language, or not yet.
+/// [`ParseError`] with the place of the first thing that is no part of the language.
 pub fn parse(text: &str) -> Result<Query, ParseError> {
-    let length = text.chars().count();
-    if length > LENGTH_MAX {
-        return Err(ParseError { kind: ParseErrorKind::TooLong(length), span: Span { start: 0, end: text.len() } });
-    }
-    let mut parser = Parser { text, tokens: tokenise(text)?, at: 0, depth: 0, collections: Vec::new() };
+    parse_as(text, Dialect::Hub)
+}
+
+/// The query that `text` is in `dialect`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_as(text: &str, dialect: Dialect) -> Result<Query, ParseError> {
+    let mut parser = Parser::new(text, dialect)?;
     parser.query()
+}
+
+/// The condition that `text` is: what stands behind WHERE, over devices or over modules.
+///
+/// # Errors
+/// As [`parse`]; an attribute of `devices.jobs` is one too.
+pub fn parse_condition(text: &str) -> Result<Expr, ParseError> {
+    let mut parser = Parser::new(text, Dialect::Hub)?;
+    let condition = parser.condition()?;
+    if *parser.peek() != Token::End {
+        return Err(parser.unexpected("AND, OR or the end of the condition"));
+    }
+    match parser.collections.iter().find(|(collection, ..)| *collection == Source::Jobs) {
+        None => Ok(condition),
+        Some((_, _, span)) => Err(not_in_source("an attribute of another collection", Source::Devices, *span)),
+    }
 }
 
 struct Parser<'a> {
     text: &'a str,
+    dialect: Dialect,
     /// Ends with [`Token::End`].
     tokens: Vec<(Token, Span)>,
     /// The next token; never past the end.
     at: usize,
     depth: usize,
-    /// The collections written in front of attributes, to be compared with FROM once that is known.
-    collections: Vec<(Source, Span)>,
+    /// The attributes with the collections written in front of them, to be compared with FROM once that is known.
+    collections: Vec<(Source, Attribute, Span)>,
 }
 
-/// What a SELECT list turned out to hold.
-enum Column {
-    Item(Item),
-    Count(Option<String>),
-}
+impl<'a> Parser<'a> {
+    fn new(text: &'a str, dialect: Dialect) -> Result<Self, ParseError> {
+        let length = text.chars().count();
+        if length > LENGTH_MAX {
+            return Err(ParseError { kind: ParseErrorKind::TooLong(length), span: Span { start: 0, end: text.len() } });
+        }
+        Ok(Self { text, dialect, tokens: tokenise(text)?, at: 0, depth: 0, collections: Vec::new() })
+    }
 
-impl Parser<'_> {
     fn query(&mut self) -> Result<Query, ParseError> {
         self.expect_keyword("SELECT", "SELECT")?;
         let top_span = self.span();
         let top = self.take_keyword("TOP").then(|| self.top()).transpose()?;
         let select_span = self.span();
-        let select = self.select()?;
+        let columns = self.columns()?;
         self.expect_keyword("FROM", "`,` or FROM")?;
         let source = self.source()?;
-        let filter = self.take_keyword("WHERE").then(|| self.or()).transpose()?;
-        self.refuse_unsupported()?;
+        let filter = self.take_keyword("WHERE").then(|| self.condition()).transpose()?;
+        let group_span = self.span();
+        let group_by = if self.take_keyword("GROUP") { self.group_by()? } else { Vec::new() };
         if *self.peek() != Token::End {
-            let expected =
-                if filter.is_some() { "AND, OR or the end of the query" } else { "WHERE or the end of the query" };
-            return Err(self.unexpected(expected));
+            return Err(self.unexpected(match (&filter, group_by.is_empty()) {
+                (_, false) => "`,` or the end of the query",
+                (Some(_), true) => "AND, OR, GROUP BY or the end of the query",
+                (None, true) => "WHERE, GROUP BY or the end of the query",
+            }));
         }
-        self.check_source(source, &select, select_span)?;
+        let select = grouped(columns, &group_by, select_span)?;
+        match (source, &select) {
+            (Source::Jobs, Select::Items(_)) => return Err(not_in_source("columns", source, select_span)),
+            (Source::Jobs | Source::Modules, Select::Groups(_)) if !group_by.is_empty() => {
+                return Err(not_in_source("GROUP BY", source, group_span));
+            }
+            (Source::Jobs | Source::Modules, Select::Groups(_)) => {
+                return Err(not_in_source("an aggregate", source, select_span));
+            }
+            (Source::Devices | Source::Modules, Select::All | Select::Items(_))
+            | (Source::Jobs, Select::All)
+            | (Source::Devices, Select::Groups(_)) => {}
+        }
         if top.is_some() && source == Source::Jobs {
             return Err(not_in_source("TOP", source, top_span));
         }
-        Ok(Query { select, top, source, filter })
+        self.check_attributes(source)?;
+        Ok(Query { select, top, source, filter, group_by })
     }
 
     fn top(&mut self) -> Result<u64, ParseError> {
@@ -83,44 +130,51 @@ impl Parser<'_> {
         Ok(number)
     }
 
-    fn select(&mut self) -> Result<Select, ParseError> {
+    /// The columns with their places; none is `*`.
+    fn columns(&mut self) -> Result<Vec<(Column, Span)>, ParseError> {
+        let mut columns = Vec::new();
         if self.take(Symbol::Star) {
-            return Ok(Select::All);
+            return Ok(columns);
         }
-        let span = self.span();
-        let mut items = Vec::new();
-        let mut counts = Vec::new();
         loop {
-            match self.column()? {
-                Column::Item(item) => items.push(item),
-                Column::Count(alias) => counts.push(alias),
-            }
+            let span = self.span();
+            columns.push((self.column()?, span));
             if !self.take(Symbol::Comma) {
-                break;
+                return Ok(columns);
             }
-        }
-        match (counts.pop(), items.is_empty() && counts.is_empty()) {
-            (None, _) => Ok(Select::Items(items)),
-            (Some(alias), true) => Ok(Select::Count { alias }),
-            (Some(_), false) => Err(unsupported(Unsupported::CountAndColumns, span)),
         }
     }
 
     fn column(&mut self) -> Result<Column, ParseError> {
-        if let Some(function) = self.function_name() {
-            if AGGREGATES.iter().any(|name| name.eq_ignore_ascii_case(&function)) {
-                return Err(unsupported(Unsupported::Aggregate(quoted(&function)), self.span()));
-            }
-            if !function.eq_ignore_ascii_case("COUNT") {
-                return Err(unsupported(Unsupported::Function(quoted(&function)), self.span()));
-            }
-            self.advance();
-            self.advance();
-            self.expect(Symbol::CloseParenthesis, "`)`: COUNT() takes nothing")?;
-            return Ok(Column::Count(self.alias()?));
+        if let Some(name) = self.function_name() {
+            let aggregate = self.aggregate(&name)?;
+            // Unlike an attribute's, this name needs its AS.
+            let alias = self.take_keyword("AS").then(|| self.name("a name for the column")).transpose()?;
+            return Ok(Column::Aggregate { aggregate, alias });
         }
-        let attribute = self.attribute("`*`, an attribute or COUNT()")?;
+        let attribute = self.attribute("`*`, an attribute or an aggregate")?;
         Ok(Column::Item(Item { attribute, alias: self.alias()? }))
+    }
+
+    fn aggregate(&mut self, name: &str) -> Result<Aggregate, ParseError> {
+        let of_attribute: fn(Attribute) -> Aggregate = match name.to_ascii_uppercase().as_str() {
+            "COUNT" => {
+                self.advance();
+                self.advance();
+                self.expect(Symbol::CloseParenthesis, "`)`: COUNT() takes nothing")?;
+                return Ok(Aggregate::Count);
+            }
+            "AVG" => Aggregate::Average,
+            "SUM" => Aggregate::Sum,
+            "MIN" => Aggregate::Minimum,
+            "MAX" => Aggregate::Maximum,
+            _ => return Err(unsupported(Unsupported::FunctionInSelect(quoted(name)), self.span())),
+        };
+        self.advance();
+        self.advance();
+        let attribute = self.attribute("an attribute")?;
+        self.expect(Symbol::CloseParenthesis, "`)`")?;
+        Ok(of_attribute(attribute))
     }
 
     fn alias(&mut self) -> Result<Option<String>, ParseError> {
@@ -148,162 +202,27 @@ impl Parser<'_> {
         Ok(Source::Jobs)
     }
 
-    /// What a collection does not have (`iot-hub.md` 5.3).
-    fn check_source(&self, source: Source, select: &Select, select_span: Span) -> Result<(), ParseError> {
-        match (source, select) {
-            (Source::Jobs, Select::Items(_)) => return Err(not_in_source("columns", source, select_span)),
-            (Source::Jobs | Source::Modules, Select::Count { .. }) => {
-                return Err(not_in_source("COUNT()", source, select_span));
+    fn group_by(&mut self) -> Result<Vec<Attribute>, ParseError> {
+        self.expect_keyword("BY", "BY")?;
+        let mut attributes = vec![self.attribute("an attribute")?];
+        while self.take(Symbol::Comma) {
+            attributes.push(self.attribute("an attribute")?);
+        }
+        Ok(attributes)
+    }
+
+    /// No attribute of another collection; of jobs only the columns they have (`iot-hub.md` 5.3).
+    fn check_attributes(&self, source: Source) -> Result<(), ParseError> {
+        for (collection, attribute, span) in &self.collections {
+            if ![Source::Devices, source].contains(collection) {
+                return Err(not_in_source("an attribute of another collection", source, *span));
             }
-            (Source::Devices | Source::Modules, Select::All | Select::Items(_))
-            | (Source::Jobs, Select::All)
-            | (Source::Devices, Select::Count { .. }) => {}
-        }
-        match self.collections.iter().find(|(collection, _)| ![Source::Devices, source].contains(collection)) {
-            None => Ok(()),
-            Some((_, span)) => Err(not_in_source("an attribute of another collection", source, *span)),
-        }
-    }
-
-    fn or(&mut self) -> Result<Expr, ParseError> {
-        let first = self.and()?;
-        let mut parts = vec![first];
-        while self.take_keyword("OR") {
-            parts.push(self.and()?);
-        }
-        Ok(one_or_all(parts, Expr::Or))
-    }
-
-    fn and(&mut self) -> Result<Expr, ParseError> {
-        let first = self.not()?;
-        let mut parts = vec![first];
-        while self.take_keyword("AND") {
-            parts.push(self.not()?);
-        }
-        Ok(one_or_all(parts, Expr::And))
-    }
-
-    fn not(&mut self) -> Result<Expr, ParseError> {
-        if self.take_keyword("NOT") {
-            return self.deeper(Self::not).map(|inner| Expr::Not(Box::new(inner)));
-        }
-        if self.take(Symbol::OpenParenthesis) {
-            let inner = self.deeper(Self::or)?;
-            self.refuse_unsupported()?;
-            self.expect(Symbol::CloseParenthesis, "AND, OR or `)`")?;
-            return Ok(inner);
-        }
-        self.comparison()
-    }
-
-    fn comparison(&mut self) -> Result<Expr, ParseError> {
-        let left = self.operand("a condition")?;
-        if let Some(comparator) = self.comparator() {
-            self.advance();
-            let right = self.operand("an attribute or a value")?;
-            return Ok(Expr::Compare { left, comparator, right });
-        }
-        let negated = self.is_keyword("NIN");
-        if negated || self.is_keyword("IN") {
-            self.advance();
-            self.expect(Symbol::OpenBracket, "an array in [ ]")?;
-            let list = self.deeper(Self::array)?;
-            return Ok(Expr::In { operand: left, negated, list });
-        }
-        match left {
-            Operand::IsDefined(attribute) => Ok(Expr::IsDefined(attribute)),
-            Operand::Attribute(_) | Operand::Literal(_) => {
-                Err(self.unexpected("a comparison (=, !=, <>, <, <=, >, >=, IN or NIN)"))
+            let first = attribute.path().first().map_or("", String::as_str);
+            if source == Source::Jobs && !JOB_COLUMNS.contains(&first) {
+                return Err(not_in_source("an attribute that is no column of a job", source, *span));
             }
         }
-    }
-
-    fn comparator(&self) -> Option<Comparator> {
-        let Token::Symbol(symbol) = self.peek() else { return None };
-        match symbol {
-            Symbol::Equal => Some(Comparator::Equal),
-            Symbol::NotEqual => Some(Comparator::NotEqual),
-            Symbol::Less => Some(Comparator::Less),
-            Symbol::LessOrEqual => Some(Comparator::LessOrEqual),
-            Symbol::Greater => Some(Comparator::Greater),
-            Symbol::GreaterOrEqual => Some(Comparator::GreaterOrEqual),
-            Symbol::Comma
-            | Symbol::Dot
-            | Symbol::OpenParenthesis
-            | Symbol::CloseParenthesis
-            | Symbol::OpenBracket
-            | Symbol::CloseBracket
-            | Symbol::Star
-            | Symbol::Plus
-            | Symbol::Minus
-            | Symbol::Slash
-            | Symbol::Percent => None,
-        }
-    }
-
-    fn operand(&mut self, expected: &'static str) -> Result<Operand, ParseError> {
-        let operand = if let Some(function) = self.function_name() {
-            if !function.eq_ignore_ascii_case("IS_DEFINED") {
-                return Err(unsupported(Unsupported::Function(quoted(&function)), self.span()));
-            }
-            self.advance();
-            self.advance();
-            let attribute = self.attribute("an attribute")?;
-            self.expect(Symbol::CloseParenthesis, "`)`")?;
-            Operand::IsDefined(attribute)
-        } else if let Some(literal) = self.literal()? {
-            Operand::Literal(literal)
-        } else {
-            Operand::Attribute(self.attribute(expected)?)
-        };
-        self.refuse_unsupported()?;
-        Ok(operand)
-    }
-
-    /// The literal that begins here, if one does.
-    fn literal(&mut self) -> Result<Option<Literal>, ParseError> {
-        let literal = match self.peek() {
-            Token::Number(number) => Literal::Number(*number),
-            Token::String(text) => Literal::String(text.clone()),
-            Token::Word(word) => match word.to_ascii_lowercase().as_str() {
-                "undefined" => Literal::Undefined,
-                "null" => Literal::Null,
-                "true" => Literal::Bool(true),
-                "false" => Literal::Bool(false),
-                _ => return Ok(None),
-            },
-            Token::Symbol(Symbol::Minus) => match self.tokens.get(self.at + 1) {
-                Some((Token::Number(number), _)) => {
-                    let negative = Literal::Number(negated(*number));
-                    self.advance();
-                    negative
-                }
-                Some(_) | None => return Err(unsupported(Unsupported::Arithmetic('-'), self.span())),
-            },
-            Token::Symbol(Symbol::OpenBracket) => {
-                self.advance();
-                return self.deeper(Self::array).map(|items| Some(Literal::Array(items)));
-            }
-            Token::Symbol(_) | Token::Bracketed(_) | Token::End => return Ok(None),
-        };
-        self.advance();
-        Ok(Some(literal))
-    }
-
-    /// The rest of an array whose `[` was just taken.
-    fn array(&mut self) -> Result<Vec<Literal>, ParseError> {
-        let mut items = Vec::new();
-        if self.take(Symbol::CloseBracket) {
-            return Ok(items);
-        }
-        loop {
-            items.push(self.literal()?.ok_or_else(|| self.unexpected("a value"))?);
-            if !self.take(Symbol::Comma) {
-                break;
-            }
-        }
-        self.expect(Symbol::CloseBracket, "`,` or `]`")?;
-        Ok(items)
+        Ok(())
     }
 
     fn attribute(&mut self, expected: &'static str) -> Result<Attribute, ParseError> {
@@ -328,10 +247,11 @@ impl Parser<'_> {
             2 => Source::Jobs,
             _ => Source::Devices,
         };
-        self.collections.push((collection, span));
         let names = names.split_off(prefix);
         // Only a name such as `[[a]]]` could not be written, and the lexer ends it at the first `]]`.
-        Attribute::new(names).ok_or(ParseError { kind: ParseErrorKind::OpenName, span })
+        let attribute = Attribute::new(names).ok_or(ParseError { kind: ParseErrorKind::OpenName, span })?;
+        self.collections.push((collection, attribute.clone(), span));
+        Ok(attribute)
     }
 
     fn name(&mut self, expected: &'static str) -> Result<String, ParseError> {
@@ -349,66 +269,31 @@ impl Parser<'_> {
         self.advance();
         Ok(name)
     }
+}
 
-    /// The word here, when a `(` follows that makes it a function.
-    fn function_name(&self) -> Option<String> {
-        let follows = self.tokens.get(self.at + 1).map(|(token, _)| token);
-        match self.peek() {
-            Token::Word(word) if follows == Some(&Token::Symbol(Symbol::OpenParenthesis)) && !is_reserved(word) => {
-                Some(word.clone())
-            }
-            Token::Word(_)
-            | Token::Bracketed(_)
-            | Token::Number(_)
-            | Token::String(_)
-            | Token::Symbol(_)
-            | Token::End => None,
-        }
+/// What the columns are together: a twin, columns of twins, or columns of groups.
+fn grouped(columns: Vec<(Column, Span)>, group_by: &[Attribute], span: Span) -> Result<Select, ParseError> {
+    let aggregates = columns.iter().any(|(column, _)| matches!(column, Column::Aggregate { .. }));
+    if columns.is_empty() && group_by.is_empty() {
+        return Ok(Select::All);
     }
-
-    /// Says so when what follows a value or a condition is a part of the language that is not there yet.
-    fn refuse_unsupported(&self) -> Result<(), ParseError> {
-        let what = match self.peek() {
-            Token::Symbol(Symbol::Plus) => Unsupported::Arithmetic('+'),
-            Token::Symbol(Symbol::Minus) => Unsupported::Arithmetic('-'),
-            Token::Symbol(Symbol::Star) => Unsupported::Arithmetic('*'),
-            Token::Symbol(Symbol::Slash) => Unsupported::Arithmetic('/'),
-            Token::Symbol(Symbol::Percent) => Unsupported::Arithmetic('%'),
-            Token::Word(word) if word.eq_ignore_ascii_case("GROUP") => Unsupported::GroupBy,
-            Token::Symbol(_)
-            | Token::Word(_)
-            | Token::Bracketed(_)
-            | Token::Number(_)
-            | Token::String(_)
-            | Token::End => return Ok(()),
+    if columns.is_empty() {
+        return Err(unsupported(Unsupported::GroupedStar, span));
+    }
+    if group_by.is_empty() && !aggregates {
+        let item = |(column, _)| match column {
+            Column::Item(item) => Some(item),
+            Column::Aggregate { .. } => None,
         };
-        Err(unsupported(what, self.span()))
+        return Ok(Select::Items(columns.into_iter().filter_map(item).collect()));
     }
-
-    /// Runs `inner` one level deeper.
-    fn deeper<T>(&mut self, inner: fn(&mut Self) -> Result<T, ParseError>) -> Result<T, ParseError> {
-        if self.depth == DEPTH_MAX {
-            return Err(ParseError { kind: ParseErrorKind::TooDeep, span: self.span() });
-        }
-        self.depth += 1;
-        let result = inner(self)?;
-        self.depth -= 1;
-        Ok(result)
-    }
-}
-
-fn one_or_all(mut parts: Vec<Expr>, all: fn(Vec<Expr>) -> Expr) -> Expr {
-    match parts.len() {
-        1 => parts.remove(0),
-        _ => all(parts),
-    }
-}
-
-fn negated(number: Number) -> Number {
-    match number {
-        // Digits give no negative number, so there is always an opposite.
-        Number::Integer(value) => Number::Integer(-value),
-        Number::Float(value) => Number::Float(-value),
+    let alone = columns.iter().find_map(|(column, span)| match column {
+        Column::Item(item) if !group_by.contains(&item.attribute) => Some((item, *span)),
+        Column::Item(_) | Column::Aggregate { .. } => None,
+    });
+    match alone {
+        Some((item, span)) => Err(unsupported(Unsupported::NotGrouped(quoted(&item.attribute.to_string())), span)),
+        None => Ok(Select::Groups(columns.into_iter().map(|(column, _)| column).collect())),
     }
 }
 

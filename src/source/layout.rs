@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::beneath::FolderState;
+
 /// Symlinks followed on the way to one place, as many as Linux follows.
 const LINKS_MAX: usize = 40;
 /// The link inside a `ConfigMap` mount that flips when its content changes.
@@ -67,6 +69,11 @@ impl Layout {
             self.config_map.as_ref().map(|(link, real)| (link.path.as_path(), real.as_path())),
             &mut Vec::new(),
         )
+    }
+
+    /// Whether the folder that is like this (device, inode, times of its entries) is the root.
+    pub(super) fn is_root(&self, (device, inode, _, _): FolderState) -> bool {
+        self.identity == (device, inode)
     }
 
     /// The name of the revision, when a link names it: the base name of the last link's target.

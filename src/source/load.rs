@@ -1,14 +1,17 @@
 //! One load of a source: a whole revision, parsed and lowered.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use sha2::{Digest, Sha256};
-
+use super::beneath::{EntryKind, Folder, is_gone};
+use super::known::{Fresh, Hash, Known, read_all};
 use super::layout::Layout;
-use super::read::{FileContent, ReadError, Tree, read_tree};
-use crate::manifest::{DeclaredQuery, Diagnostic, LastGood, ParsedFile, Severity, lower, parse_file};
+use super::read::{Bounds, FileReader, Listing, ReadError, is_hidden, is_manifest, list};
+use super::watch::Hint;
+use crate::manifest::{DeclaredQuery, Diagnostic, LastGood, ParsedFile, Severity, amend, lower};
 use crate::plan::DeclaredState;
 
 /// Readings of one load, when the folder changes meanwhile.
@@ -28,20 +31,22 @@ pub struct Snapshot {
     pub queries: Arc<Vec<DeclaredQuery>>,
     /// Every problem, sorted by place.
     pub diagnostics: Vec<Diagnostic>,
-    /// Manifest files read.
+    /// Manifest files there are.
     pub files: usize,
+    /// Those of them that had to be parsed; the others are known from an earlier load.
+    pub parsed: usize,
 }
 
 /// Why a source could not be loaded; the last good state stays. The text reads after "failed to load manifests".
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The root, or a folder beneath it, cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {error}", path.display())]
     Unreadable {
         /// The folder.
         path: PathBuf,
         /// What the file system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// The folder changed under each of several readings.
     #[error("{} kept changing while it was read", .0.display())]
@@ -71,23 +76,35 @@ impl LoadError {
 #[derive(Debug)]
 pub struct Loader {
     root: PathBuf,
-    /// Parsed files by name, with the hash of the text they were parsed from.
-    parsed: Parsed,
+    bounds: Bounds,
+    known: Known,
     last_good: LastGood,
-    /// Files of the last load that succeeded.
-    files: usize,
     /// The last revision a link named, and the content it had first.
     link_content: Option<(String, Hash)>,
+    /// What the last load found; `None` before the first, and after one that failed.
+    last: Option<Last>,
 }
 
-type Hash = [u8; 32];
-type Parsed = BTreeMap<Arc<str>, (Hash, Arc<ParsedFile>)>;
+/// What a nominated entry is compared with.
+#[derive(Debug)]
+struct Last {
+    layout: Layout,
+    /// Every folder, by its path relative to the root.
+    folders: BTreeSet<PathBuf>,
+    /// Whether a link stands in the tree: then an entry may be read under several names.
+    has_links: bool,
+    snapshot: Snapshot,
+}
 
 impl Loader {
     /// A loader of the folder `root`. Nothing is read yet.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
-        Self { root, parsed: BTreeMap::new(), last_good: LastGood::default(), files: 0, link_content: None }
+        Self::with_bounds(root, Bounds::DEFAULT)
+    }
+
+    fn with_bounds(root: PathBuf, bounds: Bounds) -> Self {
+        Self { root, bounds, known: Known::default(), last_good: LastGood::default(), link_content: None, last: None }
     }
 
     /// Reads the whole source. Blocks; files whose content did not change are not parsed again. A file that cannot be
@@ -97,91 +114,130 @@ impl Loader {
     /// [`LoadError`] when the source as a whole cannot be read, or is suddenly empty. Then nothing of what this loader
     /// remembers changes. A source that was empty from the start is an empty state, not an error.
     pub fn load(&mut self) -> Result<Snapshot, LoadError> {
-        let (layout, tree) = self.read_steadily()?;
-        if tree.files.is_empty() && self.files > 0 {
+        self.last = None;
+        let (layout, listing, fresh) = self.read_steadily()?;
+        if fresh.is_empty() && !self.known.files.is_empty() {
             return Err(LoadError::Empty(self.root.clone()));
         }
-        let (parsed, content) = self.parse(&tree);
-        let files = parsed.iter().map(|(name, (_, file))| (Arc::clone(name), Arc::clone(file))).collect();
-        let lowered = lower(&files, &self.last_good);
-        let revision = self.revision(&layout, content);
+        let parsed = fresh.iter().filter(|fresh| fresh.is_new).count();
+        self.known = Known::of(fresh);
+        let repeated = listing.repeated.iter().map(|(name, other)| repeated(name, other)).collect();
+        let snapshot = self.lower(&layout, repeated, parsed);
+        let has_links = listing.has_links;
+        self.last = Some(Last { layout, folders: listing.into_folders(), has_links, snapshot: snapshot.clone() });
+        Ok(snapshot)
+    }
+
+    /// Brings the last revision up to date with what `hint` names: as [`Self::load`], but where the hint names files
+    /// of a plain folder, only these are read. What else changed meanwhile waits for its own hint, or for a load.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn reload(&mut self, hint: &Hint) -> Result<Snapshot, LoadError> {
+        let Hint::Entries(entries) = hint else { return self.load() };
+        let Some(fresh) = self.read_nominated(entries) else { return self.load() };
+        let Some(last) = self.last.take() else { return self.load() };
+        let mut changes = Vec::new();
+        for fresh in fresh {
+            if self.known.hash(&fresh.name) != Some(&fresh.hash) {
+                let before = self.known.put(&fresh);
+                changes.push((fresh, before));
+            }
+        }
+        let parsed = changes.len();
+        let snapshot = match amended(&changes, &last.snapshot.state, &mut self.last_good) {
+            Some(mut state) => {
+                let revision = self.revision(&last.layout);
+                state.revision.clone_from(&revision);
+                Snapshot {
+                    revision,
+                    state: Arc::new(state),
+                    files: self.known.files.len(),
+                    parsed,
+                    ..last.snapshot.clone()
+                }
+            }
+            None if changes.is_empty() => Snapshot { parsed, ..last.snapshot.clone() },
+            None => self.lower(&last.layout, Vec::new(), parsed),
+        };
+        self.last = Some(Last { snapshot: snapshot.clone(), ..last });
+        Ok(snapshot)
+    }
+
+    /// Puts all that is known together.
+    fn lower(&mut self, layout: &Layout, mut diagnostics: Vec<Diagnostic>, parsed: usize) -> Snapshot {
+        let lowered = lower(&self.known.files, &self.last_good);
+        let revision = self.revision(layout);
         let mut state = lowered.state;
         state.revision.clone_from(&revision);
-        let mut diagnostics = lowered.diagnostics;
-        diagnostics.extend(tree.repeated.iter().map(|(name, other)| repeated(name, other)));
+        diagnostics.extend(lowered.diagnostics);
         diagnostics.sort();
-        self.parsed = parsed;
         self.last_good = lowered.last_good;
-        self.files = files.len();
-        Ok(Snapshot {
+        Snapshot {
             revision,
             state: Arc::new(state),
             queries: Arc::new(lowered.queries),
             diagnostics,
-            files: files.len(),
-        })
+            files: self.known.files.len(),
+            parsed,
+        }
     }
 
     /// Reads until the links lead to the same place before and after.
-    fn read_steadily(&self) -> Result<(Layout, Tree), LoadError> {
+    fn read_steadily(&self) -> Result<(Layout, Listing, Vec<Fresh>), LoadError> {
+        let mut last_error = LoadError::Unsteady(self.root.clone());
         for _ in 0..ATTEMPTS_MAX {
-            let layout = resolve(&self.root)?;
-            let tree = match read_tree(&layout) {
-                Ok(tree) => tree,
-                Err(ReadError::Unsteady) => continue,
-                Err(error @ (ReadError::Folder(..) | ReadError::Bound(_))) => {
-                    // A flip may have removed the old tree under the reading.
-                    if resolve(&self.root)? != layout {
-                        continue;
-                    }
-                    return Err(match error {
-                        ReadError::Folder(path, source) => LoadError::Unreadable { path, source },
-                        ReadError::Bound(message) => LoadError::Bound(message),
-                        ReadError::Unsteady => LoadError::Unsteady(self.root.clone()),
-                    });
+            let layout = match resolve(&self.root) {
+                Ok(layout) => layout,
+                // A flip may have taken away what a link just led to; a root that is gone is so the next time too.
+                Err(error) => {
+                    last_error = error;
+                    continue;
                 }
             };
-            if resolve(&self.root)? == layout {
-                return Ok((layout, tree));
+            let read = list(&layout, self.bounds).and_then(|listing| {
+                let fresh = read_all(&listing, &self.known, self.bounds)?;
+                listing.check_steady()?;
+                Ok((listing, fresh))
+            });
+            let is_same = resolve(&self.root).is_ok_and(|after| after == layout);
+            match read {
+                Ok((listing, fresh)) if is_same => return Ok((layout, listing, fresh)),
+                Err(ReadError::Folder(path, error)) if is_same => return Err(LoadError::Unreadable { path, error }),
+                Err(ReadError::Bound(message)) if is_same => return Err(LoadError::Bound(message)),
+                Ok(_) | Err(_) => last_error = LoadError::Unsteady(self.root.clone()),
             }
         }
-        Err(LoadError::Unsteady(self.root.clone()))
+        Err(last_error)
     }
 
-    /// Parses what changed, and hashes everything.
-    fn parse(&self, tree: &Tree) -> (Parsed, Hash) {
-        let mut parsed = BTreeMap::new();
-        let mut whole = Sha256::new();
-        for (name, content) in &tree.files {
-            let emptied = self.emptied(name, content);
-            let content = emptied.as_ref().unwrap_or(content);
-            let hash = hash_of(content);
-            whole.update(name.as_bytes());
-            whole.update([0]);
-            whole.update(hash);
-            let same = self.parsed.get(name).filter(|(before, _)| *before == hash).map(|(_, file)| Arc::clone(file));
-            let file = same.unwrap_or_else(|| {
-                Arc::new(match content {
-                    FileContent::Text(text) => parse_file(name, text),
-                    FileContent::Unusable(rule, message) => ParsedFile::unreadable(name, rule, message.clone()),
-                })
-            });
-            parsed.insert(Arc::clone(name), (hash, file));
-        }
-        (parsed, whole.finalize().into())
-    }
-
-    /// A file that lost all its bytes is being written, as far as can be told: it freezes what it declared.
-    fn emptied(&self, name: &Arc<str>, content: &FileContent) -> Option<FileContent> {
-        if !matches!(content, FileContent::Text(text) if text.is_empty()) {
+    /// The nominated files as they are now, if they are all there is to look at.
+    fn read_nominated(&self, entries: &BTreeSet<PathBuf>) -> Option<Vec<Fresh>> {
+        let last = self.last.as_ref().filter(|last| !last.has_links)?;
+        let is_same = || Layout::resolve(&self.root).is_ok_and(|layout| layout == last.layout);
+        if !is_same() {
             return None;
         }
-        let had_content = self.parsed.get(name).is_some_and(|(before, _)| *before != hash_of(content));
-        let message = "empty all at once; delete it, or leave a comment, if that is meant";
-        had_content.then(|| FileContent::Unusable("emptied", message.to_owned()))
+        let root = Folder::open(&last.layout.root).ok()?;
+        let total = AtomicU64::new(0);
+        let mut reader = FileReader::new(self.bounds, &total);
+        let mut fresh = Vec::new();
+        for entry in entries {
+            match nominated(&root, &last.layout.root, entry, &last.folders, &self.known) {
+                Nominated::Nothing => {}
+                Nominated::Unclear => return None,
+                Nominated::File(folder, name, shown) => {
+                    let content = reader.read(&root.folder(folder).ok()?, name).ok()?;
+                    fresh.push(Fresh::of(shown, content, &self.known));
+                }
+            }
+        }
+        let added = fresh.iter().filter(|fresh| self.known.hash(&fresh.name).is_none()).count();
+        (is_same() && self.known.files.len() + added <= self.bounds.files).then_some(fresh)
     }
 
-    fn revision(&mut self, layout: &Layout, content: Hash) -> String {
+    fn revision(&mut self, layout: &Layout) -> String {
+        let content = self.known.content;
         let hex: String = content.iter().map(|byte| format!("{byte:02x}")).take(REVISION_DIGITS / 2).collect();
         let Some(name) = layout.link_revision() else {
             self.link_content = None;
@@ -199,22 +255,60 @@ impl Loader {
     }
 }
 
-fn resolve(root: &Path) -> Result<Layout, LoadError> {
-    Layout::resolve(root).map_err(|source| LoadError::Unreadable { path: root.to_owned(), source })
+/// What an entry named by a hint is.
+enum Nominated<'p> {
+    /// Nothing that could be a manifest.
+    Nothing,
+    /// A regular manifest file: its folder, its name in it, and the name it goes by.
+    File(&'p Path, &'p OsStr, Arc<str>),
+    /// Something that only a look at the whole tree can tell: a folder, a link, a manifest that is gone.
+    Unclear,
 }
 
-fn hash_of(content: &FileContent) -> Hash {
-    let mut hasher = Sha256::new();
-    match content {
-        FileContent::Text(text) => hasher.update(text.as_bytes()),
-        FileContent::Unusable(rule, message) => {
-            // No UTF-8 text begins so: an unusable file never looks like a usable one.
-            hasher.update([0xFF]);
-            hasher.update(rule.as_bytes());
-            hasher.update(message.as_bytes());
-        }
+fn nominated<'p>(
+    root: &Folder,
+    root_path: &Path,
+    entry: &'p Path,
+    folders: &BTreeSet<PathBuf>,
+    known: &Known,
+) -> Nominated<'p> {
+    // The folders of the links on the way are watched too, and what else happens there is none of ours.
+    let Ok(relative) = entry.strip_prefix(root_path) else { return Nominated::Nothing };
+    if relative.iter().any(is_hidden) {
+        return Nominated::Nothing;
     }
-    hasher.finalize().into()
+    let Some((folder, name)) = relative.parent().zip(relative.file_name()) else { return Nominated::Unclear };
+    if folders.contains(relative) || !folders.contains(folder) {
+        return Nominated::Unclear;
+    }
+    let shown = relative.to_str().filter(|_| is_manifest(name));
+    let kind = root.folder(folder).and_then(|folder| folder.kind_of(name));
+    match (kind, shown) {
+        (Ok(EntryKind::File), Some(shown)) => Nominated::File(folder, name, known.name(shown)),
+        (Ok(EntryKind::File), None) if !is_manifest(name) => Nominated::Nothing,
+        (Err(error), _) if is_gone(&error) && shown.is_none_or(|shown| !known.files.contains_key(shown)) => {
+            Nominated::Nothing
+        }
+        (Ok(_) | Err(_), _) => Nominated::Unclear,
+    }
+}
+
+/// The state after `changes`, when they change the values of twins alone.
+fn amended(
+    changes: &[(Fresh, Option<Arc<ParsedFile>>)],
+    state: &DeclaredState,
+    last_good: &mut LastGood,
+) -> Option<DeclaredState> {
+    if changes.is_empty() {
+        return None;
+    }
+    let pairs: Option<Vec<(&ParsedFile, &ParsedFile)>> =
+        changes.iter().map(|(after, before)| Some((before.as_deref()?, after.file.as_ref()))).collect();
+    amend(&pairs?, state, last_good)
+}
+
+fn resolve(root: &Path) -> Result<Layout, LoadError> {
+    Layout::resolve(root).map_err(|error| LoadError::Unreadable { path: root.to_owned(), error })
 }
 
 fn repeated(name: &str, other: &str) -> Diagnostic {
@@ -230,301 +324,5 @@ fn repeated(name: &str, other: &str) -> Diagnostic {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use std::os::unix::fs::symlink;
-
-    fn twin(name: &str, value: usize) -> String {
-        format!(
-            "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata: {{name: {name}}}\nspec: {{tags: {{v: {value}}}}}\n"
-        )
-    }
-
-    struct Folder {
-        folder: tempfile::TempDir,
-    }
-
-    impl Folder {
-        fn new() -> Self {
-            Self { folder: tempfile::tempdir().unwrap() }
-        }
-        fn path(&self, name: &str) -> PathBuf {
-            self.folder.path().join(name)
-        }
-        fn write(&self, name: &str, text: &str) {
-            fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-            fs::write(self.path(name), text).unwrap();
-        }
-        fn link(&self, target: &str, name: &str) {
-            fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-            symlink(target, self.path(name)).unwrap();
-        }
-        /// Flips a link in one step, as git-sync and kubelet do.
-        fn flip(&self, target: &str, name: &str) {
-            self.link(target, &format!("{name}.tmp"));
-            fs::rename(self.path(&format!("{name}.tmp")), self.path(name)).unwrap();
-        }
-        fn loader(&self, name: &str) -> Loader {
-            Loader::new(self.path(name))
-        }
-    }
-
-    fn twins(snapshot: &Snapshot) -> String {
-        let show = |(twin, manifest): (&crate::twin::TwinRef, &Arc<crate::plan::TwinManifest>)| {
-            format!("{twin}={} at {}", manifest.tags["v"], manifest.source.file)
-        };
-        snapshot.state.twins.iter().map(show).collect::<Vec<_>>().join(", ")
-    }
-
-    fn lines(snapshot: &Snapshot) -> Vec<String> {
-        snapshot.diagnostics.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn a_plain_folder_is_read_at_any_nesting_and_hidden_entries_are_not() {
-        let folder = Folder::new();
-        folder.write("m/b.yml", &twin("b", 1));
-        folder.write("m/x/y/a.yaml", &twin("a", 1));
-        folder.write("m/.hidden.yaml", "{");
-        folder.write("m/.git/config.yaml", "{");
-        folder.write("m/README.md", "{");
-        let snapshot = folder.loader("m").load().unwrap();
-        assert_eq!(twins(&snapshot), "a=1 at x/y/a.yaml, b=1 at b.yml");
-        assert_eq!(lines(&snapshot), Vec::<String>::new());
-        assert_eq!(snapshot.files, 2);
-        assert_eq!(snapshot.state.revision, snapshot.revision);
-    }
-
-    #[test]
-    fn without_links_the_revision_is_the_content_s_hash() {
-        let folder = Folder::new();
-        folder.write("m/a.yaml", &twin("a", 1));
-        let mut loader = folder.loader("m");
-        let first = loader.load().unwrap().revision;
-        assert!(first.len() == 12 && first.bytes().all(|byte| byte.is_ascii_hexdigit()), "{first}");
-        folder.write("m/a.yaml", &twin("a", 2));
-        assert_ne!(loader.load().unwrap().revision, first);
-        folder.write("m/a.yaml", &twin("a", 1));
-        assert_eq!(loader.load().unwrap().revision, first);
-        fs::rename(folder.path("m/a.yaml"), folder.path("m/b.yaml")).unwrap();
-        assert_ne!(loader.load().unwrap().revision, first);
-    }
-
-    #[test]
-    fn a_flip_of_any_link_on_the_way_brings_the_next_revision() {
-        let folder = Folder::new();
-        folder.write("trees/one/fleet/a.yaml", &twin("a", 1));
-        folder.write("trees/two/fleet/a.yaml", &twin("a", 2));
-        for (link, root, below) in [("current", "current/fleet", ""), ("fleet", "fleet", "/fleet")] {
-            folder.link(&format!("trees/one{below}"), link);
-            let mut loader = folder.loader(root);
-            assert_eq!(twins(&loader.load().unwrap()), "a=1 at a.yaml");
-            folder.flip(&format!("trees/two{below}"), link);
-            let second = loader.load().unwrap();
-            assert_eq!(twins(&second), "a=2 at a.yaml");
-            // A link whose targets have one base name tells nothing; then the content does.
-            let expected = if below.is_empty() { "two" } else { "fleet+" };
-            assert!(second.revision.starts_with(expected), "{}", second.revision);
-        }
-    }
-
-    #[test]
-    fn a_change_behind_a_link_that_did_not_flip_shows_in_the_revision() {
-        let folder = Folder::new();
-        folder.write("real/a.yaml", &twin("a", 1));
-        folder.link("real", "m");
-        let mut loader = folder.loader("m");
-        assert_eq!(loader.load().unwrap().revision, "real");
-        folder.write("real/a.yaml", &twin("a", 2));
-        let changed = loader.load().unwrap().revision;
-        assert!(changed.starts_with("real+") && changed.len() == 17, "{changed}");
-        folder.write("real/a.yaml", &twin("a", 1));
-        assert_eq!(loader.load().unwrap().revision, "real");
-    }
-
-    #[test]
-    fn a_config_map_mount_is_read_through_its_links() {
-        let folder = Folder::new();
-        folder.write("m/..2026_1/a.yaml", &twin("a", 1));
-        folder.write("m/..2026_1/sub/b.yaml", &twin("b", 1));
-        folder.link("..2026_1", "m/..data");
-        folder.link("..data/a.yaml", "m/a.yaml");
-        folder.link("..data/sub", "m/sub");
-        let mut loader = folder.loader("m");
-        let first = loader.load().unwrap();
-        assert_eq!(twins(&first), "a=1 at a.yaml, b=1 at sub/b.yaml");
-        assert_eq!((first.revision.as_str(), lines(&first)), ("..2026_1", vec![]));
-        folder.write("m/..2026_2/a.yaml", &twin("a", 2));
-        folder.write("m/..2026_2/sub/b.yaml", &twin("b", 2));
-        folder.flip("..2026_2", "m/..data");
-        let second = loader.load().unwrap();
-        assert_eq!(twins(&second), "a=2 at a.yaml, b=2 at sub/b.yaml");
-        assert_eq!(second.revision, "..2026_2");
-    }
-
-    #[test]
-    fn one_load_never_mixes_two_revisions_while_links_flip() {
-        const FILES: usize = 20;
-        for (link, prefix) in [("current", "trees"), ("m/..data", "m")] {
-            let folder = Folder::new();
-            for revision in 0..2 {
-                for file in 0..FILES {
-                    let name = format!("t{file}");
-                    folder.write(&format!("{prefix}/..r{revision}/{file}.yaml"), &twin(&name, revision));
-                    if link != "current" && revision == 0 {
-                        folder.link(&format!("..data/{file}.yaml"), &format!("m/{file}.yaml"));
-                    }
-                }
-            }
-            let target = |revision: usize| {
-                if link == "current" { format!("trees/..r{revision}") } else { format!("..r{revision}") }
-            };
-            folder.link(&target(0), link);
-            let mut loader = folder.loader(if link == "current" { "current" } else { "m" });
-            std::thread::scope(|scope| {
-                let flips = scope.spawn(|| (1..=100).for_each(|flip| folder.flip(&target(flip % 2), link)));
-                let mut loads = 0;
-                while loads < 20 || !flips.is_finished() {
-                    loads += 1;
-                    let snapshot = match loader.load() {
-                        Ok(snapshot) => snapshot,
-                        Err(LoadError::Unsteady(_)) => continue,
-                        Err(error) => panic!("{error}"),
-                    };
-                    let value = snapshot.revision.trim_start_matches("..r");
-                    assert_eq!(snapshot.state.twins.len(), FILES);
-                    for manifest in snapshot.state.twins.values() {
-                        assert_eq!(manifest.tags["v"].to_string(), value);
-                    }
-                }
-            });
-        }
-    }
-
-    #[test]
-    fn a_root_that_is_gone_or_suddenly_empty_is_an_error_and_then_recovers() {
-        let folder = Folder::new();
-        folder.write("m/a.yaml", &twin("a", 1));
-        let mut loader = folder.loader("m");
-        loader.load().unwrap();
-        fs::rename(folder.path("m"), folder.path("away")).unwrap();
-        assert_eq!(loader.load().unwrap_err().category(), "unreadable");
-        fs::create_dir(folder.path("m")).unwrap();
-        assert_eq!(loader.load().unwrap_err().category(), "empty");
-        folder.write("m/a.yaml", "spec: [");
-        let broken = loader.load().unwrap();
-        assert_eq!((twins(&broken).as_str(), broken.state.frozen.kept.len()), ("a=1 at a.yaml", 1));
-        folder.write("m/a.yaml", "# none\n");
-        assert_eq!(twins(&loader.load().unwrap()), "");
-    }
-
-    #[test]
-    fn a_folder_that_is_empty_from_the_start_is_an_empty_state() {
-        let folder = Folder::new();
-        fs::create_dir(folder.path("m")).unwrap();
-        let snapshot = folder.loader("m").load().unwrap();
-        assert!(snapshot.state.twins.is_empty() && !snapshot.state.frozen.blocks_removals());
-        assert_eq!(folder.loader("missing").load().unwrap_err().category(), "unreadable");
-        folder.write("file.yaml", "");
-        assert_eq!(folder.loader("file.yaml").load().unwrap_err().category(), "unreadable");
-    }
-
-    #[test]
-    fn what_is_no_file_of_the_folder_is_refused_and_the_rest_goes_on() {
-        let folder = Folder::new();
-        folder.write("outside/secret.yaml", &twin("secret", 1));
-        folder.write("m/a.yaml", &twin("a", 1));
-        folder.link("../outside/secret.yaml", "m/escape.yaml");
-        folder.link("../outside", "m/folder");
-        folder.link("/dev/zero", "m/device.yml");
-        folder.link("nowhere", "m/nowhere.yaml");
-        folder.link(".", "m/loop");
-        folder.link("a.yaml", "m/again.yaml");
-        folder.write("m/huge.yaml", &"x".repeat(1024 * 1024 + 1));
-        fs::write(folder.path("m/latin.yaml"), b"a: 1\nb: \xE4\n").unwrap();
-        let made = std::process::Command::new("mkfifo").arg(folder.path("m/pipe.yaml")).status().unwrap();
-        assert!(made.success());
-        let snapshot = folder.loader("m").load().unwrap();
-        assert_eq!(twins(&snapshot), "a=1 at a.yaml");
-        assert_eq!(
-            lines(&snapshot),
-            [
-                "again.yaml: warning: leads to what is read as a.yaml already and is skipped; remove the link",
-                "device.yml: error: a link that leads out of the folder is not followed; copy the file here",
-                "escape.yaml: error: a link that leads out of the folder is not followed; copy the file here",
-                "folder: error: a link that leads out of the folder is not followed; copy the file here",
-                "huge.yaml: error: larger than 1048576 bytes; split it over several files",
-                "latin.yaml: error: not UTF-8 on line 2; save the file as UTF-8",
-                "loop: warning: leads to what is read as the folder itself already and is skipped; remove the link",
-                "nowhere.yaml: error: cannot be read: No such file or directory (os error 2)",
-                "pipe.yaml: error: not a regular file; remove it",
-            ]
-        );
-        assert!(snapshot.state.frozen.blocks_removals());
-    }
-
-    #[test]
-    fn only_files_that_changed_are_parsed_again() {
-        let folder = Folder::new();
-        folder.write("m/a.yaml", &twin("a", 1));
-        folder.write("m/b.yaml", &twin("b", 1));
-        let mut loader = folder.loader("m");
-        let first = loader.load().unwrap();
-        folder.write("m/b.yaml", &twin("b", 2));
-        let second = loader.load().unwrap();
-        let same = |name: &str| {
-            let id = crate::twin::TwinRef::device(crate::twin::DeviceId::new(name).unwrap());
-            Arc::ptr_eq(&first.state.twins[&id], &second.state.twins[&id])
-        };
-        assert!(same("a") && !same("b"));
-        assert_eq!(loader.load().unwrap(), second);
-    }
-
-    #[test]
-    fn a_file_that_lost_all_its_bytes_is_being_written_and_keeps_what_it_declared() {
-        let folder = Folder::new();
-        folder.write("m/a.yaml", &twin("a", 1));
-        folder.write("m/empty.yaml", "");
-        let mut loader = folder.loader("m");
-        assert_eq!(lines(&loader.load().unwrap()), Vec::<String>::new());
-        folder.write("m/a.yaml", "");
-        for _ in 0..2 {
-            let snapshot = loader.load().unwrap();
-            assert_eq!((twins(&snapshot).as_str(), snapshot.state.frozen.kept.len()), ("a=1 at a.yaml", 1));
-            assert_eq!(
-                lines(&snapshot),
-                ["a.yaml: error: empty all at once; delete it, or leave a comment, if that is meant"]
-            );
-        }
-        folder.write("m/a.yaml", "# none");
-        assert_eq!(twins(&loader.load().unwrap()), "");
-    }
-
-    #[test]
-    fn folders_nested_too_deep_are_an_error() {
-        let folder = Folder::new();
-        folder.write(&format!("m/{}a.yaml", "d/".repeat(40)), &twin("a", 1));
-        assert_eq!(folder.loader("m").load().unwrap_err().category(), "bound");
-    }
-
-    #[test]
-    fn the_example_fleet_loads_without_a_word() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests");
-        let snapshot = Loader::new(root).load().unwrap();
-        assert_eq!(snapshot.files, 2);
-        assert_eq!(snapshot.diagnostics, []);
-        let (twin, manifest) = snapshot.state.twins.first_key_value().unwrap();
-        assert_eq!((twin.to_string().as_str(), manifest.create), ("myDevice", true));
-        let tags = crate::twin::Value::Object(manifest.tags.clone()).to_string();
-        assert_eq!(tags, r#"{"location":{"plant":"Redmond43","region":"US"}}"#);
-        assert_eq!(crate::twin::Value::Object(manifest.desired.clone()).to_string(), r#"{"power_level":1}"#);
-        let metrics: Vec<_> = snapshot.queries.iter().map(|query| query.spec.metrics[0].name.as_str()).collect();
-        assert_eq!(metrics, ["twinquery_plant_cellular_devices", "twinquery_plant_devices"]);
-        for query in snapshot.queries.iter() {
-            let spec = &query.spec;
-            let seconds = [spec.interval, spec.timeout, spec.stale_after].map(|duration| duration.as_secs());
-            assert_eq!(seconds, [30, 10, 100]);
-        }
-    }
-}
+#[path = "load_tests.rs"]
+mod tests;

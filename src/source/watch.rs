@@ -3,9 +3,10 @@
 //! Invariant: hints only. Every hint and every poll makes the caller load again, and the load compares contents; so a
 //! missed event costs at most one poll period, and an event too many costs one load that finds nothing.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::{Config, EventKind, RecommendedWatcher, RecursiveMode};
@@ -16,6 +17,17 @@ use super::layout::Layout;
 
 /// Tries to watch one root before polling has to do.
 const ATTEMPTS_MAX: usize = 3;
+/// Entries named in one hint; more of them, and reading everything is as well.
+const ENTRIES_MAX: usize = 256;
+
+/// What may have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// Anything.
+    Whole,
+    /// These entries, by their real paths; never empty. Folders and what is no manifest may be among them.
+    Entries(BTreeSet<PathBuf>),
+}
 
 /// How soon a [`Watcher`] speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +60,8 @@ pub struct Watcher {
     options: WatchOptions,
     signal: Arc<Signal>,
     armed: Option<Armed>,
-    /// An event was taken, and the hint for it is not given yet.
-    has_event: bool,
+    /// What the next hint says of the events taken for it so far.
+    pending: Option<Hint>,
     /// When the next hint is due without any event.
     poll_at: Option<Instant>,
     /// Whether the root was found when last looked for.
@@ -62,6 +74,8 @@ pub struct Watcher {
 #[derive(Debug, Default)]
 struct Signal {
     changed: Notify,
+    /// What was named since the last hint.
+    entries: Mutex<Option<Hint>>,
     /// Events were lost, so folders may be unwatched: watch anew.
     is_incomplete: AtomicBool,
 }
@@ -90,7 +104,7 @@ impl Watcher {
             options,
             signal: Arc::default(),
             armed: None,
-            has_event: false,
+            pending: None,
             poll_at: None,
             was_found: true,
             has_warned: false,
@@ -100,27 +114,34 @@ impl Watcher {
     /// Returns when the source may have changed since the last return: after an event and the quiet that follows it,
     /// when the root has come, gone or moved, or when a poll is due. The first call returns at once, with the watches
     /// in place; so does a call after the layout changed. Dropping the future loses nothing.
-    pub async fn changed(&mut self) {
-        self.wait().await;
-        self.has_event = false;
+    pub async fn changed(&mut self) -> Hint {
+        if self.wait().await {
+            self.pending = Some(Hint::Whole);
+        }
         self.poll_at = None;
+        self.pending.take().unwrap_or(Hint::Whole)
     }
 
-    async fn wait(&mut self) {
+    /// Waits until a hint is due; answers whether it is one for the whole, whatever events said.
+    async fn wait(&mut self) -> bool {
         if self.look().await {
-            return;
+            return true;
         }
         let poll = *self.poll_at.get_or_insert_with(|| now() + self.options.poll);
         loop {
             let wake = if self.armed.is_some() { poll } else { poll.min(now() + self.options.poll_missing) };
-            self.has_event = self.has_event || timeout_at(wake, self.signal.changed.notified()).await.is_ok();
-            if self.has_event {
+            let has_event = self.pending.is_some() || self.signal.is_set();
+            if has_event || timeout_at(wake, self.signal.changed.notified()).await.is_ok() {
                 self.settle().await;
             }
+            self.pending = merged(self.pending.take(), self.signal.take());
             // Look before returning: what changes after this is seen by the new watches, and what changed before it by
             // the load that follows.
-            if self.look().await || self.has_event || now() >= poll {
-                return;
+            if self.look().await || now() >= poll {
+                return true;
+            }
+            if self.pending.is_some() {
+                return false;
             }
         }
     }
@@ -161,6 +182,36 @@ impl Watcher {
     }
 }
 
+impl Signal {
+    fn put(&self, hint: Hint) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        *entries = merged(entries.take(), Some(hint));
+        drop(entries);
+        self.changed.notify_one();
+    }
+
+    /// Whether something was named that no hint has said yet: a future dropped while it settled leaves it here.
+    fn is_set(&self) -> bool {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn take(&self) -> Option<Hint> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// One hint of two.
+fn merged(one: Option<Hint>, other: Option<Hint>) -> Option<Hint> {
+    match (one, other) {
+        (Some(Hint::Entries(mut entries)), Some(Hint::Entries(more))) => {
+            entries.extend(more);
+            Some(if entries.len() > ENTRIES_MAX { Hint::Whole } else { Hint::Entries(entries) })
+        }
+        (None, hint) | (hint, None) => hint,
+        (Some(Hint::Whole), Some(_)) | (Some(_), Some(Hint::Whole)) => Some(Hint::Whole),
+    }
+}
+
 fn look_at(root: &Path, before: Option<&Layout>, signal: &Arc<Signal>) -> Look {
     let mut last = Look::Missing;
     for _ in 0..ATTEMPTS_MAX {
@@ -182,17 +233,15 @@ fn look_at(root: &Path, before: Option<&Layout>, signal: &Arc<Signal>) -> Look {
 /// Watches the folder of each link, and the tree. What can be watched is, whatever else fails; the first failure comes
 /// back beside it.
 fn watch(layout: &Layout, signal: Arc<Signal>) -> (Option<RecommendedWatcher>, Option<notify::Error>) {
-    let handler = move |event: notify::Result<notify::Event>| {
-        let (is_reading, is_incomplete) = match &event {
-            // Reading is an event too, ours included.
-            Ok(event) => (matches!(event.kind, EventKind::Access(_)), event.need_rescan()),
-            Err(_) => (false, true),
-        };
-        if is_incomplete {
-            signal.is_incomplete.store(true, Ordering::Release);
+    let handler = move |event: notify::Result<notify::Event>| match event {
+        // Reading is an event too, ours included.
+        Ok(event) if matches!(event.kind, EventKind::Access(_)) && !event.need_rescan() => {}
+        Ok(event) if !event.need_rescan() && !event.paths.is_empty() => {
+            signal.put(Hint::Entries(event.paths.into_iter().collect()));
         }
-        if is_incomplete || !is_reading {
-            signal.changed.notify_one();
+        Ok(_) | Err(_) => {
+            signal.is_incomplete.store(true, Ordering::Release);
+            signal.put(Hint::Whole);
         }
     };
     let config = Config::default().with_follow_symlinks(false);
@@ -219,6 +268,7 @@ fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Loader;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -392,5 +442,110 @@ mod tests {
             () = stream => false,
         };
         assert!(is_in_time);
+    }
+
+    /// The next hint, with those that follow it for the same reason.
+    async fn hint(watcher: &mut Watcher) -> Option<Hint> {
+        let mut hint = Some(timeout(PATIENCE, watcher.changed()).await.ok()?);
+        while let Ok(more) = timeout(QUIET, watcher.changed()).await {
+            hint = merged(hint, Some(more));
+        }
+        hint
+    }
+
+    #[tokio::test]
+    async fn an_event_names_its_entries_and_what_cannot_be_named_is_the_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(base.join("one/x")).unwrap();
+        fs::create_dir(base.join("two")).unwrap();
+        symlink("one", base.join("m")).unwrap();
+        let mut watcher = armed(base.join("m")).await;
+        fs::write(base.join("one/x/a.yaml"), "1").unwrap();
+        assert_eq!(hint(&mut watcher).await, Some(Hint::Entries([base.join("one/x/a.yaml")].into())));
+        fs::write(base.join("one/x/.a.tmp"), "2").unwrap();
+        fs::rename(base.join("one/x/.a.tmp"), base.join("one/x/a.yaml")).unwrap();
+        let renamed = [".a.tmp", "a.yaml"].map(|name| base.join("one/x").join(name));
+        assert_eq!(hint(&mut watcher).await, Some(Hint::Entries(renamed.into())));
+        (0..=ENTRIES_MAX).for_each(|file| fs::write(base.join(format!("one/{file}.yaml")), "").unwrap());
+        assert_eq!(hint(&mut watcher).await, Some(Hint::Whole), "too many to name");
+        flip("two", &base.join("m"));
+        assert_eq!(hint(&mut watcher).await, Some(Hint::Whole), "a flip");
+    }
+
+    /// Waits for hints, and loads what they name, until the loader's answer is `expected`: the twin's value and the
+    /// revision's name, or the error's category.
+    async fn until(watcher: &mut Watcher, loader: &mut Loader, expected: &str) -> bool {
+        let look = async {
+            loop {
+                let hint = watcher.changed().await;
+                let found = match loader.reload(&hint) {
+                    Ok(snapshot) => snapshot.state.twins.values().map(|twin| twin.tags["v"].to_string()).collect(),
+                    Err(error) => error.category().to_owned(),
+                };
+                if found == expected {
+                    return;
+                }
+            }
+        };
+        timeout(PATIENCE, look).await.is_ok()
+    }
+
+    fn declare(path: &Path, value: usize) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let head = "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata: {name: a}\nspec: {tags: {v: ";
+        fs::write(path, format!("{head}{value}}}}}\n")).unwrap();
+    }
+
+    #[tokio::test]
+    async fn each_way_manifests_change_reaches_the_state_without_a_poll() {
+        for (root, link) in [("m", None), ("m", Some("m")), ("m/fleet", Some("m")), ("m", Some("m/..data"))] {
+            let folder = tempfile::tempdir().unwrap();
+            let base = folder.path();
+            let below = root.strip_prefix("m").unwrap().trim_start_matches('/');
+            let place = |value: usize| match link {
+                None => base.join("m/a.yaml"),
+                Some("m/..data") => base.join(format!("m/..{value}/a.yaml")),
+                Some(_) => base.join(format!("{value}")).join(below).join("a.yaml"),
+            };
+            let set = |value: usize| {
+                declare(&place(value), value);
+                match link {
+                    None => {}
+                    Some("m/..data") => flip(&format!("..{value}"), &base.join("m/..data")),
+                    Some(link) => flip(&value.to_string(), &base.join(link)),
+                }
+            };
+            set(1);
+            if link == Some("m/..data") {
+                symlink("..data/a.yaml", base.join("m/a.yaml")).unwrap();
+            }
+            let mut watcher = Watcher::new(base.join(root), options());
+            let mut loader = Loader::new(base.join(root));
+            for value in 1..5 {
+                set(value);
+                assert!(until(&mut watcher, &mut loader, &value.to_string()).await, "{root} {link:?} {value}");
+            }
+            fs::rename(base.join("m"), base.join("away")).unwrap();
+            assert!(until(&mut watcher, &mut loader, "unreadable").await, "{root} {link:?} gone");
+            fs::rename(base.join("away"), base.join("m")).unwrap();
+            set(6);
+            assert!(until(&mut watcher, &mut loader, "6").await, "{root} {link:?} back");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_events_do_not_work_the_poll_brings_every_change() {
+        let folder = tempfile::tempdir().unwrap();
+        declare(&folder.path().join("m/a.yaml"), 1);
+        let root = folder.path().join("m");
+        let mut watcher = Watcher::new(root.clone(), WatchOptions { poll: Duration::from_millis(20), ..options() });
+        watcher.armed = Some(Armed { layout: Layout::resolve(&root).unwrap(), _events: None });
+        let mut loader = Loader::new(root.clone());
+        for value in 2..6 {
+            declare(&root.join("a.yaml"), value);
+            assert!(until(&mut watcher, &mut loader, &value.to_string()).await, "{value}");
+        }
+        assert!(watcher.armed.is_some_and(|armed| armed._events.is_none()));
     }
 }

@@ -69,7 +69,7 @@ pub enum Rule {
 #[must_use]
 pub fn check_section(section: Section, object: &Object) -> Vec<Violation> {
     let mut found = Vec::new();
-    check_object(section, &Path::root(), object, 0, false, &mut found);
+    check_object(section, &mut Vec::new(), object, 0, false, &mut found);
     let (size, max) = (section_size(object), size_max(section));
     if size > max {
         found.push(Violation { section, path: Path::root(), rule: Rule::SectionSize { size, max } });
@@ -115,26 +115,35 @@ pub fn check_key(key: &str) -> Option<Rule> {
     key.chars().find(refused).map(|character| Rule::KeyCharacter { key: key.to_owned(), character })
 }
 
-fn check_object(
+/// `path` is where `object` stands: its keys are borrowed, since next to no value breaks a rule.
+fn check_object<'o>(
     section: Section,
-    path: &Path,
-    object: &Object,
+    path: &mut Vec<&'o str>,
+    object: &'o Object,
     depth: usize,
     in_array: bool,
     found: &mut Vec<Violation>,
 ) {
     for (key, value) in object {
-        let path = path.child(key);
+        path.push(key);
         if let Some(rule) = check_key(key) {
-            found.push(Violation { section, path: path.clone(), rule });
+            found.push(Violation { section, path: Path::new(path.iter().copied()), rule });
         }
-        check_value(section, &path, value, depth, in_array, found);
+        check_value(section, path, value, depth, in_array, found);
+        path.pop();
     }
 }
 
 /// `depth` counts the objects and arrays around `value`, the section itself not included.
-fn check_value(section: Section, path: &Path, value: &Value, depth: usize, in_array: bool, found: &mut Vec<Violation>) {
-    let mut refuse = |rule| found.push(Violation { section, path: path.clone(), rule });
+fn check_value<'o>(
+    section: Section,
+    path: &mut Vec<&'o str>,
+    value: &'o Value,
+    depth: usize,
+    in_array: bool,
+    found: &mut Vec<Violation>,
+) {
+    let mut refuse = |rule| found.push(Violation { section, path: Path::new(path.iter().copied()), rule });
     match value {
         Value::Null if in_array => refuse(Rule::NullInArray),
         Value::Null | Value::Bool(_) => {}

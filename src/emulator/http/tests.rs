@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use tower::ServiceExt;
 
 use super::super::auth::{Policies, PolicyName, sign};
+use super::twins::{CONTINUATION, ITEM_TYPE, MAX_ITEM_COUNT};
 use super::*;
 use crate::twin::Value;
 
@@ -39,7 +40,7 @@ impl Hub {
         let mut rng = fastrand::Rng::with_seed(1);
         let policies = Policies::generate(&mut |bytes| rng.fill(bytes));
         let hub = HubHandle::ephemeral(Box::new(move |bytes| rng.fill(bytes)), now);
-        let router = router(hub, Gate::new(policies.clone(), "localhost", 8443));
+        let router = router(hub, Gate::new(policies.clone(), "localhost", 8443), ServiceOptions::default());
         Self { router, policies }
     }
 
@@ -162,7 +163,7 @@ async fn queries_page_by_header_and_the_last_page_has_no_token() {
     assert_eq!((count.header(ITEM_TYPE), count.body.to_string()), (Some("Raw"), r#"[{"n":3}]"#.to_owned()));
     for (body, status, code) in [
         (r#"{"query":"SELECT"}"#, 400, "ArgumentInvalid"),
-        (r#"{"query":"SELECT AVG(version) FROM devices"}"#, 400, "ArgumentInvalid"),
+        (r#"{"query":"SELECT AVG(version) FROM devices.modules"}"#, 400, "ArgumentInvalid"),
         (r#"{"query":null}"#, 400, "ArgumentNull"),
         ("{}", 400, "ArgumentNull"),
         ("nonsense", 400, "DeserializationError"),
@@ -204,9 +205,10 @@ async fn what_is_missing_wrong_or_too_large_is_said_with_its_status() {
         (Method::POST, "/twins/d1", "", 405),
         (Method::POST, "/twins/d1/methods", "{}", 400),
         (Method::POST, "/twins/d1/methods", r#"{"methodName":"m"}"#, 404),
+        (Method::POST, "/twins/d1/modules/m/methods", r#"{"methodName":"m"}"#, 404),
         (Method::GET, "/twins/d1/methods", "", 405),
-        (Method::POST, "/twins/d1/modules/m/methods", "{}", 501),
-        (Method::POST, "/devices", "[]", 501),
+        (Method::POST, "/devices", "{}", 400),
+        (Method::POST, "/jobs/create", "{}", 501),
         (Method::PATCH, "/twins/d1", "{", 400),
         (Method::PATCH, "/twins/d1", r#"{"tags":{"a$b":1}}"#, 400),
         (Method::PUT, "/devices/d2", r#"{"deviceId":"d3"}"#, 400),
@@ -234,5 +236,78 @@ async fn what_is_missing_wrong_or_too_large_is_said_with_its_status() {
     for uri in ["/twins/d1", "/twins/d1?api-version=", "/twins/d1?apiversion=2021-04-12"] {
         let request = Request::get(uri).header(AUTHORIZATION, &token).body(Body::empty()).unwrap();
         assert_eq!(hub.raw(request).await.status, 400, "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn the_life_of_a_module_goes_as_the_sdks_expect() {
+    let hub = Hub::new();
+    hub.owner(Method::PUT, "/devices/d1", "{}").await;
+    let body = r#"{"moduleId":"m1","managedBy":"","deviceId":"d1","authentication":{"type":"sas","symmetricKey":{"primaryKey":"","secondaryKey":""}}}"#;
+    let created = hub.owner(Method::PUT, "/devices/d1/modules/m1", body).await;
+    assert_eq!((created.status, created.header("etag")), (200, None), "a module's answer has no ETag header");
+    assert_eq!((created.get(["moduleId"]), created.get(["managedBy"])), ("\"m1\"".to_owned(), "\"\"".to_owned()));
+    assert_eq!(created.get(["status"]), "", "modules have no status");
+    assert_eq!(hub.owner(Method::PUT, "/devices/d1/modules/m1", body).await.status, 409);
+    let listed = hub.owner(Method::GET, "/devices/d1/modules", "").await;
+    assert_eq!(listed.body.to_string().matches("\"moduleId\"").count(), 1);
+    let read = hub.owner(Method::GET, "/devices/d1/modules/m1", "").await;
+    assert_eq!(read.get(["authentication"]), created.get(["authentication"]));
+
+    let patch = r#"{"tags":{"a":1},"properties":{"desired":{"b":2}}}"#;
+    let twin = hub.owner_if(Method::PATCH, "/twins/d1/modules/m1", "\"AAAAAAAAAAE=\"", patch).await;
+    assert_eq!((twin.status, twin.get(["moduleId"])), (200, "\"m1\"".to_owned()));
+    assert_eq!((twin.get(["capabilities"]), twin.get(["status"])), (String::new(), "\"enabled\"".to_owned()));
+    assert_eq!(twin.get(["deviceEtag"]), created.get(["etag"]));
+    let replaced = hub.owner(Method::PUT, "/twins/d1/modules/m1", r#"{"tags":{"c":3}}"#).await;
+    assert_eq!(replaced.get(["tags"]), r#"{"c":3}"#);
+
+    let missing = hub.owner(Method::GET, "/twins/d1/modules/m9", "").await;
+    assert_eq!((missing.status, missing.header(ERROR_CODE)), (404, Some("DeviceNotFound")));
+    let missing = hub.owner(Method::GET, "/devices/d1/modules/m9", "").await;
+    assert_eq!((missing.status, missing.header(ERROR_CODE)), (404, Some("ModuleNotFound")));
+    let nowhere = hub.owner(Method::GET, "/devices/d9/modules/m1", "").await;
+    assert_eq!((nowhere.status, nowhere.header(ERROR_CODE)), (401, Some("IotHubUnauthorizedAccess")));
+    assert!(nowhere.get(["Message"]).contains(r#"\"errorCode\":401002"#), "in the nested shape");
+
+    assert_eq!(hub.owner(Method::DELETE, "/devices/d1/modules/m1", "").await.status, 412);
+    assert_eq!(hub.owner_if(Method::DELETE, "/devices/d1/modules/m1", "\"*\"", "").await.status, 204);
+    assert_eq!(hub.owner(Method::GET, "/twins/d1/modules/m1", "").await.status, 404);
+    for (policy, status) in [(PolicyName::Service, 401), (PolicyName::RegistryRead, 200)] {
+        assert_eq!(hub.send(policy, Method::GET, "/devices/d1/modules", &[], "").await.status, status, "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bulk_operation_answers_item_by_item() {
+    let hub = Hub::new();
+    let made = hub
+        .owner(Method::POST, "/devices", r#"[{"id":"a","importMode":"create"},{"id":"b","importMode":"create"}]"#)
+        .await;
+    assert_eq!((made.status, made.get(["isSuccessful"]), made.header(ERROR_CODE)), (200, "true".to_owned(), None));
+    let mixed = r#"[{"id":"a","importMode":"Delete"},{"id":"b","importMode":"create"},{"id":"c","importMode":"updateTwin","tags":{"x":1}}]"#;
+    let mixed = hub.owner(Method::POST, "/devices", mixed).await;
+    assert_eq!((mixed.status, mixed.header(ERROR_CODE)), (400, Some("BulkRegistryOperationFailure")));
+    assert_eq!(mixed.get(["isSuccessful"]), "false");
+    let errors = mixed.get(["errors"]);
+    assert!(errors.contains("DeviceAlreadyExists") && errors.contains("DeviceNotFound"), "{errors}");
+    assert_eq!(hub.owner(Method::GET, "/devices/a", "").await.status, 404, "what could be done was");
+    let many: Vec<String> = (0..101).map(|n| format!(r#"{{"id":"n{n}","importMode":"create"}}"#)).collect();
+    let refused = hub.owner(Method::POST, "/devices", &format!("[{}]", many.join(","))).await;
+    assert_eq!((refused.status, refused.header(ERROR_CODE)), (413, Some("TooManyDevices")));
+    let large = "x".repeat(4000);
+    let large: Vec<String> = (0..100)
+        .map(|n| format!(r#"{{"id":"l{n}","importMode":"create","properties":{{"desired":{{"a":"{large}","b":"{large}","c":"{large}"}}}}}}"#))
+        .collect();
+    assert_eq!(hub.owner(Method::POST, "/devices", &format!("[{}]", large.join(","))).await.status, 200);
+    let counts = hub.owner(Method::GET, "/statistics/devices", "").await;
+    let expected = r#"{"disabledDeviceCount":0,"enabledDeviceCount":101,"totalDeviceCount":101}"#;
+    assert_eq!((counts.status, counts.body.to_string()), (200, expected.to_owned()));
+    let connected = hub.owner(Method::GET, "/statistics/service", "").await;
+    assert_eq!(connected.body.to_string(), r#"{"connectedDeviceCount":0}"#);
+    for (policy, status) in
+        [(PolicyName::RegistryReadWrite, 200), (PolicyName::RegistryRead, 401), (PolicyName::Service, 401)]
+    {
+        assert_eq!(hub.send(policy, Method::POST, "/devices", &[], "[]").await.status, status, "{policy:?}");
     }
 }

@@ -239,8 +239,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 }
 
 async fn read_twin(hub: &HubHandle, who: &TwinRef, request: &str) -> (String, Vec<u8>) {
-    match hub.device(&who.device).await {
-        Ok(device) => (topics::twin_answer(200, request, None), wire::device_twin(&device.twin)),
+    match hub.record(who).await {
+        Ok(record) => (topics::twin_answer(200, request, None), wire::device_twin(&record.twin)),
         Err(refusal) => refused(hub, &refusal, request),
     }
 }
@@ -252,10 +252,10 @@ async fn report(hub: &HubHandle, who: &TwinRef, request: &str, base: Option<&str
         let base = base.map_err(|_| Refusal::ArgumentInvalid("$version must be a number".to_owned()))?;
         let change = hub
             .write(|registry, _, now| {
-                let version = registry.device(&who.device)?.twin.reported.version;
+                let version = registry.record(who)?.twin.reported.version;
                 match base {
                     Some(base) if base != version => Err(Refusal::ReportedChanged(version)),
-                    Some(_) | None => registry.report(&who.device, &patch, now),
+                    Some(_) | None => registry.report(who, &patch, now),
                 }
             })
             .await?;

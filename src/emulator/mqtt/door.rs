@@ -6,7 +6,6 @@
 use super::super::auth::Gate;
 use super::super::error::Refusal;
 use super::super::handle::HubHandle;
-use super::super::identity::Status;
 use super::presence::Attachment;
 use super::session::{Connect, Refused};
 use crate::twin::{DeviceId, ModuleId, TwinRef};
@@ -30,18 +29,15 @@ pub async fn admit(hub: &HubHandle, gate: &Gate, connect: &Connect) -> Result<Ad
     let host = host_of(user_name, &connect.client_id).ok_or(Refused::Malformed)?;
     let token = connect.password.as_deref().ok_or(Refused::Malformed)?;
     let token = std::str::from_utf8(token).map_err(|_| Refused::Malformed)?;
-    // Modules cannot be registered, so none may connect.
-    if !gate.is_host(host) || who.module.is_some() {
+    if !gate.is_host(host) {
         return Err(Refused::Unauthorized);
     }
-    let device = hub.device(&who.device).await.map_err(|refusal| refused(&refusal))?;
-    let keys = [&device.identity.primary_key, &device.identity.secondary_key];
+    let record = hub.record(&who).await.map_err(|refusal| refused(&refusal))?;
+    // Who has a certificate or nothing has no key to sign with; no certificate is taken here.
+    let keys = record.identity.authentication.keys();
     let now = hub.now().as_second();
     let token_ends = gate.admit_device(token, &who, keys, now).map_err(|refusal| refused(&refusal))?;
-    if device.identity.status == Status::Disabled {
-        return Err(Refused::Unauthorized);
-    }
-    let attached = hub.attach(&who, device.identity.generation, connect.clean).await;
+    let attached = hub.attach(&who, record.identity.generation, connect.clean).await;
     Ok(Admitted { attachment: attached.map_err(|refusal| refused(&refusal))?, token_ends })
 }
 

@@ -74,7 +74,7 @@ impl HubHandle {
     /// [`Refusal::DeviceNotFound`]; [`Refusal::DeviceNotOnline`] when it is not connected, or takes no methods, for
     /// the call's time to connect; [`Refusal::MethodTimeout`]; [`Refusal::TooManyMethods`].
     pub async fn call_method(&self, who: &TwinRef, call: &MethodCall) -> Result<MethodAnswer, Refusal> {
-        self.device(&who.device).await?;
+        self.record(who).await?;
         let mut arrivals = self.look(|presence, _, _| presence.arrivals());
         #[expect(clippy::disallowed_methods, reason = "the wait for a device begins now")]
         let connect_until = tokio::time::Instant::now() + call.connect_time;

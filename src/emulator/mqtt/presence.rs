@@ -170,29 +170,33 @@ impl Presence {
 
     /// Tells who is concerned of a change, before it is kept.
     pub fn tell(&mut self, change: &Change) {
-        let who = TwinRef::device(change.device.clone());
+        let who = change.twin.clone();
         let Some(after) = &change.after else {
-            for (_, link) in self.links.range(who.clone()..).take_while(|(twin, _)| twin.device == who.device) {
+            // The modules of a deleted device are deleted by changes of their own.
+            if let Some(link) = self.links.get(&who) {
                 link.ended.cancel();
             }
-            let gone: Vec<TwinRef> = self
-                .sessions
-                .range(who..)
-                .take_while(|(twin, _)| twin.device == change.device)
-                .map(|(twin, _)| twin.clone())
-                .collect();
-            gone.iter().for_each(|twin| drop(self.sessions.remove(twin)));
+            self.sessions.remove(&who);
             return;
         };
-        let Some(link) = self.links.get(&who) else { return };
         if after.identity.status == Status::Disabled {
-            link.ended.cancel();
+            self.end_all_of(&who);
+            return;
         }
+        let Some(link) = self.links.get(&who) else { return };
         let Some(mut difference) = desired_difference(change) else { return };
         let version = after.twin.desired.version;
         difference.insert("$version".to_owned(), wire::count(version));
         let told = Told::Desired { version, body: wire::json(&wire::Map(&difference)) };
         link.tell(Notice { change: change.number, told });
+    }
+
+    /// Ends the connections of a device and of its modules.
+    fn end_all_of(&self, who: &TwinRef) {
+        let from = TwinRef::device(who.device.clone());
+        for (_, link) in self.links.range(from..).take_while(|(twin, _)| twin.device == who.device) {
+            link.ended.cancel();
+        }
     }
 
     /// Begins a connection of `who`; an earlier one ends.
@@ -313,14 +317,13 @@ impl HubHandle {
     /// session cannot be kept.
     pub async fn attach(&self, who: &TwinRef, generation: u64, clean: bool) -> Result<Attachment, Refusal> {
         let attach = |presence: &mut Presence, registry: &mut Registry, now: Timestamp| {
-            let identity = registry.device(&who.device).map(|device| device.identity.clone());
-            let admitted =
-                identity.is_ok_and(|identity| identity.generation == generation && identity.status == Status::Enabled);
-            if !admitted {
+            let enabled = registry.device(&who.device).is_ok_and(|device| device.identity.status == Status::Enabled);
+            let same = registry.record(who).is_ok_and(|record| record.identity.generation == generation);
+            if !enabled || !same {
                 return (Err(Refusal::Unauthorized), None);
             }
             let (attachment, record) = presence.attach(who, generation, clean);
-            registry.note_activity(&who.device, true, now);
+            registry.note_activity(who, true, now);
             (Ok(attachment), record)
         };
         let attached = self.attend(attach).await;
@@ -339,7 +342,7 @@ impl HubHandle {
     pub fn detach(&self, attached: &Attachment) {
         self.look(|presence, registry, now| {
             if presence.detach(attached) {
-                registry.note_activity(&attached.who.device, false, now);
+                registry.note_activity(&attached.who, false, now);
             }
         });
     }
@@ -348,7 +351,7 @@ impl HubHandle {
     pub fn note_activity(&self, attached: &Attachment) {
         self.look(|presence, registry, now| {
             if presence.links.get(&attached.who).is_some_and(|link| link.number == attached.number) {
-                registry.note_activity(&attached.who.device, true, now);
+                registry.note_activity(&attached.who, true, now);
             }
         });
     }

@@ -16,12 +16,11 @@ use tokio_util::sync::CancellationToken;
 use super::super::auth::{Gate, Policies, PolicyName, sign};
 use super::super::error::Refusal;
 use super::super::handle::{HubHandle, Randomness};
-use super::super::identity::{IdentitySpec, SharedKey, Status};
+use super::super::identity::{AuthenticationSpec, IdentitySpec, SharedKey, Status};
 use super::super::if_match::IfMatch;
-use super::super::registry::Registry;
 use super::super::store::{Durable, Store, run_committer};
 use super::{Desk, MethodCall, Presence, connection};
-use crate::twin::{DeviceId, MergePatch, TwinRef, Value};
+use crate::twin::{DeviceId, MergePatch, ModuleId, TwinRef, Value};
 
 const NOW: i64 = 1_800_000_000;
 const TWIN: &str = "$iothub/twin/res/#";
@@ -30,6 +29,10 @@ const METHODS: &str = "$iothub/methods/POST/#";
 
 fn id() -> DeviceId {
     DeviceId::new("d1").unwrap()
+}
+
+fn twin() -> TwinRef {
+    TwinRef::device(id())
 }
 
 fn random() -> Randomness {
@@ -69,9 +72,21 @@ impl Hub {
 
     async fn put(&self, status: Status, if_match: &IfMatch) {
         let keys = Some((SharedKey::new("MDEyMzQ1Njc4OWFiY2RlZg==").unwrap(), self.key()));
-        let spec = IdentitySpec { status, keys, ..IdentitySpec::default() };
+        let authentication = AuthenticationSpec::Sas(keys);
+        let spec = IdentitySpec { status, authentication, ..IdentitySpec::default() };
         let put =
             self.desk.hub.write(|registry, random, now| registry.put_identity(&id(), spec, if_match, random, now));
+        put.await.unwrap();
+    }
+
+    async fn put_module(&self) {
+        let keys = Some((self.key(), self.key()));
+        let spec = IdentitySpec { authentication: AuthenticationSpec::Sas(keys), ..IdentitySpec::default() };
+        let module = ModuleId::new("m").unwrap();
+        let put = self
+            .desk
+            .hub
+            .write(|registry, random, now| registry.put_module(&id(), &module, spec, &IfMatch::Absent, random, now));
         put.await.unwrap();
     }
 
@@ -81,13 +96,13 @@ impl Hub {
 
     async fn patch(&self, desired: &str) {
         let patch = MergePatch { tags: None, desired: Value::parse_json(desired).unwrap().as_object().cloned() };
-        let write = self.desk.hub.write(|registry, _, now| registry.patch_twin(&id(), &patch, &IfMatch::Any, now));
+        let write = self.desk.hub.write(|registry, _, now| registry.patch_twin(&twin(), &patch, &IfMatch::Any, now));
         write.await.unwrap();
     }
 
     async fn replace(&self, desired: &str) {
-        let twin = MergePatch { tags: None, desired: Value::parse_json(desired).unwrap().as_object().cloned() };
-        let write = self.desk.hub.write(|registry, _, now| registry.replace_twin(&id(), &twin, &IfMatch::Any, now));
+        let whole = MergePatch { tags: None, desired: Value::parse_json(desired).unwrap().as_object().cloned() };
+        let write = self.desk.hub.write(|registry, _, now| registry.replace_twin(&twin(), &whole, &IfMatch::Any, now));
         write.await.unwrap();
     }
 
@@ -258,6 +273,8 @@ async fn who_may_not_connect_is_told_by_a_code() {
     let service = hub.policies.key(PolicyName::Service).clone();
     let key = hub.key();
     let good = sign(&key, own, NOW + 60, None);
+    hub.put_module().await;
+    let modules = sign(&key, "localhost%2Fdevices%2Fd1%2Fmodules%2Fm", NOW + 60, None);
     use ConnectReturnCode::{BadClientId, BadUserNamePassword, NotAuthorized, Success};
     for (what, client, user, token, code) in [
         ("its key", "d1", user, good.clone(), Success),
@@ -300,7 +317,9 @@ async fn who_may_not_connect_is_told_by_a_code() {
         ("no api-version", "d1", "localhost/d1/", good.clone(), BadUserNamePassword),
         ("another device's user name", "d1", "localhost/d2/?api-version=1", good.clone(), BadUserNamePassword),
         ("no device's id", "d 1", user, good.clone(), BadClientId),
-        ("a module", "d1/m", "localhost/d1/m/?api-version=1", good.clone(), NotAuthorized),
+        ("a module that is not there", "d1/x", "localhost/d1/x/?api-version=1", good.clone(), NotAuthorized),
+        ("a module with its device's token", "d1/m", "localhost/d1/m/?api-version=1", good.clone(), NotAuthorized),
+        ("a module", "d1/m", "localhost/d1/m/?api-version=1", modules, Success),
     ] {
         let answer = hub.open().connect(client, user, &token, true).await;
         assert_eq!((answer.code, answer.session_present), (code, false), "{what}");
@@ -338,7 +357,7 @@ async fn subscriptions_survive_a_reconnect_and_a_restart_but_not_a_clean_session
     for round in 0..3 {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
         let store = Store::open(file, &path).unwrap();
-        let registry = Registry::restored(store.devices().unwrap());
+        let registry = store.registry().unwrap();
         let presence = Presence::restored(store.sessions().unwrap()).unwrap();
         let (sender, receiver) = mpsc::channel(8);
         let (durable, progress) = watch::channel(Durable::UpTo(0));
@@ -376,7 +395,7 @@ async fn subscriptions_survive_a_reconnect_and_a_restart_but_not_a_clean_session
 async fn a_method_goes_to_the_device_and_its_answer_comes_back() {
     let mut hub = Hub::with_device().await;
     let handle = hub.desk.hub.clone();
-    let twin = TwinRef::device(id());
+    let twin = twin();
     let call = |response, connect| {
         MethodCall::new("reboot".to_owned(), br#"{"d":1}"#.to_vec(), Some(response), Some(connect)).unwrap()
     };
@@ -421,4 +440,28 @@ async fn a_device_that_does_not_keep_up_or_keeps_silent_is_let_go() {
     let begin = clock();
     assert_eq!(device.next().await, None);
     assert_eq!(begin.elapsed(), Duration::from_secs(60), "the token ends before the keep-alive does");
+}
+
+#[tokio::test]
+async fn a_module_has_a_connection_and_a_twin_of_its_own() {
+    let mut hub = Hub::with_device().await;
+    hub.put_module().await;
+    let who = TwinRef::module(id(), ModuleId::new("m").unwrap());
+    let token = sign(&hub.key(), "localhost%2Fdevices%2Fd1%2Fmodules%2Fm", NOW + 60, None);
+    let (mut device, _) = hub.device(true).await;
+    let mut module = hub.open();
+    let answer = module.connect("d1/m", "localhost/d1/m/?api-version=2021-04-12", &token, true).await;
+    assert_eq!(answer.code, ConnectReturnCode::Success);
+    module.subscribe(TWIN, QoS::AtMostOnce).await;
+    module.subscribe(DESIRED, QoS::AtMostOnce).await;
+    module.publish("$iothub/twin/PATCH/properties/reported/?$rid=1", r#"{"of":"module"}"#).await;
+    assert_eq!(module.message().await.0, "$iothub/twin/res/204/?$rid=1&$version=2");
+    let found = hub.desk.hub.record(&who).await.unwrap();
+    assert_eq!((found.twin.reported.values.len(), found.identity.connected), (1, true));
+    assert!(hub.desk.hub.device(&id()).await.unwrap().twin.reported.values.is_empty());
+    let patch = MergePatch { tags: None, desired: Value::parse_json(r#"{"x":1}"#).unwrap().as_object().cloned() };
+    hub.desk.hub.write(|registry, _, now| registry.patch_twin(&who, &patch, &IfMatch::Any, now)).await.unwrap();
+    assert_eq!(module.message().await.1, r#"{"$version":2,"x":1}"#);
+    hub.put(Status::Disabled, &IfMatch::Any).await;
+    assert_eq!((module.next().await, device.next().await), (None, None), "a disabled device takes its modules along");
 }

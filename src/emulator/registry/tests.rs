@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::identity::{SharedKey, Status};
+use super::super::identity::{Authentication, SharedKey, Status};
 use super::super::twin_record::{Stamp, StampNode};
 use super::*;
 use crate::twin::Value;
@@ -15,6 +15,10 @@ fn at(second: i64) -> Timestamp {
 
 fn id(text: &str) -> DeviceId {
     DeviceId::new(text).unwrap()
+}
+
+fn own(text: &str) -> TwinRef {
+    TwinRef::device(id(text))
 }
 
 fn object(json: &str) -> Object {
@@ -63,7 +67,7 @@ fn the_counters_follow_the_table_of_writes() {
     };
     check(&registry, "create", (1, 2, 1, 1));
     let mut write = |what: &str, change: MergePatch, expected| {
-        registry.patch_twin(&id("d"), &change, &IfMatch::Absent, at(1)).unwrap();
+        registry.patch_twin(&own("d"), &change, &IfMatch::Absent, at(1)).unwrap();
         check(&registry, what, expected);
     };
     write("tags only", patch(r#"{"a":1}"#, ""), (2, 3, 1, 1));
@@ -72,32 +76,32 @@ fn the_counters_follow_the_table_of_writes() {
     write("identical values", patch(r#"{"a":2}"#, r#"{"a":2}"#), (5, 6, 4, 1));
     write("nothing at all", patch("", ""), (5, 6, 4, 1));
     write("an empty section", patch("", "{}"), (6, 7, 5, 1));
-    registry.report(&id("d"), &object(r#"{"r":1}"#), at(2)).unwrap();
+    registry.report(&own("d"), &object(r#"{"r":1}"#), at(2)).unwrap();
     check(&registry, "the device reports", (6, 8, 5, 2));
-    registry.report(&id("d"), &object(r#"{"r":1}"#), at(2)).unwrap();
+    registry.report(&own("d"), &object(r#"{"r":1}"#), at(2)).unwrap();
     check(&registry, "the device reports the same", (6, 9, 5, 3));
-    registry.note_activity(&id("d"), true, at(3));
+    registry.note_activity(&own("d"), true, at(3));
     check(&registry, "the device connects", (6, 9, 5, 3));
     let disabled = IdentitySpec { status: Status::Disabled, ..IdentitySpec::default() };
     registry.put_identity(&id("d"), disabled, &IfMatch::Any, &mut randomness(), at(4)).unwrap();
     check(&registry, "the identity is written", (6, 9, 5, 3));
-    registry.replace_twin(&id("d"), &patch(r#"{"z":1}"#, r#"{"z":1}"#), &IfMatch::Absent, at(5)).unwrap();
+    registry.replace_twin(&own("d"), &patch(r#"{"z":1}"#, r#"{"z":1}"#), &IfMatch::Absent, at(5)).unwrap();
     check(&registry, "PUT of both", (7, 10, 6, 3));
 }
 
 #[test]
 fn a_put_empties_what_it_leaves_out_and_moves_the_version_of_desired_only_then() {
     let mut registry = with_device("d");
-    registry.replace_twin(&id("d"), &patch(r#"{"a":1}"#, ""), &IfMatch::Absent, at(1)).unwrap();
+    registry.replace_twin(&own("d"), &patch(r#"{"a":1}"#, ""), &IfMatch::Absent, at(1)).unwrap();
     let twin = registry.device(&id("d")).unwrap().twin.clone();
     assert_eq!((twin.tags, twin.desired.version), (Some(object(r#"{"a":1}"#)), 1));
-    registry.patch_twin(&id("d"), &patch("", r#"{"x":1}"#), &IfMatch::Absent, at(2)).unwrap();
-    registry.replace_twin(&id("d"), &patch("", r#"{"y":{"z":2}}"#), &IfMatch::Absent, at(3)).unwrap();
+    registry.patch_twin(&own("d"), &patch("", r#"{"x":1}"#), &IfMatch::Absent, at(2)).unwrap();
+    registry.replace_twin(&own("d"), &patch("", r#"{"y":{"z":2}}"#), &IfMatch::Absent, at(3)).unwrap();
     let twin = registry.device(&id("d")).unwrap().twin.clone();
     assert_eq!(twin.tags, Some(Object::new()));
     assert_eq!(twin.desired.values, object(r#"{"y":{"z":2}}"#));
     assert_eq!(twin.desired.stamps, StampNode::of(&twin.desired.values, Stamp { at: at(3), version: Some(3) }));
-    registry.replace_twin(&id("d"), &patch(r#"{"a":1}"#, ""), &IfMatch::Absent, at(4)).unwrap();
+    registry.replace_twin(&own("d"), &patch(r#"{"a":1}"#, ""), &IfMatch::Absent, at(4)).unwrap();
     let twin = registry.device(&id("d")).unwrap().twin.clone();
     assert_eq!((twin.desired.values, twin.desired.version), (Object::new(), 4));
 }
@@ -105,7 +109,7 @@ fn a_put_empties_what_it_leaves_out_and_moves_the_version_of_desired_only_then()
 #[test]
 fn a_recreated_device_starts_again_with_another_identity() {
     let mut registry = with_device("d");
-    registry.patch_twin(&id("d"), &patch(r#"{"a":1}"#, r#"{"a":1}"#), &IfMatch::Absent, at(1)).unwrap();
+    registry.patch_twin(&own("d"), &patch(r#"{"a":1}"#, r#"{"a":1}"#), &IfMatch::Absent, at(1)).unwrap();
     let before = registry.device(&id("d")).unwrap();
     registry.delete_identity(&id("d"), &IfMatch::Any).unwrap();
     assert_eq!(registry.device(&id("d")), Err(Refusal::DeviceNotFound(id("d"))));
@@ -123,7 +127,7 @@ fn a_recreated_device_starts_again_with_another_identity() {
     assert_eq!(after.twin.tags, None);
     assert_ne!(after.identity.etag(), before.identity.etag());
     assert_ne!(after.identity.generation, before.identity.generation);
-    assert_ne!(after.identity.primary_key, before.identity.primary_key);
+    assert_ne!(after.identity.authentication, before.identity.authentication);
 }
 
 #[test]
@@ -140,10 +144,10 @@ fn a_patch_merges_as_the_table_of_writes_says() {
         (r#"{"l":[1]}"#, r#"{"l":{"b":2}}"#, r#"{"l":{"b":2}}"#),
     ] {
         let mut registry = with_device("d");
-        registry.replace_twin(&id("d"), &patch(before, before), &IfMatch::Absent, at(1)).unwrap();
-        registry.patch_twin(&id("d"), &patch(change, change), &IfMatch::Absent, at(2)).unwrap();
-        registry.report(&id("d"), &object(before), at(1)).unwrap();
-        registry.report(&id("d"), &object(change), at(2)).unwrap();
+        registry.replace_twin(&own("d"), &patch(before, before), &IfMatch::Absent, at(1)).unwrap();
+        registry.patch_twin(&own("d"), &patch(change, change), &IfMatch::Absent, at(2)).unwrap();
+        registry.report(&own("d"), &object(before), at(1)).unwrap();
+        registry.report(&own("d"), &object(change), at(2)).unwrap();
         let twin = registry.device(&id("d")).unwrap().twin.clone();
         assert_eq!(twin.tags, Some(object(after)), "{before} + {change}");
         assert_eq!(twin.desired.values, object(after), "{before} + {change}");
@@ -155,19 +159,19 @@ fn a_patch_merges_as_the_table_of_writes_says() {
 fn a_write_that_would_break_a_limit_is_refused_and_changes_nothing() {
     let mut registry = with_device("d");
     let half = format!(r#"{{"a":"{}"}}"#, "x".repeat(4096));
-    registry.patch_twin(&id("d"), &patch(&half, ""), &IfMatch::Absent, at(1)).unwrap();
+    registry.patch_twin(&own("d"), &patch(&half, ""), &IfMatch::Absent, at(1)).unwrap();
     let before = registry.device(&id("d")).unwrap();
     let over = format!(r#"{{"b":"{}"}}"#, "y".repeat(4096));
     for (what, result) in [
-        ("too large together", registry.patch_twin(&id("d"), &patch(&over, ""), &IfMatch::Absent, at(2))),
-        ("a dollar in a key", registry.patch_twin(&id("d"), &patch("", r#"{"$x":1}"#), &IfMatch::Absent, at(2))),
-        ("an integer of 53 bits", registry.report(&id("d"), &object(r#"{"n":4503599627370496}"#), at(2))),
-        ("a null in an array", registry.patch_twin(&id("d"), &patch(r#"{"l":[null]}"#, ""), &IfMatch::Absent, at(2))),
-        ("a null in a PUT", registry.replace_twin(&id("d"), &patch("", r#"{"a":{"b":null}}"#), &IfMatch::Any, at(2))),
+        ("too large together", registry.patch_twin(&own("d"), &patch(&over, ""), &IfMatch::Absent, at(2))),
+        ("a dollar in a key", registry.patch_twin(&own("d"), &patch("", r#"{"$x":1}"#), &IfMatch::Absent, at(2))),
+        ("an integer of 53 bits", registry.report(&own("d"), &object(r#"{"n":4503599627370496}"#), at(2))),
+        ("a null in an array", registry.patch_twin(&own("d"), &patch(r#"{"l":[null]}"#, ""), &IfMatch::Absent, at(2))),
+        ("a null in a PUT", registry.replace_twin(&own("d"), &patch("", r#"{"a":{"b":null}}"#), &IfMatch::Any, at(2))),
     ] {
         assert_eq!(code(result), "ArgumentInvalid", "{what}");
     }
-    let result = registry.replace_twin(&id("d"), &patch(r#"{"a":{"name":null}}"#, ""), &IfMatch::Any, at(2));
+    let result = registry.replace_twin(&own("d"), &patch(r#"{"a":{"name":null}}"#, ""), &IfMatch::Any, at(2));
     let expected = "Value of Property or Tag cannot be null. Error in Property/Tag name";
     assert_eq!(result.unwrap_err().to_string(), expected);
     assert_eq!(registry.device(&id("d")), Ok(before));
@@ -179,8 +183,8 @@ fn the_stamps_mirror_the_tree_and_refresh_what_lies_above_a_write() {
     let fresh = registry.device(&id("d")).unwrap();
     assert_eq!(fresh.twin.desired.stamps, StampNode::leaf(Stamp { at: at(0), version: None }));
     let first = patch("", r#"{"a":{"b":1,"c":{"d":1}},"l":[1,{"x":2}]}"#);
-    registry.patch_twin(&id("d"), &first, &IfMatch::Absent, at(1)).unwrap();
-    registry.patch_twin(&id("d"), &patch("", r#"{"a":{"c":{"d":2}},"l":null}"#), &IfMatch::Absent, at(2)).unwrap();
+    registry.patch_twin(&own("d"), &first, &IfMatch::Absent, at(1)).unwrap();
+    registry.patch_twin(&own("d"), &patch("", r#"{"a":{"c":{"d":2}},"l":null}"#), &IfMatch::Absent, at(2)).unwrap();
     let stamps = registry.device(&id("d")).unwrap().twin.desired.stamps.clone();
     let (old, new) = (Stamp { at: at(1), version: Some(2) }, Stamp { at: at(2), version: Some(3) });
     assert_eq!(stamps.stamp, new);
@@ -188,7 +192,7 @@ fn the_stamps_mirror_the_tree_and_refresh_what_lies_above_a_write() {
     let a = &stamps.children["a"];
     assert_eq!((a.stamp, a.children["b"].stamp), (new, old));
     assert_eq!((a.children["c"].stamp, a.children["c"].children["d"].stamp), (new, new));
-    registry.report(&id("d"), &object(r#"{"r":{"s":1}}"#), at(3)).unwrap();
+    registry.report(&own("d"), &object(r#"{"r":{"s":1}}"#), at(3)).unwrap();
     let stamps = registry.device(&id("d")).unwrap().twin.reported.stamps.clone();
     assert_eq!(stamps.children["r"].children["s"].stamp, Stamp { at: at(3), version: None });
 }
@@ -206,18 +210,18 @@ fn if_match_on_a_twin_follows_its_column() {
         (Some("AAAAAAAAAAE="), true),
     ] {
         let mut registry = with_device("d");
-        registry.patch_twin(&id("d"), &patch(r#"{"a":1}"#, ""), &IfMatch::Absent, at(1)).unwrap();
+        registry.patch_twin(&own("d"), &patch(r#"{"a":1}"#, ""), &IfMatch::Absent, at(1)).unwrap();
         assert_eq!(registry.device(&id("d")).unwrap().twin.etag(), "AAAAAAAAAAI=");
         let if_match = IfMatch::parse(header);
         let expected = if written { "" } else { "PreconditionFailed" };
         let tags = patch(r#"{"a":2}"#, "");
-        assert_eq!(code(registry.patch_twin(&id("d"), &tags, &if_match, at(2))), expected, "PATCH {header:?}");
+        assert_eq!(code(registry.patch_twin(&own("d"), &tags, &if_match, at(2))), expected, "PATCH {header:?}");
         let mut registry = with_device("d");
-        registry.patch_twin(&id("d"), &tags, &IfMatch::Absent, at(1)).unwrap();
-        assert_eq!(code(registry.replace_twin(&id("d"), &tags, &if_match, at(2))), expected, "PUT {header:?}");
+        registry.patch_twin(&own("d"), &tags, &IfMatch::Absent, at(1)).unwrap();
+        assert_eq!(code(registry.replace_twin(&own("d"), &tags, &if_match, at(2))), expected, "PUT {header:?}");
     }
     let mut registry = Registry::default();
-    let missing = registry.patch_twin(&id("x"), &patch("{}", ""), &IfMatch::Any, at(0));
+    let missing = registry.patch_twin(&own("x"), &patch("{}", ""), &IfMatch::Any, at(0));
     assert_eq!(missing, Err(Refusal::DeviceNotFound(id("x"))));
 }
 
@@ -255,12 +259,13 @@ fn an_identity_is_replaced_whole_and_its_etag_counts() {
     let spec = IdentitySpec {
         status: Status::Disabled,
         status_reason: Some("bench".to_owned()),
-        keys: Some((key(1), key(2))),
+        authentication: AuthenticationSpec::Sas(Some((key(1), key(2)))),
+        ..IdentitySpec::default()
     };
     registry.put_identity(&id("d"), spec, &IfMatch::Any, &mut randomness(), at(5)).unwrap();
     let after = registry.device(&id("d")).unwrap().identity.clone();
     assert_eq!(after.etag_number, before.etag_number + 1);
-    assert_eq!((after.primary_key, after.secondary_key), (key(1), key(2)));
+    assert_eq!(after.authentication, Authentication::Sas { primary: key(1), secondary: key(2) });
     assert_eq!((after.status, after.status_updated), (Status::Disabled, Some(at(5))));
     let long = IdentitySpec { status_reason: Some("x".repeat(129)), ..IdentitySpec::default() };
     let refused = registry.put_identity(&id("d"), long, &IfMatch::Any, &mut randomness(), at(6));
@@ -279,9 +284,10 @@ fn a_stale_identity_etag_is_answered_with_both_numbers() {
 }
 
 #[test]
-fn a_hub_has_room_for_a_million_devices() {
-    assert_eq!(check_room(999_999), Ok(()));
-    assert_eq!(check_room(1_000_000).unwrap_err().code(), "TooManyDevices");
+fn a_hub_has_room_for_a_million_devices_and_modules() {
+    assert_eq!(check_room(999_999, 1), Ok(()));
+    assert_eq!(check_room(999_999, 3).unwrap_err().code(), "TooManyDevices");
+    assert_eq!(check_room(1_000_000, 1).unwrap_err().code(), "TooManyDevices");
 }
 
 #[test]
@@ -326,20 +332,20 @@ fn apply(registry: &mut Registry, write: &Write) -> Option<Change> {
         tags: tags.then(|| tree(n, nulls)),
         desired: desired.then(|| tree(n, nulls)),
     };
-    let device = id("d");
+    let (device, twin) = (id("d"), own("d"));
     let change = match *write {
         Write::Patch(tags, desired, n) => {
-            registry.patch_twin(&device, &sections(tags, desired, n, true), &IfMatch::Absent, at(1))
+            registry.patch_twin(&twin, &sections(tags, desired, n, true), &IfMatch::Absent, at(1))
         }
         Write::Replace(tags, desired, n) => {
-            registry.replace_twin(&device, &sections(tags, desired, n, false), &IfMatch::Absent, at(1))
+            registry.replace_twin(&twin, &sections(tags, desired, n, false), &IfMatch::Absent, at(1))
         }
-        Write::Report(n) => registry.report(&device, &tree(n, true), at(1)),
+        Write::Report(n) => registry.report(&twin, &tree(n, true), at(1)),
         Write::Identity => {
             registry.put_identity(&device, IdentitySpec::default(), &IfMatch::Any, &mut randomness(), at(1))
         }
         Write::Connect(connected) => {
-            registry.note_activity(&device, connected, at(1));
+            registry.note_activity(&twin, connected, at(1));
             return None;
         }
     };

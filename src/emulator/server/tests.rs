@@ -20,6 +20,7 @@ fn options(folder: &tempfile::TempDir) -> HubOptions {
         ephemeral: false,
         allow_remote: false,
         now,
+        service: ServiceOptions::default(),
     }
 }
 

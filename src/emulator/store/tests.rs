@@ -5,11 +5,11 @@ use std::io::{Seek, SeekFrom, Write};
 
 use jiff::Timestamp;
 
-use super::super::identity::IdentitySpec;
+use super::super::identity::{AuthenticationSpec, IdentitySpec, Thumbprints};
 use super::super::if_match::IfMatch;
-use super::super::registry::Registry;
+use super::super::registry::{Device, Registry};
 use super::*;
-use crate::twin::{DeviceId, MergePatch, Object, Value};
+use crate::twin::{DeviceId, MergePatch, ModuleId, Object, TwinRef, Value};
 
 fn open(path: &Path) -> Result<Store, StoreError> {
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
@@ -18,6 +18,10 @@ fn open(path: &Path) -> Result<Store, StoreError> {
 
 fn id(text: &str) -> DeviceId {
     DeviceId::new(text).unwrap()
+}
+
+fn own(text: &str) -> TwinRef {
+    TwinRef::device(id(text))
 }
 
 fn object(json: &str) -> Object {
@@ -33,25 +37,39 @@ fn create(registry: &mut Registry, device: &str) -> Change {
     registry.put_identity(&id(device), IdentitySpec::default(), &IfMatch::Absent, &mut random, at(123)).unwrap()
 }
 
-/// Two devices, one of them written to on every side, and one that is deleted again.
+/// Devices of every kind of authentication and a module, two of them written to on every side, one deleted again.
 fn changes(registry: &mut Registry) -> Vec<Change> {
     let content = r#"{"a":{"b":[1,{"c":0.1}],"e":{}},"f":1.0,"g":5e-324,"h":1.7976931348623157e308,"i":-0.0,"j":"ä"}"#;
     let patch = MergePatch { tags: Some(object(content)), desired: Some(object(content)) };
     let reported = object(content);
-    vec![
-        create(registry, "d1"),
-        create(registry, "d2"),
-        create(registry, "d3"),
-        registry.patch_twin(&id("d1"), &patch, &IfMatch::Absent, at(999_999)).unwrap(),
-        registry.report(&id("d1"), &reported, at(1_234_567)).unwrap(),
-        registry.delete_identity(&id("d3"), &IfMatch::Any).unwrap(),
-    ]
+    create(registry, "d1");
+    create(registry, "d2");
+    create(registry, "d3");
+    let prints = Thumbprints::new(None, Some("ab".repeat(20))).unwrap();
+    let mut random = |bytes: &mut [u8]| bytes.fill(6);
+    for (device, authentication) in
+        [("x1", AuthenticationSpec::SelfSigned(prints)), ("x2", AuthenticationSpec::CertificateAuthority)]
+    {
+        let spec = IdentitySpec { authentication, iot_edge: device == "x2", ..IdentitySpec::default() };
+        registry.put_identity(&id(device), spec, &IfMatch::Absent, &mut random, at(5)).unwrap();
+    }
+    let module = ModuleId::new("m").unwrap();
+    for device in ["d1", "d3"] {
+        let managed = IdentitySpec { managed_by: Some("me".to_owned()), ..IdentitySpec::default() };
+        registry.put_module(&id(device), &module, managed, &IfMatch::Absent, &mut random, at(7)).unwrap();
+    }
+    for twin in [own("d1"), TwinRef::module(id("d1"), module)] {
+        registry.patch_twin(&twin, &patch, &IfMatch::Absent, at(999_999)).unwrap();
+        registry.report(&twin, &reported, at(1_234_567)).unwrap();
+    }
+    registry.delete_identity(&id("d3"), &IfMatch::Any).unwrap();
+    registry.take_log()
 }
 
 fn content(registry: &Registry) -> Vec<(String, Device)> {
-    let device =
-        |device: &Arc<Device>| (device.identity.device.to_string(), Device { change: 0, ..Device::clone(device) });
-    registry.devices_after(None).map(device).collect()
+    let record =
+        |record: Arc<Device>| (record.identity.twin_ref().to_string(), Device { change: 0, ..Device::clone(&record) });
+    registry.devices_after(None).chain(registry.modules_after(None)).map(record).collect()
 }
 
 #[test]
@@ -65,7 +83,7 @@ fn a_store_opened_again_holds_all_that_was_committed() {
     drop(store);
     let store = open(&path).unwrap();
     assert_eq!(store.policies().unwrap().as_deref(), Some(b"keys".as_slice()));
-    let restored = Registry::restored(store.devices().unwrap());
+    let restored = store.registry().unwrap();
     assert_eq!(content(&restored), content(&registry));
     let printed = |registry: &Registry| format!("{:?}", content(registry));
     assert_eq!(printed(&restored), printed(&registry), "numbers print as they did");
@@ -83,9 +101,9 @@ fn a_copy_taken_while_the_store_is_open_holds_every_finished_commit() {
         // What a kill at this moment would leave behind.
         let copy = folder.path().join(format!("copy-{number}"));
         fs::copy(&path, &copy).unwrap();
-        let restored = Registry::restored(open(&copy).unwrap().devices().unwrap());
+        let restored = open(&copy).unwrap().registry().unwrap();
         let expected = last.after.map(|device| Device { change: 0, ..Device::clone(&device) });
-        assert_eq!(restored.device(&last.device).ok().map(|device| Device::clone(&device)), expected);
+        assert_eq!(restored.record(&last.twin).ok().map(|device| Device::clone(&device)), expected);
     }
 }
 
@@ -109,8 +127,46 @@ fn a_damaged_store_is_an_error_that_names_the_file() {
     file.seek(SeekFrom::Start(place as u64)).unwrap();
     file.write_all(b"#").unwrap();
     drop(file);
-    let result = open(&path).and_then(|store| store.devices());
+    let result = open(&path).and_then(|store| store.registry());
     assert!(matches!(result, Err(StoreError::Damaged { .. })), "{result:?}");
+}
+
+#[test]
+fn a_store_from_before_modules_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = open(&path).unwrap();
+    // Byte for byte what the first version wrote.
+    let key = "BAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ=";
+    let record = format!(
+        concat!(
+            r#"{{"generation":637,"etag":7,"status":"disabled","reason":"bench","status_updated":5,"#,
+            r#""connection_updated":null,"last_activity":null,"primary":"{key}","secondary":"{key}","twin_etag":3,"#,
+            r#""twin_version":4,"tags":{{"a":1.0}},"desired":{{}},"desired_version":1,"desired_stamps":{{"t":9}},"#,
+            r#""reported":{{"r":1}},"reported_version":2,"reported_stamps":{{"t":9,"c":{{"r":{{"t":9}}}}}}}}"#,
+        ),
+        key = key
+    );
+    let transaction = store.database.begin_write().unwrap();
+    transaction.open_table(DEVICES).unwrap().insert("d1", record.as_bytes()).unwrap();
+    transaction.commit().unwrap();
+    assert!(store.open_table(MODULES).unwrap().is_none());
+    let registry = store.registry().unwrap();
+    let device = registry.device(&id("d1")).unwrap();
+    assert_eq!(stored::read_device("d1", &stored::device(&device)).as_ref(), Ok(&*device), "nothing of it is lost");
+    let [primary, _] = device.identity.authentication.keys().unwrap();
+    assert_eq!((primary.expose(), device.twin.version), (key, 4));
+}
+
+#[test]
+fn a_module_without_its_device_is_no_registry() {
+    let mut registry = Registry::default();
+    changes(&mut registry);
+    let mut alone = Registry::default();
+    for module in registry.modules_after(None) {
+        alone.restore(&module.identity.twin_ref().to_string(), &stored::device(&module)).unwrap();
+    }
+    assert_eq!(alone.check_orphans(), Err(TwinRef::module(id("d1"), ModuleId::new("m").unwrap())));
 }
 
 #[test]
@@ -121,7 +177,7 @@ fn a_record_or_a_format_of_another_version_is_refused() {
     let transaction = store.database.begin_write().unwrap();
     transaction.open_table(DEVICES).unwrap().insert("d1", b"{\"future\":1}".as_slice()).unwrap();
     transaction.commit().unwrap();
-    let message = store.devices().unwrap_err().to_string();
+    let message = store.registry().unwrap_err().to_string();
     assert!(message.contains("the record of \"d1\""), "{message}");
     store.put_about(FORMAT_KEY, b"2").unwrap();
     drop(store);
@@ -135,17 +191,18 @@ async fn the_committer_keeps_the_order_and_closes_behind_what_came_before() {
     let store = open(&path).unwrap();
     let mut registry = Registry::default();
     let changes = changes(&mut registry);
+    let last = registry.changes();
     let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
     let (durable, mut seen) = watch::channel(Durable::UpTo(0));
     for change in changes {
-        sender.send(Waiting::Change(change)).await.unwrap();
+        sender.send(Waiting::Changes(vec![change])).await.unwrap();
     }
     sender.send(Waiting::Close).await.unwrap();
     let committer = tokio::task::spawn_blocking(|| run_committer(store, receiver, durable));
-    seen.wait_for(|durable| *durable == Durable::UpTo(6)).await.unwrap();
+    seen.wait_for(|durable| *durable == Durable::UpTo(last)).await.unwrap();
     committer.await.unwrap();
     assert!(sender.send(Waiting::Close).await.is_err(), "nothing is taken any more");
-    assert_eq!(content(&Registry::restored(open(&path).unwrap().devices().unwrap())), content(&registry));
+    assert_eq!(content(&open(&path).unwrap().registry().unwrap()), content(&registry));
 }
 
 #[test]
@@ -166,9 +223,9 @@ fn a_flipped_bit_is_found_or_harmless_and_a_cut_file_is_found() {
         let place = rng.usize(..bytes.len());
         bytes[place] ^= 1 << rng.u8(..8);
         fs::write(&damaged, &bytes).unwrap();
-        match open(&damaged).and_then(|store| store.devices()) {
-            Ok(devices) => {
-                assert_eq!(content(&Registry::restored(devices)), expected, "the flip at {place} went unnoticed");
+        match open(&damaged).and_then(|store| store.registry()) {
+            Ok(registry) => {
+                assert_eq!(content(&registry), expected, "the flip at {place} went unnoticed");
                 harmless += 1;
             }
             Err(StoreError::Damaged { .. } | StoreError::Format { .. }) => found += 1,
@@ -178,7 +235,7 @@ fn a_flipped_bit_is_found_or_harmless_and_a_cut_file_is_found() {
     assert!(found > 0 && harmless > 0, "both kinds were met: {found} and {harmless}");
     for length in [1, 4096, good.len() / 2, good.len() - 1] {
         fs::write(&damaged, &good[..length]).unwrap();
-        let result = open(&damaged).and_then(|store| store.devices());
+        let result = open(&damaged).and_then(|store| store.registry());
         assert!(matches!(result, Err(StoreError::Damaged { .. })), "cut to {length} bytes: {result:?}");
     }
 }

@@ -232,7 +232,7 @@ fn silence_ends_a_connection_after_one_and_a_half_times_its_keep_alive() {
     let later = begin + Duration::from_secs(14);
     assert_eq!(session.receive(&mut Cursor::new(&bytes(&Packet::PingReq)), later), Ok(None));
     assert_eq!(session.deadline(), later + Duration::from_secs(15));
-    assert_eq!(written(&mut session), [Packet::PingResp]);
+    assert_eq!(written(&mut session).last(), Some(&Packet::PingResp));
     assert_eq!(receive(&mut session, &bytes(&Packet::Disconnect)), Err(Close::Left));
 }
 

@@ -1,0 +1,247 @@
+//! What the end of a task means for the loop: for the queue, the guard, the hub's health and everybody who watches.
+//!
+//! Invariant: every end is taken in exactly once, and whatever it leaves to do is in the queue or in the time of the
+//! next sweep afterwards.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::task::{Id, JoinError};
+
+use super::backoff::{self, Circumstances, Requeue, jittered};
+use super::queue::Lane;
+use super::reconcile::Reconciled;
+use super::report::Report;
+use super::run::{Controller, Finished, MISPREDICTIONS_MAX};
+use super::sweep::Swept;
+use crate::hub::{HubError, PageError, WriteTwins};
+use crate::plan::Outcome;
+use crate::twin::TwinRef;
+
+/// Tries of one twin in a single pass before it counts as failed.
+const PASS_TRIES_MAX: u32 = 5;
+/// Tries of one twin before the first sweep is judged without it. It counts as one that would lose something.
+const JUDGE_TRIES_MAX: u32 = 5;
+/// The longest wait of a twin whose read or write was not answered, beyond the pause of the hub.
+const UNANSWERED_FIRST: Duration = Duration::from_secs(1);
+const UNANSWERED_MAX: Duration = Duration::from_secs(30);
+const SWEEP_RETRY_FIRST: Duration = Duration::from_secs(2);
+const SWEEP_RETRY_MAX: Duration = Duration::from_secs(60);
+
+impl<H: WriteTwins + 'static> Controller<H> {
+    pub(super) fn finished(&mut self, finished: Result<(Id, Finished), JoinError>) {
+        let id = finished.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        self.options.first_contact.cancel();
+        let index = self.running.iter().position(|running| running.id == id).expect("every task is listed");
+        let running = self.running.swap_remove(index);
+        let took = self.now().saturating_sub(running.since);
+        match finished {
+            Ok((_, Finished::Sweep(result))) => self.swept(result),
+            Ok((_, Finished::Twin(result))) => self.reconciled(&result, took),
+            Err(error) => self.died(&error, running.twin.as_ref()),
+        }
+    }
+
+    /// A task panicked. Its twin is tried again; a sweep too.
+    fn died(&mut self, error: &JoinError, twin: Option<&TwinRef>) {
+        let now = self.now();
+        self.report.panicked(error, twin);
+        match twin {
+            None => {
+                self.next_sweep = Some(now + SWEEP_RETRY_MAX);
+                self.count_sweep_failure("internal error, see the log");
+            }
+            Some(twin) => {
+                self.queue.done(twin);
+                self.context.memory().remove(twin);
+                self.statuses.record(twin, Outcome::Failed, "internal error, see the log".to_owned(), now);
+                let abandoned = self.requeue(twin, &Outcome::Failed, None);
+                self.judge_twin(twin, false, abandoned);
+            }
+        }
+    }
+
+    fn swept(&mut self, result: Result<Swept, PageError>) {
+        let now = self.now();
+        let swept = match result {
+            Ok(swept) => swept,
+            Err(error) => return self.sweep_failed(&error),
+        };
+        self.answered();
+        self.sweep_failures = 0;
+        self.next_sweep = (!self.options.single_pass).then(|| now + self.options.sweep);
+        self.context.gate().set_sealed(swept.sealed);
+        for twin in &swept.untouched {
+            let pending = self.statuses.get(twin).is_some_and(|status| status.outcome == Outcome::Pending);
+            // Whatever else is known of a twin is known from a later look than the row's.
+            if pending && !self.queue.contains(twin) {
+                self.seen.insert(twin.clone());
+                self.statuses.record(twin, Outcome::InSync, String::new(), now);
+            }
+        }
+        for twin in &swept.nominated {
+            if self.queue.nominate(twin, Lane::Sweep, now) {
+                self.report.added(Lane::Sweep);
+            }
+        }
+        self.report.swept(&swept, &self.statuses, (self.options.wall_clock)());
+        if self.first_nominated.is_none() && (swept.is_whole || self.options.single_pass) {
+            self.first_nominated = Some(swept.nominated);
+        } else if !swept.is_whole {
+            self.sweep_to_judge();
+        }
+        self.judge_first_sweep();
+        self.removals_wait = true;
+        self.check_removals();
+    }
+
+    fn sweep_failed(&mut self, error: &PageError) {
+        let now = self.now();
+        self.count_sweep_failure(&error.to_string());
+        if let PageError::Hub(error @ (HubError::Transport { .. } | HubError::Unauthorized { .. })) = error {
+            self.hub_failed(error);
+        } else {
+            self.report.sweep_failed(error);
+        }
+        let pause = jittered(SWEEP_RETRY_FIRST, SWEEP_RETRY_MAX, self.sweep_failures, &mut self.rng);
+        self.next_sweep = Some(if self.health.is_down() { self.health.paused_until() } else { now + pause });
+    }
+
+    fn count_sweep_failure(&mut self, message: &str) {
+        self.sweep_failures = self.sweep_failures.saturating_add(1);
+        if self.options.single_pass && self.sweep_failures >= PASS_TRIES_MAX {
+            self.error = Some(message.to_owned());
+        }
+    }
+
+    /// Takes `twin` off what the first sweep nominated: it was planned, or it counts as a loser because it cannot be.
+    fn judge_twin(&mut self, twin: &TwinRef, planned: bool, abandoned: bool) {
+        let failures = self.statuses.get(twin).map_or(0, |status| status.failures);
+        let given_up = abandoned || failures >= JUDGE_TRIES_MAX;
+        let awaited = self.first_nominated.as_mut().is_some_and(|twins| (planned || given_up) && twins.remove(twin));
+        if awaited && !planned {
+            self.context.gate().suspect(twin);
+        }
+        self.judge_first_sweep();
+    }
+
+    /// The first sweep is judged once everything it nominated has been planned: only then is it known how many twins
+    /// would lose something.
+    fn judge_first_sweep(&mut self) {
+        let Some(nominated) = &self.first_nominated else { return };
+        if nominated.is_empty() && !self.context.gate().is_judged() {
+            self.context.gate().judge_first_sweep();
+            self.release_removals();
+        }
+    }
+
+    fn reconciled(&mut self, result: &Reconciled, took: Duration) {
+        let now = self.now();
+        let twin = result.twin.clone();
+        self.queue.done(&twin);
+        self.remember(result);
+        let hub_down = match &result.error {
+            Some(error @ HubError::Transport { .. }) => self.hub_failed(error),
+            Some(error) if result.hub_unauthorized => self.hub_failed(error),
+            Some(_) | None => {
+                self.answered();
+                false
+            }
+        };
+        let message = Report::message(result);
+        let news = self.statuses.record(&twin, result.outcome.clone(), message, now);
+        self.report.reconciled(result, took, news && !hub_down, &self.statuses, &self.state.revision);
+        if result.seal_due {
+            self.add(&twin, Lane::Seal, now);
+        }
+        let abandoned = if hub_down && !self.options.single_pass {
+            self.requeue_unanswered(&twin);
+            false
+        } else {
+            self.requeue(&twin, &result.outcome, result.error.as_ref())
+        };
+        self.judge_twin(&twin, result.planned, abandoned);
+        self.check_removals();
+    }
+
+    /// Takes over what the reconcile found out about twin and hub.
+    fn remember(&mut self, result: &Reconciled) {
+        match &result.verified {
+            Some(verified) => {
+                self.seen.insert(result.twin.clone());
+                self.context.memory().insert(result.twin.clone(), verified.clone());
+            }
+            None => {
+                self.context.memory().remove(&result.twin);
+            }
+        }
+        match &result.error {
+            Some(error) if result.outcome == Outcome::Rejected => {
+                self.rejections.insert(result.twin.clone(), error.clone());
+            }
+            Some(_) | None => {
+                self.rejections.remove(&result.twin);
+            }
+        }
+        if result.outcome == Outcome::Released {
+            self.seen.remove(&result.twin);
+        }
+        match result.foretold {
+            Some(true) => self.mispredictions = 0,
+            Some(false) => {
+                self.mispredictions = self.mispredictions.saturating_add(1);
+                self.report.mispredicted(&result.twin, self.mispredictions == MISPREDICTIONS_MAX);
+            }
+            None => {}
+        }
+    }
+
+    /// Puts a twin back that the hub did not answer for: after the pause of the hub and a wait of its own, so that it is
+    /// not this twin, should it alone be the reason, by which the hub is tried each time.
+    fn requeue_unanswered(&mut self, twin: &TwinRef) {
+        let failures = self.statuses.get(twin).map_or(0, |status| status.failures);
+        let wait = jittered(UNANSWERED_FIRST, UNANSWERED_MAX, failures, &mut self.rng);
+        let due = self.health.paused_until().max(self.now()) + wait;
+        self.add(twin, Lane::Retry, due);
+    }
+
+    /// Puts a twin back for a later try. Answers whether a single pass gives it up instead.
+    fn requeue(&mut self, twin: &TwinRef, outcome: &Outcome, error: Option<&HubError>) -> bool {
+        let failures = self.statuses.get(twin).map_or(0, |status| status.failures);
+        let retry_after = match error {
+            Some(HubError::Throttled { retry_after, .. }) => *retry_after,
+            Some(_) | None => None,
+        };
+        let until_utc_midnight = until_utc_midnight((self.options.wall_clock)());
+        let circumstances = Circumstances { failures, retry_after, until_utc_midnight };
+        let Requeue::After(wait) = backoff::next(outcome, circumstances, &mut self.rng) else { return false };
+        let hopeless = matches!(outcome, Outcome::Missing | Outcome::Unauthorized | Outcome::Quota);
+        if self.options.single_pass && (hopeless || failures >= PASS_TRIES_MAX) {
+            return true;
+        }
+        let due = self.now() + wait;
+        self.add(twin, Lane::Retry, due);
+        false
+    }
+
+    /// The hub as a whole does not answer us. Answers `true`.
+    fn hub_failed(&mut self, error: &HubError) -> bool {
+        let now = self.now();
+        if self.health.failed(now, &mut self.rng) {
+            self.report.hub_failed(error);
+        }
+        true
+    }
+
+    fn answered(&mut self) {
+        if self.health.answered() {
+            self.report.hub_recovered();
+        }
+    }
+}
+
+/// Time until 00:00 UTC, when daily quotas begin anew (`iot-hub.md` 3.2).
+fn until_utc_midnight(now: SystemTime) -> Duration {
+    const DAY: u64 = 24 * 60 * 60;
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Duration::from_secs(DAY - seconds % DAY)
+}

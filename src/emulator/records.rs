@@ -1,0 +1,152 @@
+//! The records of a collection, by key: a device's id, or a module's device and id with `/` between them.
+//!
+//! Invariant: a record is what was last inserted under its key, whatever form it is kept in. The records written last
+//! are kept as they are, at most [`UNPACKED_MAX`] of them; all others as the bytes of [`stored`], which take a
+//! fraction of the room. The index holds the tags of all.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::index::Index;
+use super::registry::Device;
+use super::stored;
+use crate::twin::Object;
+
+/// The most records kept unpacked; one of 1 KB takes about 10 KB.
+const UNPACKED_MAX: usize = 16_384;
+
+/// Some records.
+#[derive(Debug, Clone, Default)]
+pub struct Records {
+    slots: BTreeMap<Arc<str>, Slot>,
+    /// The keys of unpacked records, the one unpacked first in front; some may have been deleted since.
+    unpacked: VecDeque<Arc<str>>,
+    index: Index,
+}
+
+#[derive(Debug, Clone)]
+enum Slot {
+    Whole(Arc<Device>),
+    Packed(Packed),
+}
+
+#[derive(Debug, Clone)]
+struct Packed {
+    bytes: Arc<[u8]>,
+    /// What the bytes do not hold.
+    change: u64,
+    connected: bool,
+}
+
+impl Slot {
+    fn device(&self, key: &str) -> Arc<Device> {
+        match self {
+            Self::Whole(device) => Arc::clone(device),
+            Self::Packed(packed) => {
+                let mut device =
+                    stored::read_device(key, &packed.bytes).expect("bytes were packed here or read once already");
+                device.change = packed.change;
+                device.identity.connected = packed.connected;
+                Arc::new(device)
+            }
+        }
+    }
+}
+
+impl Records {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Their tags.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Whether there is a record under `key`.
+    #[must_use]
+    pub fn contains(&self, key: &str) -> bool {
+        self.slots.contains_key(key)
+    }
+
+    /// The record under `key`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<Arc<Device>> {
+        self.slots.get(key).map(|slot| slot.device(key))
+    }
+
+    /// The first key from `from` on.
+    #[must_use]
+    pub fn seek(&self, from: Bound<&str>) -> Option<&str> {
+        self.slots.range::<str, _>((from, Bound::Unbounded)).next().map(|(key, _)| &**key)
+    }
+
+    /// The records behind the key `last`, or all, in order. Each is unpacked when it comes.
+    pub fn after<'a>(&'a self, last: Option<&str>) -> impl Iterator<Item = Arc<Device>> + use<'a> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.slots.range::<str, _>((from, Bound::Unbounded)).map(|(key, slot)| slot.device(key))
+    }
+
+    /// Puts `device` under `key`, in the place of what was there, and gives that.
+    pub fn insert(&mut self, key: &str, device: Arc<Device>) -> Option<Arc<Device>> {
+        let (shared, before) = match self.slots.get_key_value(key) {
+            None => (Arc::from(key), None),
+            Some((shared, slot)) => (Arc::clone(shared), Some(slot)),
+        };
+        let was_whole = matches!(before, Some(Slot::Whole(_)));
+        let before = before.map(|slot| slot.device(key));
+        self.index.change(&shared, before.as_deref().and_then(tags), tags(&device));
+        self.slots.insert(Arc::clone(&shared), Slot::Whole(device));
+        if !was_whole {
+            self.unpacked.push_back(shared);
+            self.pack_oldest();
+        }
+        before
+    }
+
+    /// Puts a record as the store keeps it under `key`, where none was.
+    ///
+    /// # Errors
+    /// What is wrong with the record, without its content.
+    pub fn insert_stored(&mut self, key: &str, bytes: &[u8]) -> Result<Arc<Device>, String> {
+        let device = Arc::new(stored::read_device(key, bytes)?);
+        let shared: Arc<str> = Arc::from(key);
+        self.index.change(&shared, None, tags(&device));
+        let packed = Packed { bytes: bytes.into(), change: 0, connected: false };
+        self.slots.insert(shared, Slot::Packed(packed));
+        Ok(device)
+    }
+
+    /// Removes what is under `key`, and gives it.
+    pub fn remove(&mut self, key: &str) -> Option<Arc<Device>> {
+        let (shared, slot) = self.slots.remove_entry(key)?;
+        let before = slot.device(key);
+        self.index.change(&shared, tags(&before), None);
+        Some(before)
+    }
+
+    fn pack_oldest(&mut self) {
+        // Deleted keys go too, so that the queue never outgrows its bound.
+        while self.unpacked.len() > UNPACKED_MAX {
+            let Some(key) = self.unpacked.pop_front() else { return };
+            let Some(slot) = self.slots.get_mut(&key) else { continue };
+            let Slot::Whole(device) = slot else { continue };
+            let (change, connected) = (device.change, device.identity.connected);
+            *slot = Slot::Packed(Packed { bytes: stored::device(device).into(), change, connected });
+        }
+    }
+}
+
+fn tags(device: &Device) -> Option<&Object> {
+    device.twin.tags.as_ref()
+}

@@ -1,0 +1,154 @@
+//! What every body is made of: dates, numbers, values; and the first reading of one that came in.
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::ser::SerializeSeq;
+use serde::{Serialize, Serializer};
+
+use super::super::error::Refusal;
+use crate::twin::{Number, Object, Value};
+
+/// A date that never was (`iot-hub.md` 1.2).
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// A time as a hub prints it: UTC, up to seven fraction digits, no trailing zeros (`iot-hub.md` 1.2).
+#[must_use]
+pub fn date(at: Timestamp) -> String {
+    let whole = at.strftime("%Y-%m-%dT%H:%M:%S");
+    let ticks = at.as_nanosecond().rem_euclid(1_000_000_000) / 100;
+    if ticks == 0 {
+        return format!("{whole}Z");
+    }
+    let fraction = format!("{ticks:07}");
+    format!("{whole}.{}Z", fraction.trim_end_matches('0'))
+}
+
+/// A time that may never have been.
+#[must_use]
+pub fn date_or_never(at: Option<Timestamp>) -> String {
+    at.map_or_else(|| NEVER.to_owned(), date)
+}
+
+/// `Connected` or `Disconnected`.
+#[must_use]
+pub const fn connection_state(connected: bool) -> &'static str {
+    if connected { "Connected" } else { "Disconnected" }
+}
+
+/// A counter as a JSON number.
+#[must_use]
+pub fn count(number: u64) -> Value {
+    Value::from(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// An object of the domain as JSON.
+#[derive(Debug)]
+pub struct Map<'a>(pub &'a Object);
+
+impl Serialize for Map<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, Json(value))))
+    }
+}
+
+/// A value of the domain as JSON.
+#[derive(Debug)]
+pub struct Json<'a>(pub &'a Value);
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Null => serializer.serialize_unit(),
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::Number(Number::Integer(value)) => serializer.serialize_i64(*value),
+            Value::Number(Number::Float(value)) => serializer.serialize_f64(*value),
+            Value::String(text) => serializer.serialize_str(text),
+            Value::Array(items) => {
+                let mut sequence = serializer.serialize_seq(Some(items.len()))?;
+                for item in items {
+                    sequence.serialize_element(&Json(item))?;
+                }
+                sequence.end()
+            }
+            Value::Object(object) => Map(object).serialize(serializer),
+        }
+    }
+}
+
+/// The text of a body.
+#[must_use]
+#[expect(clippy::missing_panics_doc, reason = "no caller has anything that could fail to serialize")]
+pub fn json(body: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(body).expect("maps have string keys and nothing here fails to serialize")
+}
+
+/// A body as a value. An integer that needs 64 bits without a sign is refused here: the domain's numbers would take
+/// it for a float, which the limits let pass (`iot-hub.md` section 4).
+///
+/// # Errors
+/// [`Refusal::Deserialization`], or [`Refusal::ArgumentInvalid`] for such an integer.
+pub fn parse(body: &[u8]) -> Result<Value, Refusal> {
+    value(typed(body)?)
+}
+
+/// A body of a known shape.
+pub(super) fn typed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body)
+        .map_err(|error| Refusal::Deserialization(format!("the body is not the expected JSON: {error}")))
+}
+
+/// JSON as a value of the domain.
+pub(super) fn value(json: serde_json::Value) -> Result<Value, Refusal> {
+    match wide_integer(&json) {
+        None => Ok(Value::from_json(json)),
+        Some(integer) => Err(Refusal::ArgumentInvalid(format!("{integer} is larger than an integer may be"))),
+    }
+}
+
+fn wide_integer(json: &serde_json::Value) -> Option<u64> {
+    match json {
+        serde_json::Value::Number(number) if number.is_i64() => None,
+        serde_json::Value::Number(number) => number.as_u64(),
+        serde_json::Value::Array(items) => items.iter().find_map(wide_integer),
+        serde_json::Value::Object(object) => object.values().find_map(wide_integer),
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::String(_) => None,
+    }
+}
+
+/// The object that `what` must be.
+pub(super) fn into_object(value: Value, what: &str) -> Result<Object, Refusal> {
+    match value {
+        Value::Object(object) => Ok(object),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err(Refusal::ArgumentInvalid(format!("{what} must be an object")))
+        }
+    }
+}
+
+/// The object that `what` must be when it is there and not null.
+pub(super) fn optional_object(value: Option<Value>, what: &str) -> Result<Option<Object>, Refusal> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => into_object(value, what).map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_have_seven_digits_at_most_and_no_trailing_zeros() {
+        for (given, printed) in [
+            ("2020-02-03T04:05:06Z", "2020-02-03T04:05:06Z"),
+            ("2020-02-03T04:05:06.573089Z", "2020-02-03T04:05:06.573089Z"),
+            ("2020-02-03T04:05:06.3360931Z", "2020-02-03T04:05:06.3360931Z"),
+            ("2020-02-03T04:05:06.000000199Z", "2020-02-03T04:05:06.0000001Z"),
+            ("2020-02-03T04:05:06.000000099Z", "2020-02-03T04:05:06Z"),
+            ("0001-01-01T00:00:00Z", NEVER),
+        ] {
+            assert_eq!(date(given.parse().unwrap()), printed);
+        }
+        assert_eq!(date_or_never(None), NEVER);
+    }
+}

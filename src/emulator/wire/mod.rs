@@ -1,0 +1,24 @@
+//! The hub's JSON: bodies in, bodies out, a file a subject.
+//!
+//! Invariant: the only folder of the emulator that knows a field's name on the wire, and it shares nothing with the
+//! client's. Fields stand in the order of `iot-hub.md` 1.1; what a hub leaves out is left out.
+
+mod bulk;
+mod device_side;
+mod identity;
+mod json;
+mod method;
+mod query_body;
+mod refusal;
+mod statistics;
+mod twin;
+
+pub use bulk::{bulk_items, bulk_result};
+pub use device_side::{device_twin, report};
+pub use identity::{IdentityBody, ModuleBody, identity_write, module_write};
+pub use json::{Json, Map, connection_state, count, date, date_or_never, json, parse};
+pub use method::{method_answer, method_call};
+pub use query_body::query;
+pub use refusal::{numbered_refusal, refusal};
+pub use statistics::{device_statistics, service_statistics};
+pub use twin::{TwinBody, properties, stamps, twin_value, twin_write, without_metadata};

@@ -1,0 +1,242 @@
+//! Twins, of devices and of modules (`iot-hub.md` section 1).
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::super::error::Refusal;
+use super::super::registry::Device;
+use super::super::twin_record::{Properties, StampNode};
+use super::identity::{CapabilityFields, ThumbprintFields};
+use super::json::{Json, Map, connection_state, count, date, date_or_never, into_object, optional_object, parse};
+use crate::twin::{MergePatch, Object, Value};
+
+/// What a service sends back with a whole twin and the hub ignores (`iot-hub.md` 1.5).
+const IGNORED_IN_DESIRED: [&str; 2] = ["$metadata", "$version"];
+
+/// The `$metadata` of a section (`iot-hub.md` 1.2).
+#[must_use]
+pub fn stamps(node: &StampNode) -> Value {
+    let mut object = Object::from([("$lastUpdated".to_owned(), Value::from(date(node.stamp.at)))]);
+    if let Some(version) = node.stamp.version {
+        object.insert("$lastUpdatedVersion".to_owned(), count(version));
+    }
+    object.extend(node.children.iter().map(|(key, child)| (key.clone(), stamps(child))));
+    Value::Object(object)
+}
+
+/// A section with `$metadata` and `$version`, as a query's row holds it.
+#[must_use]
+pub fn properties(properties: &Properties) -> Value {
+    let mut object = properties.values.clone();
+    object.insert("$metadata".to_owned(), stamps(&properties.stamps));
+    object.insert("$version".to_owned(), count(properties.version));
+    Value::Object(object)
+}
+
+/// A twin as GET answers it.
+#[derive(Debug)]
+pub struct TwinBody<'a>(pub &'a Device);
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TwinFields<'a> {
+    device_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module_id: Option<&'a str>,
+    etag: String,
+    device_etag: String,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_reason: Option<&'a str>,
+    status_update_time: String,
+    connection_state: &'static str,
+    last_activity_time: String,
+    cloud_to_device_message_count: u64,
+    authentication_type: &'static str,
+    x509_thumbprint: ThumbprintFields<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_id: Option<&'static str>,
+    version: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<Map<'a>>,
+    properties: BothSections<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capabilities: Option<CapabilityFields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_scope: Option<String>,
+}
+
+#[derive(Serialize)]
+struct BothSections<'a> {
+    desired: Section<'a>,
+    reported: Section<'a>,
+}
+
+impl Serialize for TwinBody<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (identity, twin) = (&self.0.identity, &self.0.twin);
+        // A module's twin has no capabilities, and nobody saw a model in one (`iot-hub.md` 1.1).
+        let of_device = identity.module.is_none();
+        TwinFields {
+            device_id: identity.device.as_str(),
+            module_id: identity.module.as_ref().map(crate::twin::ModuleId::as_str),
+            etag: twin.etag(),
+            device_etag: identity.etag(),
+            status: identity.status.as_str(),
+            status_reason: identity.status_reason.as_deref(),
+            status_update_time: date_or_never(identity.status_updated),
+            connection_state: connection_state(identity.connected),
+            last_activity_time: date_or_never(identity.last_activity),
+            cloud_to_device_message_count: 0,
+            authentication_type: identity.authentication.as_str(),
+            x509_thumbprint: ThumbprintFields::of(&identity.authentication),
+            model_id: of_device.then_some(""),
+            version: twin.version,
+            tags: twin.tags.as_ref().map(Map),
+            properties: BothSections { desired: Section(&twin.desired), reported: Section(&twin.reported) },
+            capabilities: of_device.then_some(CapabilityFields { iot_edge: identity.iot_edge }),
+            device_scope: identity.device_scope(),
+        }
+        .serialize(serializer)
+    }
+}
+
+/// A twin as GET answers it, for those who read no text.
+#[must_use]
+#[expect(clippy::missing_panics_doc, reason = "a twin always serializes")]
+pub fn twin_value(device: &Device) -> Value {
+    let json = serde_json::to_value(TwinBody(device)).expect("maps have string keys and nothing here fails");
+    Value::from_json(json)
+}
+
+/// Section content first, then `$metadata` and `$version` (`iot-hub.md` 1.1).
+struct Section<'a>(&'a Properties);
+
+impl Serialize for Section<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.values.len() + 2))?;
+        for (key, value) in &self.0.values {
+            map.serialize_entry(key, &Json(value))?;
+        }
+        map.serialize_entry("$metadata", &Json(&stamps(&self.0.stamps)))?;
+        map.serialize_entry("$version", &self.0.version)?;
+        map.end()
+    }
+}
+
+/// Reads the body of a twin's PATCH or PUT: `tags` and `properties.desired`; all else is ignored, as are `$metadata`
+/// and `$version` in desired (`iot-hub.md` 1.5). A section that is null counts as left out.
+///
+/// # Errors
+/// [`Refusal::Deserialization`] when the body is not a JSON object, [`Refusal::ArgumentInvalid`] when a section is
+/// not an object.
+pub fn twin_write(body: &[u8]) -> Result<MergePatch, Refusal> {
+    sections(into_object(parse(body)?, "the body")?)
+}
+
+/// The two sections of a twin that services write, out of an object that holds more.
+pub(super) fn sections(mut twin: Object) -> Result<MergePatch, Refusal> {
+    let mut properties = optional_object(twin.remove("properties"), "properties")?.unwrap_or_default();
+    let mut desired = optional_object(properties.remove("desired"), "properties.desired")?;
+    if let Some(desired) = &mut desired {
+        without_metadata(desired);
+    }
+    Ok(MergePatch { tags: optional_object(twin.remove("tags"), "tags")?, desired })
+}
+
+/// Takes `$metadata` and `$version` out of a section.
+pub fn without_metadata(section: &mut Object) {
+    section.retain(|key, _| !IGNORED_IN_DESIRED.contains(&key.as_str()));
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::super::super::identity::{Identity, IdentitySpec};
+    use super::super::super::twin_record::TwinRecord;
+    use super::super::json::json;
+    use super::*;
+    use crate::twin::{DeviceId, ModuleId};
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn record(module: Option<&str>) -> Device {
+        let id = DeviceId::new("d1").unwrap();
+        let module = module.map(|module| ModuleId::new(module).unwrap());
+        let identity = Identity::new(id, module, 637_455, IdentitySpec::default(), &mut |bytes| bytes.fill(1));
+        Device { identity, twin: TwinRecord::new(at("2021-01-05T18:41:47.97314829Z")), change: 0 }
+    }
+
+    fn printed(device: &Device) -> String {
+        String::from_utf8(json(&TwinBody(device))).unwrap()
+    }
+
+    #[test]
+    fn a_fresh_twin_prints_as_the_recorded_one() {
+        assert_eq!(
+            printed(&record(None)),
+            concat!(
+                r#"{"deviceId":"d1","etag":"AAAAAAAAAAE=","deviceEtag":"MTY4NDMwMDk=","status":"enabled","#,
+                r#""statusUpdateTime":"0001-01-01T00:00:00Z","connectionState":"Disconnected","#,
+                r#""lastActivityTime":"0001-01-01T00:00:00Z","cloudToDeviceMessageCount":0,"#,
+                r#""authenticationType":"sas","x509Thumbprint":{"primaryThumbprint":null,"#,
+                r#""secondaryThumbprint":null},"modelId":"","version":2,"properties":{"desired":{"$metadata":"#,
+                r#"{"$lastUpdated":"2021-01-05T18:41:47.9731482Z"},"$version":1},"reported":{"$metadata":"#,
+                r#"{"$lastUpdated":"2021-01-05T18:41:47.9731482Z"},"$version":1}},"capabilities":{"iotEdge":false}}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn a_module_s_twin_names_the_module_and_has_no_capabilities() {
+        assert_eq!(
+            printed(&record(Some("m1"))),
+            concat!(
+                r#"{"deviceId":"d1","moduleId":"m1","etag":"AAAAAAAAAAE=","deviceEtag":"MTY4NDMwMDk=","#,
+                r#""status":"enabled","statusUpdateTime":"0001-01-01T00:00:00Z","connectionState":"Disconnected","#,
+                r#""lastActivityTime":"0001-01-01T00:00:00Z","cloudToDeviceMessageCount":0,"#,
+                r#""authenticationType":"sas","x509Thumbprint":{"primaryThumbprint":null,"#,
+                r#""secondaryThumbprint":null},"version":2,"properties":{"desired":{"$metadata":"#,
+                r#"{"$lastUpdated":"2021-01-05T18:41:47.9731482Z"},"$version":1},"reported":{"$metadata":"#,
+                r#"{"$lastUpdated":"2021-01-05T18:41:47.9731482Z"},"$version":1}}}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn a_written_section_prints_user_keys_first_with_its_stamps() {
+        let body = twin_write(br#"{"properties":{"desired":{"a":{"b":1.0},"l":[1,2]}}}"#).unwrap();
+        let twin = record(None).twin.patched(&body, at("2021-01-05T18:41:48.5Z")).unwrap();
+        let expected = concat!(
+            r#"{"a":{"b":1.0},"l":[1,2],"$metadata":{"$lastUpdated":T,"$lastUpdatedVersion":2,"#,
+            r#""a":{"$lastUpdated":T,"$lastUpdatedVersion":2,"b":{"$lastUpdated":T,"$lastUpdatedVersion":2}},"#,
+            r#""l":{"$lastUpdated":T,"$lastUpdatedVersion":2}},"$version":2}"#,
+        );
+        let text = String::from_utf8(json(&Section(&twin.desired))).unwrap();
+        assert_eq!(text, expected.replace('T', "\"2021-01-05T18:41:48.5Z\""));
+    }
+
+    #[test]
+    fn a_whole_twin_sent_back_counts_by_its_sections_alone() {
+        let body = br#"{"deviceId":"x","etag":"old","version":7,"status":"disabled","tags":{"a":1},
+            "properties":{"desired":{"d":1,"$version":9,"$metadata":{"d":{}}},"reported":{"r":1}}}"#;
+        let write = twin_write(body).unwrap();
+        assert_eq!(Value::Object(write.tags.unwrap()).to_string(), r#"{"a":1}"#);
+        assert_eq!(Value::Object(write.desired.unwrap()).to_string(), r#"{"d":1}"#);
+        for (body, code) in [
+            ("", "DeserializationError"),
+            ("{", "DeserializationError"),
+            ("[]", "ArgumentInvalid"),
+            (r#"{"tags":1}"#, "ArgumentInvalid"),
+            (r#"{"tags":{"a":[{"n":9223372036854775808}]}}"#, "ArgumentInvalid"),
+            (r#"{"properties":[]}"#, "ArgumentInvalid"),
+            (r#"{"properties":{"desired":"x"}}"#, "ArgumentInvalid"),
+        ] {
+            assert_eq!(twin_write(body.as_bytes()).unwrap_err().code(), code, "{body}");
+        }
+        assert_eq!(twin_write(br#"{"tags":null,"properties":{"desired":null}}"#), Ok(MergePatch::default()));
+    }
+}

@@ -1,0 +1,11 @@
+//! The real binary, from the outside: processes, files, HTTP, signals.
+//!
+//! Invariants: free ports only, temporary folders only, and every process is ended by its own id.
+
+#![expect(clippy::unwrap_used, reason = "a test unwraps, and so do its helpers")]
+
+mod bad_input;
+mod kill;
+mod readme;
+mod support;
+mod verbs;

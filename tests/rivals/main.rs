@@ -1,0 +1,8 @@
+//! The reconcile loop among others who write: people, other owners, a hub that fails, and Git changing under it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up fails")]
+
+mod fleet;
+mod guarding;
+mod simulation;
+mod witness;
