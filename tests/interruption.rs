@@ -3,7 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up fails")]
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +11,7 @@ use geminid::controller::{Ended, Options, run};
 use geminid::emulator::{Applied, Fault, SimHub, SimOperation};
 use geminid::hub::HubError;
 use geminid::metrics::Metrics;
-use geminid::plan::{DeclaredState, FileSpan, Owner, RemovalLimit, RemovalPolicy, SealScope, TwinManifest, TwinState};
+use geminid::plan::{DeclaredState, FileSpan, Owner, RemovalLimit, SealScope, TwinManifest, TwinState, Wanted};
 use geminid::twin::{DeviceId, MergePatch, Object, Section, TwinRef, Value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,12 +26,9 @@ fn object(json: &str) -> Object {
 
 fn manifest(tags: &str, desired: &str) -> Arc<TwinManifest> {
     Arc::new(TwinManifest {
-        tags: object(tags),
-        desired: object(desired),
+        wanted: Wanted { tags: object(tags), desired: object(desired), ..Wanted::default() },
         create: true,
-        removal_policy: RemovalPolicy::Orphan,
-        labels: BTreeMap::new(),
-        source: FileSpan { file: "fleet.yaml".into(), line: 1, column: 1 },
+        ..TwinManifest::empty(FileSpan { file: "fleet.yaml".into(), line: 1, column: 1 })
     })
 }
 
@@ -92,7 +88,8 @@ fn patch(tags: &str, desired: &str) -> MergePatch {
 fn assert_converged(hub: &SimHub, state: &DeclaredState) {
     for (twin, manifest) in &state.twins {
         let live = hub.twin(&twin.device).unwrap();
-        for (section, wanted) in [(Section::Tags, &manifest.tags), (Section::Desired, &manifest.desired)] {
+        for (section, wanted) in [(Section::Tags, &manifest.wanted.tags), (Section::Desired, &manifest.wanted.desired)]
+        {
             let mut after = live.section(section).clone();
             after.remove("geminid");
             let theirs: Object = [("theirs", Value::from(7)), ("x", Value::from(1))]
@@ -189,7 +186,8 @@ async fn a_second_pass_reads_nothing_and_writes_nothing() {
     let ended = pass(&hub, &state, 4).await;
     assert_eq!(ended.statuses.count(TwinState::InSync), 4);
     let after = hub.calls();
-    assert_eq!((after.reads - before.reads, after.queries - before.queries), (0, 1));
+    // One question for the devices, and one to learn that no module carries a seal.
+    assert_eq!((after.reads - before.reads, after.queries - before.queries), (0, 2));
     assert_eq!(hub.applied().len(), applied);
 }
 

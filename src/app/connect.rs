@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::hub::{ConnectionString, ProxyOptions, RestHub, RestOptions};
-use crate::plan::{Owner, RemovalLimit, SealScope};
+use crate::plan::{Owner, RemovalLimit, Salt, SealScope};
 use crate::settings::{HubSettings, Secret, Settings};
 
 /// The largest connection string or certificate file read, in bytes.
@@ -66,7 +66,9 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
         Secret::File(file) => SecretString::from(hub_file(file).context("connection_string_file")?),
     };
     let connection = ConnectionString::parse(text.expose_secret())?;
-    let scope = SealScope::new(owner.clone(), connection.address().host());
+    let mut scope = SealScope::new(owner.clone(), connection.address().host());
+    let mut rng = fastrand::Rng::new();
+    scope.salt = Salt::new([rng.u64(..), rng.u64(..)]);
     let policy = connection.policy().to_owned();
     let mut options = RestOptions::new(wall_clock);
     if let Some(file) = &hub.ca_file {

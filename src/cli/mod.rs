@@ -6,11 +6,13 @@
 mod apply;
 mod args;
 mod device;
+mod diagnostics;
 mod hub;
 mod output;
 mod plan;
 mod query;
 mod run;
+mod schema;
 mod validate;
 
 use std::future::Future;
@@ -46,6 +48,8 @@ enum Command {
     Hub(hub::HubArgs),
     /// Simulate a device over MQTT, until Ctrl-C
     Device(device::DeviceArgs),
+    /// Print the JSON Schema of manifests, for editors
+    Schema(schema::SchemaArgs),
     /// Print the version
     Version,
 }
@@ -65,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Query(args) => block_on(query::run(args)),
         Command::Hub(args) => block_on(hub::run(args)),
         Command::Device(args) => block_on(device::run(args)),
+        Command::Schema(args) => schema::run(&args),
         Command::Version => version(),
     };
     match result {

@@ -9,9 +9,9 @@ use clap::Args;
 use super::args::{Access, LogArgs, SettingsArgs, log_options};
 use super::output::{Output, counted};
 use super::validate::load;
-use crate::app::start_logging;
+use crate::app::{start_logging, wall_clock};
 use crate::controller::{Surveyed, survey};
-use crate::plan::{Cause, SealAction, TwinPlan};
+use crate::plan::{Cause, Change, SealAction, TwinPlan};
 use crate::twin::TwinRef;
 
 /// Arguments of `plan`.
@@ -35,7 +35,7 @@ pub(super) async fn run(args: PlanArgs) -> anyhow::Result<u8> {
     start_logging(&log_options(&settings, &args.log)?, None)?;
     let parts = args.settings.one_hub(&settings, args.hub.as_deref())?;
     let (snapshot, problems) = load(&parts.settings.manifests)?;
-    let plans = survey(Arc::new(parts.hub), &parts.scope, &snapshot.state).await?;
+    let plans = survey(Arc::new(parts.hub), &parts.scope, &snapshot.state, wall_clock().as_second()).await?;
     let counts = show(&plans, &mut Output::stdout());
     Ok(if counts.failed > 0 || problems > 0 { 2 } else { u8::from(counts.changes()) })
 }
@@ -67,7 +67,7 @@ fn show<W: std::io::Write>(plans: &BTreeMap<TwinRef, Surveyed>, out: &mut Output
             Surveyed::Create(plan) => {
                 counts.create += 1;
                 out.line(&format!("{twin}: would be registered"));
-                plan.changes.iter().for_each(|change| out.line(&format!("  {change}")));
+                plan.changes.iter().for_each(|change| out.line(&format!("  {change}{}", from_where(change))));
             }
             Surveyed::Missing => {
                 counts.missing += 1;
@@ -96,6 +96,11 @@ fn show<W: std::io::Write>(plans: &BTreeMap<TwinRef, Surveyed>, out: &mut Output
     counts
 }
 
+/// The manifest or profile that wants a change.
+fn from_where(change: &Change) -> String {
+    change.source.as_ref().map_or_else(String::new, |place| format!("  ({}:{})", place.file, place.line))
+}
+
 fn show_plan<W: std::io::Write>(twin: &TwinRef, plan: &TwinPlan, counts: &mut Counts, out: &mut Output<W>) {
     if plan.in_sync() {
         counts.in_sync += 1;
@@ -104,7 +109,7 @@ fn show_plan<W: std::io::Write>(twin: &TwinRef, plan: &TwinPlan, counts: &mut Co
     }
     let why = if plan.cause == Cause::Drift && !plan.changes.is_empty() { " (changed outside)" } else { "" };
     out.line(&format!("{twin}{why}"));
-    plan.changes.iter().for_each(|change| out.line(&format!("  {change}")));
+    plan.changes.iter().for_each(|change| out.line(&format!("  {change}{}", from_where(change))));
     plan.held.iter().for_each(|held| out.line(&format!("  {held}")));
     if plan.seal == SealAction::Remove {
         counts.release += 1;

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::plan::{Declaration, DeclaredState, declare};
+use crate::plan::{Declaration, Declared, DeclaredLeaf, DeclaredState, Leaf, declare};
 use crate::twin::{TwinRef, Value};
 
 /// The difference of two declared states.
@@ -16,21 +16,27 @@ pub(super) struct StateChange {
     pub(super) changed: BTreeSet<TwinRef>,
     /// Those of them that lose a leaf, or their manifest.
     pub(super) losing: BTreeSet<TwinRef>,
+    /// Whether the profiles with a condition are other ones, or want something else.
+    pub(super) conditions: bool,
 }
 
 /// Compares `before` and `after`. Manifests that are one and the same in memory cost a step each and no more: after an
 /// edit of one file of a large fleet that is nearly all of them.
 pub(super) fn compare(before: &DeclaredState, after: &DeclaredState) -> StateChange {
-    let mut change = StateChange::default();
+    let conditional =
+        |state: &DeclaredState| -> Vec<_> { state.conditional().map(|(profile, _)| Arc::clone(profile)).collect() };
+    let mut change = StateChange { conditions: conditional(before) != conditional(after), ..StateChange::default() };
     let everywhere = before.frozen.unknown.is_empty() != after.frozen.unknown.is_empty();
-    let candidates = if everywhere || before.profiles != after.profiles {
+    let profiles = before.profiles != after.profiles || before.frozen.kept_profiles != after.frozen.kept_profiles;
+    let candidates = if everywhere || profiles {
         [before, after].iter().flat_map(|state| state.twins.keys().chain(state.frozen.held.keys())).collect()
     } else {
         candidates(before, after)
     };
     for twin in candidates {
         let (old, new) = (declare(before, twin, None), declare(after, twin, None));
-        if everywhere || !same(&old, &new) {
+        let suspend = |state: &DeclaredState| state.twins.get(twin).and_then(|manifest| manifest.suspend.clone());
+        if everywhere || !same(&old, &new) || suspend(before) != suspend(after) {
             change.changed.insert(twin.clone());
         }
         if loses(&old, &new) {
@@ -68,7 +74,12 @@ fn same(old: &Declaration, new: &Declaration) -> bool {
     alike
         && match (old.declared(), new.declared()) {
             (Some(old), Some(new)) => {
-                (&old.leaves, old.create, old.removal_policy) == (&new.leaves, new.create, new.removal_policy)
+                let leaves = |declared: &Declared| {
+                    let plain =
+                        |(leaf, want): (&Leaf, &DeclaredLeaf)| (leaf.clone(), want.value.clone(), want.initial_only);
+                    declared.leaves.iter().map(plain).collect::<Vec<_>>()
+                };
+                (leaves(old), old.create, old.removal_policy) == (leaves(new), new.create, new.removal_policy)
             }
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
@@ -78,11 +89,11 @@ fn same(old: &Declaration, new: &Declaration) -> bool {
 fn loses(old: &Declaration, new: &Declaration) -> bool {
     let Some(old) = old.declared() else { return false };
     match new {
-        Declaration::Absent => true,
-        Declaration::Broken(_) | Declaration::Incomplete(_) => false,
+        Declaration::Left(_) | Declaration::Absent => true,
+        Declaration::Broken(_) | Declaration::Incomplete(_) | Declaration::Tied(_) => false,
         Declaration::Declared(new) | Declaration::Kept(new, _) => {
-            let kept = |leaf| new.leaves.get(leaf).is_some_and(|value| *value != Value::Null);
-            old.leaves.iter().any(|(leaf, value)| *value != Value::Null && !kept(leaf))
+            let kept = |leaf| new.leaves.get(leaf).is_some_and(|want| want.value != Value::Null);
+            old.leaves.iter().any(|(leaf, want)| want.value != Value::Null && !kept(leaf))
         }
     }
 }
@@ -90,9 +101,8 @@ fn loses(old: &Declaration, new: &Declaration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{FileSpan, RemovalPolicy, TwinManifest};
-    use crate::twin::{DeviceId, Object};
-    use std::collections::BTreeMap;
+    use crate::plan::{FileSpan, TwinManifest, Wanted};
+    use crate::twin::DeviceId;
 
     fn twin(id: &str) -> TwinRef {
         TwinRef::device(DeviceId::new(id).unwrap())
@@ -104,12 +114,8 @@ mod tests {
 
     fn state(twins: &[(&str, &str, usize)]) -> DeclaredState {
         let manifest = |tags: &str, line| TwinManifest {
-            tags: Value::parse_json(tags).unwrap().as_object().unwrap().clone(),
-            desired: Object::new(),
-            create: false,
-            removal_policy: RemovalPolicy::Orphan,
-            labels: BTreeMap::new(),
-            source: place(line),
+            wanted: Wanted { tags: Value::parse_json(tags).unwrap().as_object().unwrap().clone(), ..Wanted::default() },
+            ..TwinManifest::empty(place(line))
         };
         let twins = twins.iter().map(|(id, tags, line)| (twin(id), Arc::new(manifest(tags, *line)))).collect();
         DeclaredState { twins, ..DeclaredState::default() }

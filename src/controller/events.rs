@@ -14,7 +14,7 @@ use super::report::Report;
 use super::run::{Controller, Finished, MISPREDICTIONS_MAX};
 use super::sweep::Swept;
 use crate::hub::{HubError, PageError, WriteTwins};
-use crate::plan::Outcome;
+use crate::plan::{HeldReason, Outcome, Suspend};
 use crate::twin::TwinRef;
 
 /// Tries of one twin in a single pass before it counts as failed.
@@ -62,14 +62,16 @@ impl<H: WriteTwins + 'static> Controller<H> {
 
     fn swept(&mut self, result: Result<Swept, PageError>) {
         let now = self.now();
-        let swept = match result {
+        let mut swept = match result {
             Ok(swept) => swept,
             Err(error) => return self.sweep_failed(&error),
         };
         self.answered();
         self.sweep_failures = 0;
         self.next_sweep = (!self.options.single_pass).then(|| now + self.options.sweep);
-        self.context.gate().set_sealed(swept.sealed);
+        let (members, queries) = (std::mem::take(&mut swept.members), std::mem::take(&mut swept.queries));
+        self.context.gate().take_sweep(swept.sealed, members, queries);
+        self.modules_sealed = swept.modules;
         for twin in &swept.untouched {
             let pending = self.statuses.get(twin).is_some_and(|status| status.outcome == Outcome::Pending);
             // Whatever else is known of a twin is known from a later look than the row's.
@@ -96,6 +98,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
 
     fn sweep_failed(&mut self, error: &PageError) {
         let now = self.now();
+        self.context.gate().sweep_failed();
         self.count_sweep_failure(&error.to_string());
         if let PageError::Hub(error @ (HubError::Transport { .. } | HubError::Unauthorized { .. })) = error {
             self.hub_failed(error);
@@ -206,6 +209,14 @@ impl<H: WriteTwins + 'static> Controller<H> {
 
     /// Puts a twin back for a later try. Answers whether a single pass gives it up instead.
     fn requeue(&mut self, twin: &TwinRef, outcome: &Outcome, error: Option<&HubError>) -> bool {
+        if let Outcome::Held(HeldReason::Suspended(Suspend { until: Some((until, _)), .. })) = outcome
+            && !self.options.single_pass
+        {
+            let seconds = until.saturating_sub(self.context.unix_now());
+            let due = self.now() + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+            self.add(twin, Lane::Sweep, due);
+            return false;
+        }
         let failures = self.statuses.get(twin).map_or(0, |status| status.failures);
         let retry_after = match error {
             Some(HubError::Throttled { retry_after, .. }) => *retry_after,

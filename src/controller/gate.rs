@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::plan::{DeclaredState, FleetSize, RemovalGuard, RemovalHold, RemovalLimit, Removals};
+use crate::plan::{
+    DeclaredState, FleetSize, Leaf, LiveCondition, Members, Profile, RemovalGuard, RemovalHold, RemovalLimit, Removals,
+};
 use crate::twin::TwinRef;
 
 /// What removals depend on besides the twin itself.
@@ -18,12 +20,23 @@ pub(super) struct Gate {
     fleet: FleetSize,
     /// Whether twins whose manifest is gone are settled at all.
     prune: bool,
+    /// Who was in each profile with a condition, as the last complete sweep saw it.
+    members: Members,
+    /// The nominating queries that the last sweep had answered to the end.
+    answered: BTreeSet<String>,
 }
 
 impl Gate {
     pub(super) fn new(limit: RemovalLimit, prune: bool) -> Self {
-        let fleet = FleetSize { declared: 0, sealed: 0, broken: None };
-        Self { state: Arc::default(), guard: RemovalGuard::new(limit), fleet, prune }
+        let fleet = FleetSize { declared: 0, sealed: 0, broken: None, unknown: None };
+        Self {
+            state: Arc::default(),
+            guard: RemovalGuard::new(limit),
+            fleet,
+            prune,
+            members: Members::new(),
+            answered: BTreeSet::new(),
+        }
     }
 
     /// The state that workers plan on.
@@ -34,9 +47,18 @@ impl Gate {
     /// Hands a new state to the workers. It takes something from each of `losing`: these count before the first of
     /// them is planned, so that a mass removal is held whole.
     pub(super) fn take_state(&mut self, state: Arc<DeclaredState>, losing: &BTreeSet<TwinRef>) {
-        self.fleet.declared = state.twins.len();
+        // Members that nobody names are not counted here: they carry our seal, and that counts.
+        self.fleet.declared = state.twins.len().max(usize::from(state.conditional().next().is_some()));
         self.fleet.broken = state.frozen.broken.first().cloned();
+        // A profile that goes, or wants less, takes from all its members; who they are only rows have told.
+        for (profile, _) in self.state.conditional() {
+            let after = state.profiles.iter().find(|after| after.name == profile.name);
+            if after.is_none_or(|after| loses(profile, after)) {
+                self.members.get(&profile.name).into_iter().flatten().for_each(|twin| self.guard.wait(twin));
+            }
+        }
         self.state = state;
+        self.find_unknown();
         losing.iter().for_each(|twin| self.guard.wait(twin));
     }
 
@@ -72,9 +94,26 @@ impl Gate {
         self.guard.is_judged()
     }
 
-    /// Twins that carry our seal, by a complete sweep.
-    pub(super) fn set_sealed(&mut self, sealed: usize) {
+    /// What a complete sweep found: how many twins carry our seal, who is in which profile, and by which queries.
+    pub(super) fn take_sweep(&mut self, sealed: usize, members: Members, answered: BTreeSet<String>) {
         self.fleet.sealed = sealed;
+        self.members = members;
+        self.answered = answered;
+        self.find_unknown();
+    }
+
+    /// A sweep did not end, and with it perhaps no nominating query: nobody knows who is in a profile any more.
+    pub(super) fn sweep_failed(&mut self) {
+        self.answered.clear();
+        self.find_unknown();
+    }
+
+    fn find_unknown(&mut self) {
+        let answered = |(profile, condition): &(&Arc<Profile>, &LiveCondition)| {
+            self.answered.contains(&condition.nominating_query(profile.target))
+        };
+        let unknown = self.state.conditional().find(|profile| !answered(profile));
+        self.fleet.unknown = unknown.map(|(profile, _)| profile.source.clone());
     }
 
     /// Twins whose removals wait.
@@ -89,4 +128,10 @@ impl Gate {
             Removals::Held(hold) => Some(hold),
         }
     }
+}
+
+/// Whether `after` sets less than `before`.
+fn loses(before: &Profile, after: &Profile) -> bool {
+    let kept: BTreeSet<Leaf> = after.wanted.leaves(&after.source).map(|(leaf, ..)| leaf).collect();
+    before.wanted.leaves(&before.source).any(|(leaf, ..)| !kept.contains(&leaf))
 }

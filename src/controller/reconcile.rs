@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -32,9 +32,16 @@ pub(super) struct Context<H> {
     /// What this process last saw of each twin.
     pub(super) memory: Mutex<BTreeMap<TwinRef, Verified>>,
     pub(super) started: Instant,
+    /// The wall clock, for suspensions that end.
+    pub(super) wall_clock: fn() -> SystemTime,
 }
 
 impl<H> Context<H> {
+    /// Seconds since 1970.
+    pub(super) fn unix_now(&self) -> i64 {
+        unix_seconds((self.wall_clock)())
+    }
+
     /// The age of the process.
     pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
@@ -54,6 +61,12 @@ impl<H> Context<H> {
     pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Seconds since 1970 at `time`.
+pub(super) fn unix_seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// What a worker is given.
@@ -137,6 +150,13 @@ enum Step {
 /// Reconciles one twin.
 pub(super) async fn reconcile<H: WriteTwins>(context: &Context<H>, task: &Task) -> Reconciled {
     let mut result = Reconciled::new(&task.twin);
+    if let Some(suspend) = context.state().suspension(&task.twin, context.unix_now()) {
+        // Not even read: nothing follows from what it is.
+        result.planned = true;
+        context.gate().removes_nothing(&task.twin);
+        let outcome = hold(&mut result, HeldReason::Suspended(suspend.clone()));
+        return result.ended(outcome);
+    }
     while result.conflicts <= CONFLICTS_MAX {
         let step = match context.hub.get_twin(&task.twin).await {
             Ok(live) => write_plan(context, task, &live, &mut result).await,
@@ -153,7 +173,7 @@ pub(super) async fn reconcile<H: WriteTwins>(context: &Context<H>, task: &Task) 
 async fn write_plan<H: WriteTwins>(context: &Context<H>, task: &Task, live: &Twin, result: &mut Reconciled) -> Step {
     let state = context.state();
     let declaration = declare(&state, &task.twin, Some(live));
-    let plan = permitted_plan(context, &declaration, live);
+    let plan = permitted_plan(context, &declaration, live).masked(&state.sensitive, context.scope.salt);
     result.planned = true;
     let known = verified(live, &plan, context.now());
     let same = context.memory().get(&task.twin).is_some_and(|last| last.is_same_as(&known));
@@ -226,13 +246,20 @@ fn settle(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) ->
     }
     match (result.held.first(), declaration) {
         (Some(held), _) => Outcome::Held(held.reason.clone()),
-        (None, Declaration::Absent) => {
+        (None, Declaration::Left(_) | Declaration::Absent) => {
             result.verified = None;
             Outcome::Released
         }
         (None, Declaration::Kept(..)) => Outcome::Kept,
-        (None, Declaration::Declared(_) | Declaration::Broken(_) | Declaration::Incomplete(_)) => {
-            if result.changes.is_empty() { Outcome::InSync } else { Outcome::Applied }
+        (
+            None,
+            Declaration::Declared(_) | Declaration::Broken(_) | Declaration::Incomplete(_) | Declaration::Tied(_),
+        ) => {
+            if result.changes.is_empty() {
+                Outcome::InSync
+            } else {
+                Outcome::Applied
+            }
         }
     }
 }
@@ -243,11 +270,12 @@ async fn missing<H: WriteTwins>(context: &Context<H>, task: &Task, result: &mut 
     result.planned = true;
     context.gate().removes_nothing(&task.twin);
     let state = context.state();
-    let create = match declare(&state, &task.twin, None) {
-        Declaration::Absent => return Step::Ended(Outcome::Released),
-        Declaration::Broken(place) => return Step::Ended(hold(result, HeldReason::ManifestBroken(place))),
-        Declaration::Incomplete(place) => return Step::Ended(hold(result, HeldReason::SourceIncomplete(place))),
-        Declaration::Declared(declared) | Declaration::Kept(declared, _) => declared.create,
+    let declaration = declare(&state, &task.twin, None);
+    if let Some(reason) = declaration.hold() {
+        return Step::Ended(hold(result, reason));
+    }
+    let Some(create) = declaration.declared().map(|declared| declared.create) else {
+        return Step::Ended(Outcome::Released);
     };
     if !create || task.twin.module.is_some() {
         return Step::Ended(Outcome::Missing);

@@ -237,6 +237,7 @@ fn label_of(state: TwinState) -> StateLabel {
         TwinState::Conflict => StateLabel::Conflict,
         TwinState::Frozen => StateLabel::Frozen,
         TwinState::Rejected => StateLabel::Rejected,
+        TwinState::Suspended => StateLabel::Suspended,
         TwinState::Missing => StateLabel::Missing,
         TwinState::Unauthorized => StateLabel::Unauthorized,
         TwinState::Failed => StateLabel::Failed,

@@ -95,6 +95,8 @@ pub(super) struct Controller<H> {
     pub(super) rejections: BTreeMap<TwinRef, HubError>,
     pub(super) next_sweep: Option<Duration>,
     pub(super) sweep_failures: u32,
+    /// Whether modules may carry our seal: unknown before the first sweep, so taken for granted.
+    pub(super) modules_sealed: bool,
     /// What the first complete sweep nominated and is not planned yet; `None` before it.
     pub(super) first_nominated: Option<BTreeSet<TwinRef>>,
     pub(super) mispredictions: u32,
@@ -150,6 +152,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
             gate: Mutex::new(Gate::new(options.removals, !options.single_pass)),
             memory: Mutex::new(BTreeMap::new()),
             started: Instant::now(),
+            wall_clock: options.wall_clock,
         };
         Self {
             report: Report::new(&options, metrics),
@@ -165,6 +168,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
             rejections: BTreeMap::new(),
             next_sweep: Some(Duration::ZERO),
             sweep_failures: 0,
+            modules_sealed: true,
             first_nominated: None,
             mispredictions: 0,
             removals_wait: false,
@@ -198,6 +202,10 @@ impl<H: WriteTwins + 'static> Controller<H> {
         self.report.states(&self.statuses);
         if !first {
             self.report.state_changed(&self.state, change.changed.len());
+            if change.conditions && !self.sweep_running() {
+                // Only a sweep finds out whom a condition concerns now.
+                self.next_sweep = Some(now);
+            }
             self.sweep_to_judge();
         }
         self.check_removals();
@@ -255,7 +263,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
             self.next_sweep = None;
             let context = Arc::clone(&self.context);
             let trust_seals = self.mispredictions < MISPREDICTIONS_MAX;
-            let options = SweepOptions { verify: self.options.verify, trust_seals };
+            let options = SweepOptions { verify: self.options.verify, trust_seals, modules: self.modules_sealed };
             let handle = self.tasks.spawn(async move { Finished::Sweep(sweep(&context, options).await) });
             self.running.push(Running { id: handle.id(), twin: None, since: now });
         }

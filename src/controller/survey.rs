@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 
 use crate::hub::{HubError, PAGE_SIZE_MAX, PageError, Pages, ReadTwins};
 use crate::plan::{
-    Change, Declaration, DeclaredState, HeldReason, Leaf, Removals, SealScope, SweepRow, TwinPlan, declare, plan_twin,
-    sweep_query,
+    Change, Declaration, DeclaredLeaf, DeclaredState, HeldReason, Leaf, ProfileTarget, Removals, SealScope, SealState,
+    SweepRow, TwinPlan, declare, plan_twin, row_twin, sweep_query,
 };
 use crate::twin::{TwinRef, Value};
 
@@ -32,7 +32,7 @@ pub enum Surveyed {
     Failed(HubError),
 }
 
-/// Plans every declared twin, and every twin that carries our seal and is declared no more.
+/// Plans every declared twin at `unix_now` (seconds since 1970), and every twin that carries our seal and is declared no more.
 ///
 /// # Errors
 /// When the sealed twins cannot be listed; a twin that cannot be read is an entry of the result.
@@ -40,12 +40,23 @@ pub async fn survey<H: ReadTwins + 'static>(
     hub: Arc<H>,
     scope: &SealScope,
     state: &Arc<DeclaredState>,
+    unix_now: i64,
 ) -> Result<BTreeMap<TwinRef, Surveyed>, PageError> {
-    let query = sweep_query(&scope.owner);
-    let mut pages = Pages::new(&*hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
     let mut twins: BTreeSet<TwinRef> = state.twins.keys().chain(state.frozen.held.keys()).cloned().collect();
-    while let Some(page) = pages.next().await {
-        twins.extend(page?.iter().filter_map(SweepRow::from_value).map(|row| row.twin));
+    for target in ProfileTarget::ALL {
+        let query = sweep_query(&scope.owner, target);
+        let mut pages = Pages::new(&*hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
+        while let Some(page) = pages.next().await {
+            twins.extend(page?.iter().filter_map(SweepRow::from_value).map(|row| row.twin));
+        }
+    }
+    for (profile, condition) in state.conditional() {
+        let query = condition.nominating_query(profile.target);
+        let mut pages = Pages::new(&*hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
+        while let Some(page) = pages.next().await {
+            // A row only nominates: for a declared twin nothing follows from it, and one that nobody names may be one.
+            twins.extend(page?.iter().filter_map(row_twin));
+        }
     }
     let mut plans = BTreeMap::new();
     let mut reads = JoinSet::new();
@@ -55,7 +66,10 @@ pub async fn survey<H: ReadTwins + 'static>(
         }
         let (hub, scope, state) = (Arc::clone(&hub), scope.clone(), Arc::clone(state));
         reads.spawn(async move {
-            let surveyed = survey_twin(&*hub, &scope, &state, &twin).await;
+            let surveyed = match state.suspension(&twin, unix_now) {
+                Some(suspend) => Some(held(HeldReason::Suspended(suspend.clone()))),
+                None => survey_twin(&*hub, &scope, &state, &twin).await,
+            };
             (twin, surveyed)
         });
     }
@@ -84,26 +98,34 @@ async fn survey_twin<H: ReadTwins>(
 ) -> Option<Surveyed> {
     let live = match hub.get_twin(twin).await {
         Ok(live) => live,
-        Err(HubError::NotFound(_)) => return survey_missing(state, twin),
+        Err(HubError::NotFound(_)) => return survey_missing(scope, state, twin),
         Err(error) => return Some(Surveyed::Failed(error)),
     };
     let declaration = declare(state, twin, Some(&live));
-    Some(Surveyed::Plan(Box::new(plan_twin(scope, &declaration, &live, &Removals::Go))))
+    if declaration == Declaration::Absent && SealState::read(&live, scope.owner.as_str()) == SealState::Absent {
+        return None;
+    }
+    let plan = plan_twin(scope, &declaration, &live, &Removals::Go);
+    Some(Surveyed::Plan(Box::new(plan.masked(&state.sensitive, scope.salt))))
 }
 
-fn survey_missing(state: &DeclaredState, twin: &TwinRef) -> Option<Surveyed> {
-    let declared = match declare(state, twin, None) {
-        Declaration::Absent => return None,
-        Declaration::Broken(place) => return Some(held(HeldReason::ManifestBroken(place))),
-        Declaration::Incomplete(place) => return Some(held(HeldReason::SourceIncomplete(place))),
-        Declaration::Declared(declared) | Declaration::Kept(declared, _) => declared,
-    };
+fn survey_missing(scope: &SealScope, state: &DeclaredState, twin: &TwinRef) -> Option<Surveyed> {
+    let declaration = declare(state, twin, None);
+    if let Some(reason) = declaration.hold() {
+        return Some(held(reason));
+    }
+    let declared = declaration.declared()?;
     if !declared.create {
         return Some(Surveyed::Missing);
     }
-    let set = |(leaf, value): (&Leaf, &Value)| Change { leaf: leaf.clone(), from: None, to: Some(value.clone()) };
-    let changes = declared.leaves.iter().filter(|(_, value)| **value != Value::Null).map(set).collect();
-    Some(Surveyed::Create(Box::new(TwinPlan { changes, ..TwinPlan::nothing(None) })))
+    let set = |(leaf, want): (&Leaf, &DeclaredLeaf)| {
+        let (to, source) = (Some(want.value.clone()), Some(want.source.clone()));
+        Change { leaf: leaf.clone(), from: None, to, source, mask: None }
+    };
+    let changes = declared.leaves.iter().filter(|(_, want)| want.value != Value::Null).map(set).collect();
+    Some(Surveyed::Create(Box::new(
+        TwinPlan { changes, ..TwinPlan::nothing(None) }.masked(&state.sensitive, scope.salt),
+    )))
 }
 
 fn held(reason: HeldReason) -> Surveyed {

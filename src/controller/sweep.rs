@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use super::reconcile::Context;
 use crate::hub::{PAGE_SIZE_MAX, PageError, Pages, ReadTwins};
-use crate::plan::{Declaration, DeclaredHash, RowVerdict, SweepRow, declare, judge_row, sweep_query};
+use crate::plan::{
+    Declaration, DeclaredHash, DeclaredState, Members, ProfileTarget, RowVerdict, SweepRow, declare, declare_presumed,
+    judge_row, row_twin, sweep_query,
+};
 use crate::twin::TwinRef;
 
 /// Pages of one sweep: a million twins at a hundred a page, and as much again for short pages.
@@ -21,6 +24,8 @@ pub(super) struct SweepOptions {
     pub(super) verify: Duration,
     /// Whether the hub's etags come out as foretold.
     pub(super) trust_seals: bool,
+    /// Whether modules may carry our seal though none is declared: nobody has looked yet, or the last sweep found some.
+    pub(super) modules: bool,
 }
 
 /// What a complete sweep found.
@@ -32,6 +37,12 @@ pub(super) struct Swept {
     pub(super) untouched: Vec<TwinRef>,
     /// Twins that carry our seal.
     pub(super) sealed: usize,
+    /// Whether modules are among them.
+    pub(super) modules: bool,
+    /// Who is in each profile with a condition, as its nominating query's rows say.
+    pub(super) members: Members,
+    /// The nominating queries that were answered to the end.
+    pub(super) queries: BTreeSet<String>,
     /// Pages read.
     pub(super) pages: usize,
     /// Whether it was known what is declared for every twin: only then removals can be judged by it.
@@ -43,37 +54,32 @@ pub(super) struct Swept {
 /// # Errors
 /// What stopped it; nothing that it found until then counts.
 pub(super) async fn sweep<H: ReadTwins>(context: &Context<H>, options: SweepOptions) -> Result<Swept, PageError> {
-    let query = sweep_query(&context.scope.owner);
     let state = context.state();
-    let mut pages = Pages::new(&context.hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
     let mut swept = Swept { is_whole: state.frozen.hides_nothing(), ..Swept::default() };
     let mut seen = BTreeSet::new();
-    while let Some(page) = pages.next().await {
-        swept.pages += 1;
-        for row in page?.iter().filter_map(SweepRow::from_value) {
-            let declaration = declare(&state, &row.twin, None);
-            let hash = declaration.declared().map(|declared| DeclaredHash::of(&context.scope, &row.twin, declared));
-            let now = context.now();
-            let waits = context.gate().waiting().contains(&row.twin);
-            let memory = context.memory();
-            let known = memory.get(&row.twin);
-            let overdue = now.saturating_sub(known.map_or(Duration::ZERO, |known| known.at)) > options.verify;
-            let verdict = judge_row(&row, hash.as_ref(), known, options.trust_seals, now);
-            // Whoever lifts the hold asks for these; until then a read would find them as they are known.
-            let holds = (waits || is_held(&declaration)) && known.is_some_and(|known| known.is_shown_by(&row));
-            drop(memory);
-            match verdict {
-                RowVerdict::Older => {}
-                RowVerdict::MemoryMatches if !overdue => {}
-                RowVerdict::Read if holds && !overdue => {}
-                RowVerdict::SealMatches if !overdue && matches!(declaration, Declaration::Declared(_)) => {
-                    swept.untouched.push(row.twin.clone());
-                }
-                RowVerdict::SealMatches | RowVerdict::MemoryMatches | RowVerdict::Read => {
-                    swept.nominated.insert(row.twin.clone());
-                }
+    for (profile, condition) in state.conditional() {
+        let query = condition.nominating_query(profile.target);
+        let mut pages = Pages::new(&context.hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
+        let members = swept.members.entry(profile.name.clone()).or_default();
+        while let Some(page) = pages.next().await {
+            swept.pages += 1;
+            members.extend(page?.iter().filter_map(row_twin));
+        }
+        swept.queries.insert(query);
+    }
+    for target in ProfileTarget::ALL {
+        if target == ProfileTarget::Modules && !options.modules && !declares_modules(&state) {
+            continue;
+        }
+        let query = sweep_query(&context.scope.owner, target);
+        let mut pages = Pages::new(&context.hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
+        while let Some(page) = pages.next().await {
+            swept.pages += 1;
+            for row in page?.iter().filter_map(SweepRow::from_value) {
+                judge(context, options, &state, &row, &mut swept);
+                swept.modules |= row.twin.module.is_some();
+                seen.insert(row.twin);
             }
-            seen.insert(row.twin);
         }
     }
     swept.sealed = seen.len();
@@ -82,13 +88,53 @@ pub(super) async fn sweep<H: ReadTwins>(context: &Context<H>, options: SweepOpti
     let known = |twin: &TwinRef| context.memory().contains_key(twin);
     let nominated = unseen.filter(|twin| !(known(twin) && is_held(&declare(&state, twin, None))));
     swept.nominated.extend(nominated.cloned());
+    // Members that nobody names; one with a row of its own was judged by that.
+    let nameless =
+        swept.members.values().flatten().filter(|twin| !seen.contains(*twin) && !state.twins.contains_key(*twin));
+    let nameless: Vec<TwinRef> = nameless.cloned().collect();
+    swept.nominated.extend(nameless);
     Ok(swept)
+}
+
+/// Whether any module is declared, or may be by a condition.
+fn declares_modules(state: &DeclaredState) -> bool {
+    if state.conditional().any(|(profile, _)| profile.target == ProfileTarget::Modules) {
+        return true;
+    }
+    state.twins.keys().chain(state.frozen.held.keys()).any(|twin| twin.module.is_some())
+}
+
+/// Puts the twin of a row where it belongs.
+fn judge<H>(context: &Context<H>, options: SweepOptions, state: &DeclaredState, row: &SweepRow, swept: &mut Swept) {
+    if state.suspension(&row.twin, context.unix_now()).is_some() {
+        swept.nominated.insert(row.twin.clone());
+        return;
+    }
+    let declaration = declare_presumed(state, &row.twin, &swept.members);
+    let hash = declaration.declared().map(|declared| DeclaredHash::of(&context.scope, &row.twin, declared));
+    let now = context.now();
+    let waits = context.gate().waiting().contains(&row.twin);
+    let memory = context.memory();
+    let known = memory.get(&row.twin);
+    let overdue = now.saturating_sub(known.map_or(Duration::ZERO, |known| known.at)) > options.verify;
+    let verdict = judge_row(row, hash.as_ref(), known, options.trust_seals, now);
+    // Whoever lifts the hold asks for these; until then a read would find them as they are known.
+    let holds = (waits || is_held(&declaration)) && known.is_some_and(|known| known.is_shown_by(row));
+    drop(memory);
+    match verdict {
+        RowVerdict::Older => {}
+        RowVerdict::MemoryMatches if !overdue => {}
+        RowVerdict::Read if holds && !overdue => {}
+        RowVerdict::SealMatches if !overdue && matches!(declaration, Declaration::Declared(_)) => {
+            swept.untouched.push(row.twin.clone());
+        }
+        RowVerdict::SealMatches | RowVerdict::MemoryMatches | RowVerdict::Read => {
+            swept.nominated.insert(row.twin.clone());
+        }
+    }
 }
 
 /// Whether nothing may be written to the twin, whatever it holds.
 fn is_held(declaration: &Declaration) -> bool {
-    match declaration {
-        Declaration::Broken(_) | Declaration::Incomplete(_) => true,
-        Declaration::Declared(_) | Declaration::Kept(..) | Declaration::Absent => false,
-    }
+    declaration.hold().is_some()
 }

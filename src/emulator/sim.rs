@@ -300,6 +300,10 @@ fn twin(device: &Device) -> Twin {
         tags: twin.tags.clone().unwrap_or_default(),
         desired: twin.desired.values.clone(),
         reported: twin.reported.values.clone(),
+        system: Object::from([
+            ("status".to_owned(), Value::from(identity.status.as_str())),
+            ("connectionState".to_owned(), Value::from("Disconnected")),
+        ]),
     }
 }
 

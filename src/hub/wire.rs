@@ -71,7 +71,15 @@ pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
     let desired = section(properties.remove("desired"), "properties.desired")?;
     let desired = desired.ok_or("the twin has no properties.desired")?;
     let reported = section(properties.remove("reported"), "properties.reported")?.unwrap_or_default();
-    Ok(Twin { twin_ref: asked.clone(), etag, device_etag, version, tags, desired, reported })
+    Ok(Twin { twin_ref: asked.clone(), etag, device_etag, version, tags, desired, reported, system: system(fields) })
+}
+
+/// What is left of the fields once ids, etag and version are out.
+fn system(mut fields: Object) -> Object {
+    for known in ["deviceId", "moduleId", "etag", "version"] {
+        fields.remove(known);
+    }
+    fields
 }
 
 /// The rows that `body` is.

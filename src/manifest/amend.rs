@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::lower::LastGood;
 use super::parse::{Declares, ParsedFile};
-use crate::plan::{DeclaredState, Frozen, TwinManifest};
+use crate::plan::{DeclaredState, Frozen, TwinManifest, Wanted};
 use crate::twin::{Object, TwinRef, Value};
 
 /// The state after each of the `changes` (a file as it was lowered last, and as it is now), if they change nothing but
@@ -49,20 +49,18 @@ fn twins_of(file: &ParsedFile) -> Option<Vec<(&TwinRef, &Arc<TwinManifest>)>> {
     let documents = file.documents.iter();
     let twins = documents.map(|document| match &document.content {
         Declares::Twin(twin, manifest) => Some((twin, manifest)),
-        Declares::Query(..) | Declares::Broken(_) => None,
+        Declares::Query(..) | Declares::Profile(_) | Declares::Broken(_) => None,
     });
     twins.collect()
 }
 
 /// Whether two manifests differ in the values of their sections and in their places alone.
 fn is_alike(before: &TwinManifest, after: &TwinManifest) -> bool {
-    let exchanged = TwinManifest {
-        tags: after.tags.clone(),
-        desired: after.desired.clone(),
-        source: after.source.clone(),
-        ..before.clone()
-    };
-    exchanged == *after && has_same_keys(&before.tags, &after.tags) && has_same_keys(&before.desired, &after.desired)
+    let (old, new) = (&before.wanted, &after.wanted);
+    let wanted =
+        Wanted { tags: new.tags.clone(), desired: new.desired.clone(), places: new.places.clone(), ..old.clone() };
+    let exchanged = TwinManifest { wanted, source: after.source.clone(), ..before.clone() };
+    exchanged == *after && has_same_keys(&old.tags, &new.tags) && has_same_keys(&old.desired, &new.desired)
 }
 
 /// Whether both have the same leaves, whatever these hold, and null where the other has it.

@@ -3,13 +3,15 @@
 //! Invariant: a twin or query leaves the state only when no file of the source can still mean it. What a broken
 //! document declared at its last good state is kept; what has no last good state is held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::metric_schema::{collision_message, may_share_name};
 use super::parse::{Declares, Identity, ParsedDocument, ParsedFile};
-use crate::plan::{DeclaredState, FileSpan, Frozen, TwinManifest};
+use crate::plan::{
+    DeclaredState, FileSpan, Frozen, Leaf, LiveCondition, Profile, Subtree, Tie, TwinManifest, find_ties,
+};
 use crate::series::{MetricSpec, QuerySpec};
 use crate::twin::TwinRef;
 
@@ -26,6 +28,8 @@ pub struct DeclaredQuery {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LastGood {
     files: BTreeMap<Arc<str>, GoodFile>,
+    /// Every path that was ever declared sensitive.
+    sensitive: BTreeSet<Subtree>,
     /// Whether all of the source could be told apart once in this process; then a part that cannot be told now, in a
     /// file that is new, is either new too or among what is remembered of other files.
     whole: bool,
@@ -36,6 +40,7 @@ pub struct LastGood {
 struct GoodFile {
     twins: BTreeMap<TwinRef, Arc<TwinManifest>>,
     queries: BTreeMap<String, Arc<DeclaredQuery>>,
+    profiles: BTreeMap<String, Arc<Profile>>,
     /// Whether every document of the file could be told apart once in this process; then what cannot be told now is
     /// among what is remembered.
     complete: bool,
@@ -45,7 +50,8 @@ impl LastGood {
     /// Whether the last good state declared nothing at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.files.values().all(|file| file.twins.is_empty() && file.queries.is_empty())
+        let nothing = |file: &GoodFile| file.twins.is_empty() && file.queries.is_empty() && file.profiles.is_empty();
+        self.files.values().all(nothing)
     }
 
     /// Exchanges the manifest of a twin that the last good state of its file holds.
@@ -78,13 +84,20 @@ pub fn lower(files: &BTreeMap<Arc<str>, Arc<ParsedFile>>, last_good: &LastGood) 
     let claims = lowering.collect_claims(files);
     let twins = lowering.resolve_twins(&claims.twins);
     let queries = lowering.resolve_queries(&claims.queries);
-    lowering.diagnostics.sort();
+    let profiles = lowering.resolve_profiles(&claims.profiles);
+    let mut sensitive = last_good.sensitive.clone();
+    let wanted = twins.values().map(|manifest| &manifest.wanted).chain(profiles.iter().map(|profile| &profile.wanted));
+    sensitive.extend(wanted.flat_map(|wanted| &wanted.sensitive).cloned());
     let whole = last_good.whole || (lowering.frozen.unknown.is_empty() && !files.is_empty());
+    let frozen = std::mem::take(&mut lowering.frozen);
+    let mut state = DeclaredState { revision: String::new(), twins, profiles, sensitive, frozen };
+    lowering.report_ties(&mut state);
+    lowering.diagnostics.sort();
     Lowered {
-        state: DeclaredState { revision: String::new(), twins, profiles: Vec::new(), frozen: lowering.frozen },
+        last_good: LastGood { files: lowering.next, whole, sensitive: state.sensitive.clone() },
+        state,
         queries,
         diagnostics: lowering.diagnostics,
-        last_good: LastGood { files: lowering.next, whole },
     }
 }
 
@@ -92,6 +105,7 @@ struct Lowering<'a> {
     /// The last good state by identity, wherever it was declared: a document may move and break at once.
     last_twins: BTreeMap<&'a TwinRef, &'a Arc<TwinManifest>>,
     last_queries: BTreeMap<&'a str, &'a Arc<DeclaredQuery>>,
+    last_profiles: BTreeMap<&'a str, &'a Arc<Profile>>,
     last: &'a LastGood,
     /// Files of which a part cannot be told: what they declared before and no document names now stays. The place is
     /// the part's.
@@ -106,6 +120,7 @@ struct Lowering<'a> {
 struct Claims<'a> {
     twins: BTreeMap<&'a TwinRef, Vec<Claim<'a, TwinManifest>>>,
     queries: BTreeMap<&'a str, Vec<Claim<'a, DeclaredQuery>>>,
+    profiles: BTreeMap<&'a str, Vec<Claim<'a, Profile>>>,
 }
 
 /// A document that is about a twin or query.
@@ -133,6 +148,10 @@ impl<'a> Lowering<'a> {
             last_queries: remembered()
                 .flat_map(|file| &file.queries)
                 .map(|(name, query)| (name.as_str(), query))
+                .collect(),
+            last_profiles: remembered()
+                .flat_map(|file| &file.profiles)
+                .map(|(name, profile)| (name.as_str(), profile))
                 .collect(),
             last,
             incomplete: BTreeMap::new(),
@@ -223,6 +242,104 @@ impl<'a> Lowering<'a> {
     ) {
         twins.insert(twin.clone(), Arc::clone(manifest));
         self.next.entry(file.clone()).or_default().twins.insert(twin.clone(), Arc::clone(manifest));
+    }
+
+    /// The profiles, highest priority first. A broken one stays as it was last good; one that never was holds every
+    /// twin, unless it is known to be new.
+    fn resolve_profiles(&mut self, claims: &BTreeMap<&'a str, Vec<Claim<'a, Profile>>>) -> Vec<Arc<Profile>> {
+        let mut profiles = BTreeMap::new();
+        for (name, claims) in claims {
+            self.refuse_duplicates(&format!("the profile {name}"), claims);
+            let Some(first) = claims.first() else { continue };
+            let span = &first.document.span;
+            match (first.good.as_ref().filter(|_| claims.len() == 1), self.last_profiles.get(name)) {
+                (Some(good), _) => {
+                    profiles.insert((*name).to_owned(), (Arc::clone(good), span.file.clone()));
+                }
+                (None, Some(last)) => {
+                    profiles.insert((*name).to_owned(), (Arc::clone(last), span.file.clone()));
+                    self.frozen.kept_profiles.insert((*name).to_owned(), span.clone());
+                }
+                (None, None) if self.last.whole => {}
+                (None, None) => {
+                    self.frozen.unknown.insert(span.clone());
+                }
+            }
+        }
+        for (file, span) in self.incomplete.clone() {
+            for (name, profile) in self.remembered_for(file).into_iter().flat_map(|file| &file.profiles) {
+                if !claims.contains_key(name.as_str()) && !profiles.contains_key(name) {
+                    profiles.insert(name.clone(), (Arc::clone(profile), file.clone()));
+                    self.frozen.kept_profiles.insert(name.clone(), span.clone());
+                }
+            }
+        }
+        while self.refuse_one_oscillation(&mut profiles, claims) {}
+        for (name, (profile, file)) in &profiles {
+            self.next.entry(file.clone()).or_default().profiles.insert(name.clone(), Arc::clone(profile));
+        }
+        let mut profiles: Vec<Arc<Profile>> = profiles.into_values().map(|(profile, _)| profile).collect();
+        profiles.sort_by(|one, other| (other.priority, &one.name).cmp(&(one.priority, &other.name)));
+        profiles
+    }
+
+    /// Finds a condition that reads what a profile with a condition sets, reports it, and freezes its profile, or else the
+    /// one that sets it, at its last good state. Each round takes a good profile or a profile away, so repeating it
+    /// ends.
+    fn refuse_one_oscillation(
+        &mut self,
+        profiles: &mut BTreeMap<String, (Arc<Profile>, Arc<str>)>,
+        claims: &BTreeMap<&'a str, Vec<Claim<'a, Profile>>>,
+    ) -> bool {
+        let Some((reader, writer, attribute, place)) = find_oscillation(profiles) else { return false };
+        let is_good = |name: &String| {
+            let good = claims.get(name.as_str()).and_then(|claims| claims.first()?.good.as_ref());
+            good.is_some_and(|good| profiles.get(name).is_some_and(|(profile, _)| Arc::ptr_eq(good, profile)))
+        };
+        let victim = [&reader, &writer].into_iter().find(|name| is_good(name)).unwrap_or(&reader).clone();
+        let Some((profile, file)) = profiles.remove(&victim) else { return false };
+        if let Some(condition) = &profile.selector.condition {
+            let message = if victim == reader {
+                format!(
+                    "{attribute} is set by profile {writer} at {place}, which has a condition too; read what no condition sets"
+                )
+            } else {
+                format!(
+                    "this profile sets {attribute}, which the condition of profile {reader} reads; set another path"
+                )
+            };
+            let span = condition.place.clone();
+            self.report(&span, "spec.selector.where".to_owned(), "where-oscillates", message);
+        }
+        self.frozen.broken.insert(profile.source.clone());
+        match self.last_profiles.get(victim.as_str()).filter(|last| !Arc::ptr_eq(last, &profile)) {
+            Some(last) => {
+                self.frozen.kept_profiles.insert(victim.clone(), profile.source.clone());
+                profiles.insert(victim, (Arc::clone(last), file));
+            }
+            None if self.last.whole => {}
+            None => {
+                self.frozen.unknown.insert(profile.source.clone());
+            }
+        }
+        true
+    }
+
+    /// Reports profiles that contradict one another whatever the live twins are; the twins concerned are held.
+    fn report_ties(&mut self, state: &mut DeclaredState) {
+        for (tie, twin, count) in find_ties(state) {
+            let Tie { priority, one, other } = tie;
+            let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+            for ((name, leaf, place), (rival, rival_leaf, rival_place)) in [(&one, &other), (&other, &one)] {
+                let message = format!(
+                    "profile {rival} at {rival_place} sets {rival_leaf} with the same priority, {priority}, and another \
+                     value, for {twin}{more}; give {name} or {rival} another priority"
+                );
+                self.report(place, format!("spec.{leaf}"), "profile-tie", message);
+                let source = state.profiles.iter().find(|profile| profile.name == *name).map(|p| p.source.clone());
+                state.frozen.broken.extend(source);
+            }
+        }
     }
 
     fn resolve_queries(&mut self, claims: &BTreeMap<&'a str, Vec<Claim<'a, DeclaredQuery>>>) -> Vec<DeclaredQuery> {
@@ -320,6 +437,13 @@ impl<'a> Claims<'a> {
                 let good = (!is_frozen).then(|| Arc::new(declared));
                 self.queries.entry(&query.spec.name).or_default().push(Claim { document, good, metrics });
             }
+            Declares::Profile(profile) => {
+                let good = (!is_frozen).then(|| Arc::clone(profile));
+                self.profiles.entry(&profile.name).or_default().push(Claim { document, good, metrics: &[] });
+            }
+            Declares::Broken(Identity::Profile(name)) => {
+                self.profiles.entry(name).or_default().push(Claim { document, good: None, metrics: &[] });
+            }
             Declares::Broken(Identity::Twin(twin)) => {
                 self.twins.entry(twin).or_default().push(Claim { document, good: None, metrics: &[] });
             }
@@ -329,6 +453,28 @@ impl<'a> Claims<'a> {
             Declares::Broken(Identity::Foreign | Identity::Unknown) => {}
         }
     }
+}
+
+/// A condition that reads a path which a profile with a condition sets, equal, above or below: the reader's name, the
+/// writer's, what is read, and where it is set.
+fn find_oscillation(
+    profiles: &BTreeMap<String, (Arc<Profile>, Arc<str>)>,
+) -> Option<(String, String, String, FileSpan)> {
+    let conditional = || profiles.values().map(|(profile, _)| profile).filter(|p| p.selector.condition.is_some());
+    for reader in conditional() {
+        for (read, attribute) in reader.selector.condition.iter().flat_map(LiveCondition::reads) {
+            for writer in conditional() {
+                let related = |leaf: &Leaf| {
+                    let above_or_below = leaf.path.covers(&read.path) || read.path.covers(&leaf.path);
+                    leaf.section == read.section && above_or_below
+                };
+                if let Some((_, _, place)) = writer.wanted.leaves(&writer.source).find(|(leaf, ..)| related(leaf)) {
+                    return Some((reader.name.clone(), writer.name.clone(), attribute, place));
+                }
+            }
+        }
+    }
+    None
 }
 
 type MetricPlace<'a> = (&'a str, usize);
@@ -377,7 +523,12 @@ mod tests {
         let frozen = &lowered.state.frozen;
         let twins = lowered.state.twins.iter().map(|(twin, manifest)| {
             let kept = frozen.kept.get(twin).map(|span| format!(" kept by {span}")).unwrap_or_default();
-            format!("{twin}={}{kept}", manifest.tags["v"])
+            let value = manifest.wanted.tags.get("v").map(ToString::to_string).unwrap_or_default();
+            format!("{twin}={value}{kept}")
+        });
+        let profiles = lowered.state.profiles.iter().map(|profile| {
+            let kept = frozen.kept_profiles.get(&profile.name).map(|span| format!(" kept by {span}"));
+            format!("profile {}={}{}", profile.name, profile.wanted.tags["v"], kept.unwrap_or_default())
         });
         let held = frozen.held.iter().map(|(twin, span)| format!("held {twin} by {span}"));
         let unknown = frozen.unknown.iter().map(|span| format!("unknown {span}"));
@@ -387,7 +538,7 @@ mod tests {
                 query.spec.metrics.iter().map(|metric| format!("{} {}", metric.name, metric.help)).collect();
             format!("query {}: {}", query.spec.name, metrics.join(", "))
         });
-        twins.chain(held).chain(unknown).chain(broken).chain(queries).collect::<Vec<_>>().join("; ")
+        twins.chain(profiles).chain(held).chain(unknown).chain(broken).chain(queries).collect::<Vec<_>>().join("; ")
     }
 
     fn twin(name: &str, value: &str) -> String {
@@ -487,11 +638,91 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_later_versions_hold_what_they_may_mean() {
+    fn a_broken_module_twin_holds_the_module_alone() {
         let module = "apiVersion: geminid.dev/v1alpha1\nkind: ModuleTwin\nmetadata: {name: m}\nspec: {device: a}\n";
-        assert_eq!(Source::default().load(&[("f", module)]), "held a/m by f:1:1; broken f:1:1");
-        let profile = "apiVersion: geminid.dev/v1alpha1\nkind: TwinProfile\nmetadata: {name: p}\n";
-        assert_eq!(Source::default().load(&[("f", profile)]), "unknown f:1:1; broken f:1:1");
+        let broken = module.replace("device: a", "device: a, x: 1");
+        assert_eq!(Source::default().load(&[("f", &broken)]), "held a/m by f:1:1; broken f:1:1");
+        let mut source = Source::default();
+        assert_eq!(source.load(&[("f", &(twin("a", "1") + module))]), "a=1; a/m=");
+        assert_eq!(source.load(&[("f", &(twin("a", "2") + &broken))]), "a=2; a/m= kept by f:6:1; broken f:6:1");
+        let twice = [("f", module), ("g", module)];
+        assert_eq!(Source::default().load(&twice), "held a/m by f:1:1; broken f:1:1; broken g:1:1");
+    }
+
+    /// A profile for every declared twin.
+    fn profile(name: &str, priority: i64, value: &str) -> String {
+        format!(
+            "apiVersion: geminid.dev/v1alpha1\nkind: TwinProfile\nmetadata: {{name: {name}}}\nspec:\n  \
+             selector: {{devices: ['*']}}\n  priority: {priority}\n  tags: {{v: {value}}}\n---\n"
+        )
+    }
+
+    #[test]
+    fn a_broken_profile_holds_every_twin_after_a_restart_and_stays_as_it_was_while_running() {
+        let broken = twin("a", "1") + &profile("p", 1, ".nan");
+        assert_eq!(Source::default().load(&[("f", &broken)]), "a=1; unknown f:6:1; broken f:6:1");
+
+        let mut source = Source::default();
+        let good = twin("a", "1") + &profile("p", 1, "2") + &profile("q", 3, "3");
+        assert_eq!(source.load(&[("f", &good)]), "a=1; profile q=3; profile p=2");
+        let edited = twin("a", "2") + &profile("p", 1, ".nan") + &profile("q", 3, "4");
+        let result = "a=2; profile q=4; profile p=2 kept by f:6:1; broken f:6:1";
+        assert_eq!(source.load(&[("f", &edited)]), result);
+        // A file that does not parse keeps all of it, a profile that moved is where it moved to.
+        let result = "a=2 kept by f:1:1; profile q=4 kept by f:1:1; profile p=2 kept by f:1:1; broken f:1:1";
+        assert_eq!(source.load(&[("f", NOT_YAML)]), result);
+        let moved = [("f", twin("a", "5")), ("g", profile("p", 1, "6"))];
+        let moved = moved.each_ref().map(|(name, text)| (*name, text.as_str()));
+        assert_eq!(source.load(&moved), "a=5; profile p=6");
+        // One that is new and broken never declared anything: it blocks removals and stops nothing else.
+        let new = [("f", twin("a", "5")), ("g", profile("p", 1, "6") + &profile("new", 1, ".nan"))];
+        let new = new.each_ref().map(|(name, text)| (*name, text.as_str()));
+        assert_eq!(source.load(&new), "a=5; profile p=6; broken g:9:1");
+    }
+
+    #[test]
+    fn profiles_that_contradict_one_another_are_errors_at_both_and_break_no_good_state() {
+        let mut source = Source::default();
+        let files = [("f", twin("a", "1")), ("p", profile("p", 1, "2")), ("q", profile("q", 1, "3"))];
+        let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+        // The twin's own manifest decides the path, so nobody disagrees.
+        assert_eq!(source.load(&files), "a=1; profile p=2; profile q=3");
+        let tied =
+            [files[1], files[2], ("f", "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata: {name: a}\n")];
+        assert_eq!(source.load(&tied), "a=; profile p=2; profile q=3; broken p:1:1; broken q:1:1");
+        let parsed = tied.iter().map(|(name, text)| ((*name).into(), Arc::new(parse_file(name, text)))).collect();
+        let lowered = lower(&parsed, &LastGood::default());
+        let lines: Vec<String> = lowered.diagnostics.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines[1..],
+            [
+                "p:7:10: error: profile q at q:7:10 sets tags.v with the same priority, 1, and another value, for a; \
+                 give p or q another priority (spec.tags.v)",
+                "q:7:10: error: profile p at p:7:10 sets tags.v with the same priority, 1, and another value, for a; \
+                 give q or p another priority (spec.tags.v)",
+            ]
+        );
+        let twin = TwinRef::device(crate::twin::DeviceId::new("a").unwrap());
+        assert!(matches!(crate::plan::declare(&lowered.state, &twin, None), crate::plan::Declaration::Tied(_)));
+    }
+
+    #[test]
+    fn a_profile_declared_twice_stays_as_it_was() {
+        let mut source = Source::default();
+        source.load(&[("f", &profile("p", 1, "1"))]);
+        let twice = [("f", profile("p", 1, "2")), ("g", profile("p", 1, "3"))];
+        let twice = twice.each_ref().map(|(name, text)| (*name, text.as_str()));
+        assert_eq!(source.load(&twice), "profile p=1 kept by f:1:1; broken f:1:1; broken g:1:1");
+    }
+
+    #[test]
+    fn what_was_ever_sensitive_is_never_shown_again() {
+        let mut source = Source::default();
+        let secret = twin("a", "1").replace("spec: {", "spec: {sensitive: [tags.v], ");
+        source.load(&[("f", &secret)]);
+        source.load(&[("f", &twin("b", "1"))]);
+        let shown: Vec<String> = source.last_good.sensitive.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["tags.v"]);
     }
 
     #[test]
@@ -626,6 +857,7 @@ mod tests {
             7 => NO_IDENTITY.to_owned() + "---\n",
             8 => query(&format!("q{}", value % 2), &format!("twinquery_{}", value % 3), &format!("H{value}")),
             9 => query(&format!("q{}", value % 2), "twinquery_a", "[broken]"),
+            10 => profile(&format!("p{}", value % 2), i64::from(*value), if value % 3 == 0 { ".nan" } else { "1" }),
             _ => NOT_YAML.to_owned() + "---\n",
         };
         parts.iter().map(part).collect()
@@ -635,7 +867,7 @@ mod tests {
         #[test]
         fn nothing_a_source_names_is_lost_whatever_is_edited(
             loads in proptest::collection::vec(
-                proptest::collection::btree_map("[fgh]", proptest::collection::vec((0_u8..11, 0_u8..6), 0..4), 0..4), 1..5)
+                proptest::collection::btree_map("[fgh]", proptest::collection::vec((0_u8..12, 0_u8..6), 0..4), 0..4), 1..5)
         ) {
             let mut last_good = LastGood::default();
             for load in loads {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::schema::{Checker, Fields, join};
+use super::shape::{LABEL, METRIC, METRIC_VALUE};
 use super::tree::{Entry, Node, shortened};
 use crate::series::{LabelSource, Limits, MetricSpec};
 
@@ -72,8 +73,7 @@ pub(super) fn collision_message(name: &str, place: &str) -> String {
 }
 
 fn read_metric(checker: &mut Checker<'_>, node: &Node, path: &str, limits: &Limits) -> Option<(MetricSpec, usize)> {
-    let known = ["name", "type", "help", "labels", "value", "zeroFill"];
-    let fields = checker.fields(node, path, &known, &["states", "stateLabel"])?;
+    let fields = checker.fields(node, path, &METRIC)?;
     let name = read_metric_name(checker, &fields);
     if let Some(entry) = fields.get("type")
         && let Some(text) = checker.text(&entry.value, &fields.path("type"))
@@ -93,8 +93,7 @@ fn read_metric(checker: &mut Checker<'_>, node: &Node, path: &str, limits: &Limi
         .unwrap_or_default();
     if let Some(entry) = checker.required(&fields, "value", "write value: {count: true}") {
         let path = fields.path("value");
-        let later = ["column", "parse", "map", "scale", "onMissing", "onInvalid", "reduce", "const"];
-        if let Some(value) = checker.fields(&entry.value, &path, &["count"], &later)
+        if let Some(value) = checker.fields(&entry.value, &path, &METRIC_VALUE)
             && let Some(count) = value.get("count")
             && checker.bool(&count.value, &join(&path, "count")) == Some(false)
         {
@@ -150,8 +149,7 @@ fn read_labels(checker: &mut Checker<'_>, entry: &Entry, path: &str, limits: &Li
     for label in checker.mapping(&entry.value, path).unwrap_or_default() {
         let path = join(path, &label.key);
         check_label_name(checker, label, &path);
-        let later = ["default", "map", "case", "allow", "other"];
-        let Some(fields) = checker.fields(&label.value, &path, &["column", "const"], &later) else { continue };
+        let Some(fields) = checker.fields(&label.value, &path, &LABEL) else { continue };
         if let Some(source) = read_label_source(checker, &fields, limits) {
             labels.insert(label.key.clone(), source);
         }

@@ -11,22 +11,27 @@
 mod amend;
 mod cut;
 mod diagnostic;
+mod json_schema;
 mod lower;
 mod metric_schema;
 mod names;
 mod parse;
 mod probe;
+mod profile_schema;
 mod query_schema;
 mod query_text;
 mod scalar;
 mod schema;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod twin_schema;
+mod wanted_schema;
 mod yaml;
 
 pub use amend::amend;
 pub use diagnostic::{Diagnostic, Severity};
+pub use json_schema::{json_schema, kind_names};
 pub use lower::{DeclaredQuery, LastGood, Lowered, lower};
 pub use parse::{ParsedFile, parse_file};

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::names::Names;
+use super::profile_schema::read_twin_profile;
 use super::query_schema::{QueryDocument, is_query_name, read_twin_query};
 use super::schema::{Checker, did_you_mean};
+use super::shape::{API_VERSION, DOCUMENT, KINDS};
 use super::tree::{Problem, shortened};
-use super::twin_schema::{read_device_twin, warn_if_nothing_is_declared};
+use super::twin_schema::{ReadTwin, read_device_twin, read_module_twin, warn_if_nothing_is_declared};
+use super::wanted_schema::leaf_places;
 use super::yaml::{Document, read_documents};
-use crate::plan::{FileSpan, TwinManifest};
+use crate::plan::{FileSpan, LeafPlaces, Profile, TwinManifest};
 use crate::twin::{DeviceId, ModuleId, TwinRef};
 
 const API_GROUP: &str = "geminid.dev/";
-const API_VERSION: &str = "geminid.dev/v1alpha1";
-const KINDS: [&str; 4] = ["DeviceTwin", "ModuleTwin", "TwinProfile", "TwinQuery"];
 /// Diagnostics kept of one file; one more says how many there were.
 const DIAGNOSTICS_MAX: usize = 200;
 
@@ -43,6 +44,7 @@ pub(super) enum Declares {
     Twin(TwinRef, Arc<TwinManifest>),
     /// A query, and where each of its metrics is named.
     Query(Arc<QueryDocument>, Vec<FileSpan>),
+    Profile(Arc<Profile>),
     Broken(Identity),
 }
 
@@ -51,6 +53,7 @@ pub(super) enum Declares {
 pub(super) enum Identity {
     Twin(TwinRef),
     Query(String),
+    Profile(String),
     /// Nothing of geminid's: another API group and no kind of ours. It freezes nothing.
     Foreign,
     /// It cannot be told.
@@ -131,6 +134,25 @@ impl<'t> Places<'t> {
         FileSpan { file: self.file.clone(), line, column }
     }
 
+    /// Lines and columns of many offsets; the text is walked once, however long its lines are.
+    fn leaf_places(&self, offsets: &[usize]) -> LeafPlaces {
+        let mut order: Vec<usize> = (0..offsets.len()).collect();
+        order.sort_by_key(|index| offsets[*index]);
+        let mut found = vec![(0, 0); offsets.len()];
+        let (mut line, mut from, mut column) = (0, 0, 1);
+        for index in order {
+            let at = offsets[index].min(self.text.len());
+            let now = self.lines.partition_point(|start| *start <= at);
+            if now != line {
+                (line, from, column) = (now, self.lines[now - 1], 1);
+            }
+            column += self.text.as_bytes()[from..at].iter().filter(|byte| **byte & 0xC0 != 0x80).count();
+            from = at;
+            found[index] = (line, column);
+        }
+        leaf_places(found.into_iter())
+    }
+
     fn diagnostic(&self, problem: Problem) -> Diagnostic {
         let FileSpan { file, line, column } = self.span(problem.at);
         let severity = if problem.warning { Severity::Warning } else { Severity::Error };
@@ -166,33 +188,39 @@ fn read_root(document: &Document, span: &FileSpan, places: &Places<'_>, checker:
             return None;
         }
     }
-    let fields = checker.fields(root, "", &["apiVersion", "kind", "metadata", "spec"], &[])?;
+    let fields = checker.fields(root, "", &DOCUMENT)?;
     if let Some(entry) = checker.required(&fields, "apiVersion", &format!("write apiVersion: {API_VERSION}")) {
         checker.text(&entry.value, "apiVersion");
     }
-    let kind = checker.required(&fields, "kind", "write kind: DeviceTwin or kind: TwinQuery")?;
+    let kind =
+        checker.required(&fields, "kind", "write kind: and one of DeviceTwin, ModuleTwin, TwinProfile, TwinQuery")?;
     match checker.text(&kind.value, "kind")? {
-        "DeviceTwin" => {
-            let (twin, manifest) = read_device_twin(checker, &fields, span.clone())?;
-            Some(Declares::Twin(twin, Arc::new(manifest)))
+        "DeviceTwin" => Some(twin(read_device_twin(checker, &fields, span.clone())?, places)),
+        "ModuleTwin" => Some(twin(read_module_twin(checker, &fields, span.clone())?, places)),
+        "TwinProfile" => {
+            let (mut profile, leaves) = read_twin_profile(checker, &fields, span.clone(), &|at| places.span(at))?;
+            profile.wanted.places = places.leaf_places(&leaves);
+            Some(Declares::Profile(Arc::new(profile)))
         }
         "TwinQuery" => {
             let query = read_twin_query(checker, &fields)?;
             let metrics = query.metrics_at.iter().map(|at| places.span(*at)).collect();
             Some(Declares::Query(Arc::new(query), metrics))
         }
-        known if KINDS.contains(&known) => {
-            checker.not_supported(kind.value.at, "kind".to_owned(), &format!("kind {known}"));
-            None
-        }
         other => {
+            let kinds = KINDS.map(|(kind, ..)| kind);
             let hint =
-                did_you_mean(other, KINDS.into_iter()).unwrap_or_else(|| format!("kinds are {}", KINDS.join(", ")));
+                did_you_mean(other, kinds.into_iter()).unwrap_or_else(|| format!("kinds are {}", kinds.join(", ")));
             let message = format!("unknown kind {:?}; {hint}", shortened(other));
             checker.error(kind.value.at, "kind".to_owned(), "unknown-kind", message);
             None
         }
     }
+}
+
+fn twin((twin, mut manifest, leaves): ReadTwin, places: &Places<'_>) -> Declares {
+    manifest.wanted.places = places.leaf_places(&leaves);
+    Declares::Twin(twin, Arc::new(manifest))
 }
 
 /// What a broken document is about, by its names alone.
@@ -205,7 +233,7 @@ fn identity(names: &Names) -> Identity {
             device(&names.device).zip(module).map(|(id, module)| Identity::Twin(TwinRef::module(id, module)))
         }
         Some("TwinQuery") => names.name.clone().filter(|name| is_query_name(name)).map(Identity::Query),
-        Some("TwinProfile") => None,
+        Some("TwinProfile") => names.name.clone().filter(|name| is_query_name(name)).map(Identity::Profile),
         Some(_) | None => {
             let is_foreign = names.api_version.as_deref().is_some_and(|version| !version.starts_with(API_GROUP));
             is_foreign.then_some(Identity::Foreign)

@@ -5,16 +5,17 @@ use std::time::Duration;
 use super::metric_schema::read_metrics;
 use super::query_text::{QueryShape, shape_of};
 use super::schema::{Checker, Fields, show_duration};
+use super::shape::{METADATA, QUERY_LIMITS, QUERY_SPEC};
 use super::tree::{Node, shortened};
 use crate::series::{LabelSource, Limits, MetricSpec, QuerySpec};
 
 const NAME_LENGTH_MAX: usize = 63;
 const PAGE_SIZE_DEFAULT: usize = 100;
-const PAGE_SIZE_MAX: usize = 100;
-const PAGES_MAX: usize = 10_000;
-const ROWS_MAX: usize = 1_000_000;
-const SERIES_MAX: usize = 100_000;
-const LABEL_LENGTH_MAX: usize = 4096;
+pub(super) const PAGE_SIZE_MAX: usize = 100;
+pub(super) const PAGES_MAX: usize = 10_000;
+pub(super) const ROWS_MAX: usize = 1_000_000;
+pub(super) const SERIES_MAX: usize = 100_000;
+pub(super) const LABEL_LENGTH_MAX: usize = 4096;
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(300);
 const INTERVAL_MIN: Duration = Duration::from_secs(5);
 /// Shorter intervals warn: the queries of a hub share 20 pages a minute and unit (`metrics.md` 1.1).
@@ -48,8 +49,7 @@ pub(super) fn is_query_name(name: &str) -> bool {
 pub(super) fn read_twin_query(checker: &mut Checker<'_>, root: &Fields<'_>) -> Option<QueryDocument> {
     let name = read_name(checker, root);
     let spec = checker.required(root, "spec", "give spec.query and spec.metrics")?;
-    let known = ["query", "interval", "timeout", "staleAfter", "pageSize", "limits", "metrics"];
-    let fields = checker.fields(&spec.value, "spec", &known, &["suspend", "onEmpty"])?;
+    let fields = checker.fields(&spec.value, "spec", &QUERY_SPEC)?;
     let query = read_query(checker, &fields);
     let schedule = read_schedule(checker, &fields);
     let page_size =
@@ -76,7 +76,7 @@ pub(super) fn read_twin_query(checker: &mut Checker<'_>, root: &Fields<'_>) -> O
 
 fn read_name(checker: &mut Checker<'_>, root: &Fields<'_>) -> Option<String> {
     let metadata = checker.required(root, "metadata", "give metadata.name")?;
-    let metadata = checker.fields(&metadata.value, "metadata", &["name", "labels", "annotations"], &[])?;
+    let metadata = checker.fields(&metadata.value, "metadata", &METADATA)?;
     for key in ["labels", "annotations"] {
         if let Some(entry) = metadata.get(key) {
             checker.texts(&entry.value, &metadata.path(key));
@@ -172,8 +172,7 @@ fn duration_within(
 
 fn read_limits(checker: &mut Checker<'_>, node: &Node) -> Limits {
     let mut limits = Limits::default();
-    let known = ["maxPages", "maxRows", "maxSeries", "maxLabelLength"];
-    let Some(fields) = checker.fields(node, "spec.limits", &known, &["onExceed"]) else {
+    let Some(fields) = checker.fields(node, "spec.limits", &QUERY_LIMITS) else {
         return limits;
     };
     let slots = [

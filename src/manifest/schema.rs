@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::shape::Shape;
 use super::tree::{Content, Entry, Node, Problem, shortened};
 
 /// How alike two words must be for a did-you-mean, as Jaro-Winkler similarity.
@@ -48,23 +49,18 @@ impl Checker<'_> {
         self.problems.push(Problem { at, warning: true, path, rule, message: message.into() });
     }
 
-    /// `node` as a mapping of the fields in `known`. Those in `later` are refused as not supported yet, any other as
+    /// `node` as a mapping of the fields of `shape`. Those for later are refused as not supported yet, any other as
     /// unknown.
-    pub(super) fn fields<'n>(
-        &mut self,
-        node: &'n Node,
-        path: &str,
-        known: &[&str],
-        later: &[&str],
-    ) -> Option<Fields<'n>> {
+    pub(super) fn fields<'n>(&mut self, node: &'n Node, path: &str, shape: &Shape) -> Option<Fields<'n>> {
         let entries = self.mapping(node, path)?;
         for entry in entries {
             let key = entry.key.as_str();
-            if later.contains(&key) {
+            if shape.later.contains(&key) {
                 self.not_supported(entry.at, join(path, key), &format!("the field {key}"));
-            } else if !known.contains(&key) {
-                let names = known.iter().chain(later).copied();
-                let hint = did_you_mean(key, names).unwrap_or_else(|| format!("fields here are {}", known.join(", ")));
+            } else if !shape.has(key) {
+                let names = shape.names().chain(shape.later.iter().copied());
+                let list = || format!("fields here are {}", shape.names().collect::<Vec<_>>().join(", "));
+                let hint = did_you_mean(key, names).unwrap_or_else(list);
                 let message = format!("unknown field {:?}; {hint}", shortened(key));
                 self.error(entry.at, join(path, key), "unknown-field", message);
             }
@@ -148,6 +144,28 @@ impl Checker<'_> {
             self.wrong_type(node, path, "a duration such as 90s, 5m or 1h30m");
         }
         duration
+    }
+
+    /// A list of texts; each with the node it stands at and its path.
+    pub(super) fn text_list<'n>(&mut self, node: &'n Node, path: &str) -> Vec<(&'n Node, String, &'n str)> {
+        let items = self.list(node, path).unwrap_or_default().iter().enumerate();
+        let texts = items.filter_map(|(index, item)| {
+            let path = format!("{path}[{index}]");
+            self.text(item, &path).map(|text| (item, path, text))
+        });
+        texts.collect()
+    }
+
+    /// One of a few words.
+    pub(super) fn word(&mut self, node: &Node, path: &str, words: &'static [&'static str]) -> Option<&'static str> {
+        let text = self.text(node, path)?;
+        let found = words.iter().find(|word| **word == text).copied();
+        if found.is_none() {
+            let hint = did_you_mean(text, words.iter().copied()).map(|hint| format!("; {hint}")).unwrap_or_default();
+            let message = format!("expected {}, found {}{hint}", words.join(" or "), node.content.describe());
+            self.error(node.at, path.to_owned(), "unknown-value", message);
+        }
+        found
     }
 
     /// A mapping of texts.

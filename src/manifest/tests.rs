@@ -120,20 +120,27 @@ const DEVICE_TWINS: &[Case] = &[
         "  zzz: {a: 1}\n",
         &[(
             "unknown-field",
-            "5:3: error: unknown field \"zzz\"; fields here are create, removalPolicy, tags, properties (spec.zzz)",
+            "5:3: error: unknown field \"zzz\"; fields here are create, removalPolicy, initialOnly, sensitive, tags, properties (spec.zzz)",
         )],
     ),
     (
-        "  initialOnly: [tags.a]\n  sensitive: []\n",
+        "  initialOnly: [tags.a, reported.x]\n  sensitive: {a: 1}\n  tags: {a: 1}\n",
         &[
             (
-                "not-supported",
-                "5:3: error: the field initialOnly is not supported by this version yet; remove it (spec.initialOnly)",
+                "path",
+                "5:25: error: a path begins with tags or properties.desired; \"reported.x\" does not (spec.initialOnly[1])",
             ),
+            ("wrong-type", "6:3: error: expected a list, found a mapping (spec.sensitive)"),
+        ],
+    ),
+    (
+        "  initialOnly: [tags.b]\n  sensitive: [tags..c]\n  tags: {a: 1}\n",
+        &[
             (
-                "not-supported",
-                "6:3: error: the field sensitive is not supported by this version yet; remove it (spec.sensitive)",
+                "idle-path",
+                "5:3: warning: tags.b names nothing that is declared here; correct or remove it (spec.initialOnly)",
             ),
+            ("path", "6:15: error: the path \"tags..c\" does not fit: a key is empty (spec.sensitive[0])"),
         ],
     ),
     (
@@ -501,10 +508,30 @@ const DOCUMENTS: &[Case] = &[
         &[("missing-field", "1:1: error: metadata is missing; give metadata.name, the device id (metadata)")],
     ),
     (
-        "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata:\n  name: d1\n  annotations: {geminid.dev/suspend: \"x\", team: a}\nspec: {create: true}\n",
+        "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata:\n  name: d1\n  annotations: {geminid.dev/suspended: \"x\", team: a}\nspec: {create: true}\n",
         &[(
-            "not-supported",
-            "5:17: error: the annotation geminid.dev/suspend is not supported by this version yet; remove it (metadata.annotations.geminid.dev/suspend)",
+            "unknown-annotation",
+            "5:17: error: unknown annotation \"geminid.dev/suspended\"; did you mean \"geminid.dev/suspend\"? (metadata.annotations.geminid.dev/suspended)",
+        )],
+    ),
+    (
+        "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata:\n  name: d1\n  annotations: {geminid.dev/suspend-until: tomorrow, geminid.dev/suspend: ''}\nspec: {create: true}\n",
+        &[
+            (
+                "suspend-until",
+                "5:44: error: \"tomorrow\" is no time; write one such as 2027-01-08T00:00:00Z (metadata.annotations.geminid.dev/suspend-until)",
+            ),
+            (
+                "suspend-reason",
+                "5:75: error: give a reason, one line: whoever asks why this twin is left alone reads it (metadata.annotations.geminid.dev/suspend)",
+            ),
+        ],
+    ),
+    (
+        "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata:\n  name: d1\n  annotations: {geminid.dev/suspend-until: '2027-01-08T00:00:00Z'}\nspec: {create: true}\n",
+        &[(
+            "suspend-reason",
+            "5:17: error: geminid.dev/suspend-until says how long; add geminid.dev/suspend with the reason (metadata.annotations.geminid.dev/suspend-until)",
         )],
     ),
     (
@@ -526,12 +553,77 @@ const DOCUMENTS: &[Case] = &[
         &[("unknown-kind", "2:7: error: unknown kind \"DeviceTwins\"; did you mean \"DeviceTwin\"? (kind)")],
     ),
     (
-        "apiVersion: geminid.dev/v1alpha1\nkind: ModuleTwin\nmetadata: {name: m}\nspec: {device: d1}\n",
-        &[("not-supported", "2:7: error: kind ModuleTwin is not supported by this version yet; remove it (kind)")],
+        "apiVersion: geminid.dev/v1alpha1\nkind: ModuleTwin\nmetadata: {name: m}\nspec: {create: true}\n",
+        &[
+            ("missing-field", "4:1: error: device is missing; it is the id of the module's device (spec.device)"),
+            (
+                "unknown-field",
+                "4:8: error: unknown field \"create\"; fields here are device, removalPolicy, initialOnly, sensitive, tags, properties (spec.create)",
+            ),
+        ],
+    ),
+    (
+        "apiVersion: geminid.dev/v1alpha1\nkind: ModuleTwin\nmetadata: {name: $edgeHub}\nspec: {device: d 1, tags: {a: 1}}\n",
+        &[
+            (
+                "edge-module",
+                "3:18: error: $edgeHub belongs to IoT Edge deployments; change it with a deployment manifest (metadata.name)",
+            ),
+            (
+                "device-id",
+                "4:16: error: an id may not hold ' '; allowed are ASCII letters, digits and -:.+%_#*?!(),=@;$' (spec.device)",
+            ),
+        ],
     ),
     (
         "apiVersion: geminid.dev/v1alpha1\nkind: TwinProfile\nmetadata: {name: p}\n",
-        &[("not-supported", "2:7: error: kind TwinProfile is not supported by this version yet; remove it (kind)")],
+        &[("missing-field", "1:1: error: spec is missing; give spec.selector and what is declared (spec)")],
+    ),
+    (
+        "apiVersion: geminid.dev/v1alpha1\nkind: TwinProfile\nmetadata: {name: P}\nspec:\n  target: device\n  priority: high\n  selector: {devices: ['[', a/b]}\n  tags: {geminid: 1}\n",
+        &[
+            (
+                "profile-name",
+                "3:18: error: \"P\" is no name for a profile; use 1 to 63 of a-z, 0-9 and -, with - neither first nor last (metadata.name)",
+            ),
+            (
+                "unknown-value",
+                "5:11: error: expected devices or modules, found the text \"device\"; did you mean \"devices\"? (spec.target)",
+            ),
+            (
+                "out-of-range",
+                "6:13: error: expected a whole number, -1000000 to 1000000, found the text \"high\" (spec.priority)",
+            ),
+            (
+                "glob",
+                "7:24: error: \"[\" is not a glob: unclosed character class; missing ']' (spec.selector.devices[0])",
+            ),
+            (
+                "glob",
+                "7:29: error: no id holds /, so this glob matches nothing; modules are selected by their device (spec.selector.devices[1])",
+            ),
+            (
+                "reserved-key",
+                "8:10: error: tags.geminid holds geminid's own records and cannot be declared; use another key (spec.tags.geminid)",
+            ),
+        ],
+    ),
+    (
+        "apiVersion: geminid.dev/v1alpha1\nkind: TwinProfile\nmetadata: {name: p, annotations: {geminid.dev/suspend: x}}\nspec:\n  selector: {matchLabels: {}}\n",
+        &[
+            (
+                "suspend-profile",
+                "1:1: error: a profile cannot be suspended; suspend the twins, or remove the profile (metadata.annotations)",
+            ),
+            (
+                "nothing-declared",
+                "1:1: warning: a profile that declares nothing does nothing; give spec.tags or spec.properties.desired (spec)",
+            ),
+            (
+                "empty-selector",
+                "5:3: error: an empty selector would select nothing or everything by accident; give matchLabels, devices or where, and devices: [\"*\"] for every declared twin (spec.selector)",
+            ),
+        ],
     ),
     (
         "kind: Secret\nmetadata: {name: s}\n",
@@ -547,7 +639,10 @@ const DOCUMENTS: &[Case] = &[
         "{}\n",
         &[
             ("missing-field", "1:1: error: apiVersion is missing; write apiVersion: geminid.dev/v1alpha1 (apiVersion)"),
-            ("missing-field", "1:1: error: kind is missing; write kind: DeviceTwin or kind: TwinQuery (kind)"),
+            (
+                "missing-field",
+                "1:1: error: kind is missing; write kind: and one of DeviceTwin, ModuleTwin, TwinProfile, TwinQuery (kind)",
+            ),
         ],
     ),
     (

@@ -1,192 +1,168 @@
-//! `kind: DeviceTwin` (DESIGN section 2).
+//! `kind: DeviceTwin` and `kind: ModuleTwin` (DESIGN section 2).
 
 use std::collections::BTreeMap;
 
 use super::schema::{Checker, Fields, join};
-use super::tree::{Content, Node, to_object};
-use crate::plan::{FileSpan, RemovalPolicy, TwinManifest};
-use crate::twin::{DeviceId, Object, Path, Rule, Section, TwinRef, check_section};
+use super::shape::{DEVICE_SPEC, METADATA, MODULE_SPEC, REMOVAL_POLICIES};
+use super::tree::{Node, shortened};
+use super::wanted_schema::read_wanted;
+use crate::plan::{FileSpan, RemovalPolicy, Suspend, TwinManifest};
+use crate::twin::{DeviceId, ModuleId, TwinRef};
 
 /// Annotations under this prefix are geminid's own.
 const ANNOTATION_PREFIX: &str = "geminid.dev/";
-/// The key of `tags` that holds the seals of geminid's owners (DESIGN 4.3).
-const SEAL_KEY: &str = "geminid";
+const SUSPEND: &str = "geminid.dev/suspend";
+const SUSPEND_UNTIL: &str = "geminid.dev/suspend-until";
+/// The longest reason, in characters; it goes into messages.
+const REASON_LENGTH_MAX: usize = 200;
+/// Modules that IoT Edge deployments own (DESIGN section 2).
+const EDGE_MODULES: [&str; 2] = ["$edgeAgent", "$edgeHub"];
+
+/// A twin that a document declares, and the offset of each of its leaves.
+pub(super) type ReadTwin = (TwinRef, TwinManifest, Vec<usize>);
 
 /// The twin a document declares. What cannot be used is in the checker's problems; then the result is not used.
-pub(super) fn read_device_twin(
-    checker: &mut Checker<'_>,
-    root: &Fields<'_>,
-    source: FileSpan,
-) -> Option<(TwinRef, TwinManifest)> {
-    let metadata = read_metadata(checker, root);
-    let mut manifest = TwinManifest {
-        tags: Object::new(),
-        desired: Object::new(),
-        create: false,
-        removal_policy: RemovalPolicy::default(),
-        labels: metadata.labels,
-        source,
-    };
-    if let Some(spec) = root.get("spec") {
-        let known = ["create", "removalPolicy", "tags", "properties"];
-        if let Some(spec) = checker.fields(&spec.value, "spec", &known, &["initialOnly", "sensitive"]) {
-            read_spec(checker, &spec, &mut manifest);
+pub(super) fn read_device_twin(checker: &mut Checker<'_>, root: &Fields<'_>, source: FileSpan) -> Option<ReadTwin> {
+    let metadata = read_metadata(checker, root, "the device id");
+    let mut manifest = manifest_of(&metadata, source);
+    let mut places = Vec::new();
+    if let Some(spec) = root.get("spec")
+        && let Some(spec) = checker.fields(&spec.value, "spec", &DEVICE_SPEC)
+    {
+        if let Some(create) = spec.get("create") {
+            manifest.create = checker.bool(&create.value, "spec.create").unwrap_or_default();
         }
+        manifest.removal_policy = read_removal_policy(checker, &spec).unwrap_or_default();
+        (manifest.wanted, places) = read_wanted(checker, &spec);
     }
-    Some((metadata.twin?, manifest))
+    Some((TwinRef::device(device_id(checker, metadata.name?, "metadata.name")?), manifest, places))
+}
+
+/// The module twin a document declares, likewise.
+pub(super) fn read_module_twin(checker: &mut Checker<'_>, root: &Fields<'_>, source: FileSpan) -> Option<ReadTwin> {
+    let metadata = read_metadata(checker, root, "the module id");
+    let mut manifest = manifest_of(&metadata, source);
+    let module = metadata.name.and_then(|name| module_id(checker, name));
+    let spec = checker.required(root, "spec", "give spec.device, the id of the module's device")?;
+    let spec = checker.fields(&spec.value, "spec", &MODULE_SPEC)?;
+    let device = checker.required(&spec, "device", "it is the id of the module's device");
+    let device = device.and_then(|device| device_id(checker, &device.value, "spec.device"));
+    manifest.removal_policy = read_removal_policy(checker, &spec).unwrap_or_default();
+    let (wanted, places) = read_wanted(checker, &spec);
+    manifest.wanted = wanted;
+    Some((TwinRef::module(device?, module?), manifest, places))
 }
 
 /// Warns of a manifest that declares nothing. Only for one without errors: with an error, more may be meant.
 pub(super) fn warn_if_nothing_is_declared(checker: &mut Checker<'_>, at: usize, manifest: &TwinManifest) {
-    if manifest.tags.is_empty() && manifest.desired.is_empty() && !manifest.create {
+    let wanted = &manifest.wanted;
+    // A label is reason enough: a profile selects by it.
+    let idle = wanted.tags.is_empty() && wanted.desired.is_empty() && !manifest.create && manifest.labels.is_empty();
+    if idle {
         let message = "nothing is declared; give spec.tags or spec.properties.desired";
         checker.warning(at, "spec".to_owned(), "nothing-declared", message);
     }
 }
 
-struct Metadata {
-    twin: Option<TwinRef>,
+/// `metadata` as far as it can be read.
+#[derive(Default)]
+pub(super) struct Metadata<'n> {
+    pub(super) name: Option<&'n Node>,
     labels: BTreeMap<String, String>,
+    suspend: Option<Suspend>,
 }
 
-fn read_metadata(checker: &mut Checker<'_>, root: &Fields<'_>) -> Metadata {
-    let mut found = Metadata { twin: None, labels: BTreeMap::new() };
-    let Some(metadata) = checker.required(root, "metadata", "give metadata.name, the device id") else {
-        return found;
-    };
-    let Some(metadata) = checker.fields(&metadata.value, "metadata", &["name", "labels", "annotations"], &[]) else {
-        return found;
-    };
-    if let Some(name) = checker.required(&metadata, "name", "it is the device id")
-        && let Some(text) = checker.text(&name.value, "metadata.name")
-    {
-        match DeviceId::new(text) {
-            Ok(device) => found.twin = Some(TwinRef::device(device)),
-            Err(error) => checker.error(name.value.at, "metadata.name".to_owned(), "device-id", error.to_string()),
-        }
+impl Metadata<'_> {
+    pub(super) fn is_suspended(&self) -> bool {
+        self.suspend.is_some()
     }
+}
+
+fn manifest_of(metadata: &Metadata<'_>, source: FileSpan) -> TwinManifest {
+    let (labels, suspend) = (metadata.labels.clone(), metadata.suspend.clone());
+    TwinManifest { labels, suspend, ..TwinManifest::empty(source) }
+}
+
+/// Reads `metadata`; `what` is the name there.
+pub(super) fn read_metadata<'n>(checker: &mut Checker<'_>, root: &Fields<'n>, what: &str) -> Metadata<'n> {
+    let mut found = Metadata::default();
+    let Some(metadata) = checker.required(root, "metadata", &format!("give metadata.name, {what}")) else {
+        return found;
+    };
+    let Some(metadata) = checker.fields(&metadata.value, "metadata", &METADATA) else { return found };
+    found.name = checker.required(&metadata, "name", &format!("it is {what}")).map(|name| &name.value);
     if let Some(labels) = metadata.get("labels") {
         let texts = checker.texts(&labels.value, "metadata.labels");
         found.labels = texts.into_iter().map(|(entry, text)| (entry.key.clone(), text.to_owned())).collect();
     }
     if let Some(annotations) = metadata.get("annotations") {
-        for (entry, _) in checker.texts(&annotations.value, "metadata.annotations") {
-            if entry.key.starts_with(ANNOTATION_PREFIX) {
-                let path = join("metadata.annotations", &entry.key);
-                checker.not_supported(entry.at, path, &format!("the annotation {}", entry.key));
-            }
-        }
+        found.suspend = read_annotations(checker, &annotations.value);
     }
     found
 }
 
-fn read_spec(checker: &mut Checker<'_>, spec: &Fields<'_>, manifest: &mut TwinManifest) {
-    if let Some(create) = spec.get("create") {
-        manifest.create = checker.bool(&create.value, "spec.create").unwrap_or_default();
-    }
-    if let Some(policy) = spec.get("removalPolicy")
-        && let Some(text) = checker.text(&policy.value, "spec.removalPolicy")
-    {
-        match [RemovalPolicy::Orphan, RemovalPolicy::Clear].into_iter().find(|policy| policy.as_str() == text) {
-            Some(policy) => manifest.removal_policy = policy,
-            None => {
-                let message = format!("expected orphan or clear, found {}", policy.value.content.describe());
-                checker.error(policy.value.at, "spec.removalPolicy".to_owned(), "unknown-value", message);
+fn read_annotations(checker: &mut Checker<'_>, node: &Node) -> Option<Suspend> {
+    let (mut reason, mut until) = (None, None);
+    for (entry, text) in checker.texts(node, "metadata.annotations") {
+        let path = join("metadata.annotations", &entry.key);
+        match entry.key.as_str() {
+            SUSPEND if text.trim().is_empty() || text.contains(char::is_control) => {
+                let message = "give a reason, one line: whoever asks why this twin is left alone reads it";
+                checker.error(entry.value.at, path, "suspend-reason", message);
             }
+            SUSPEND => reason = Some(text.trim().chars().take(REASON_LENGTH_MAX).collect::<String>()),
+            SUSPEND_UNTIL => match text.parse::<jiff::Timestamp>() {
+                Ok(time) => until = Some((entry.at, (time.as_second(), text.to_owned()))),
+                Err(_) => {
+                    let message = format!("{:?} is no time; write one such as 2027-01-08T00:00:00Z", shortened(text));
+                    checker.error(entry.value.at, path, "suspend-until", message);
+                }
+            },
+            other if other.starts_with(ANNOTATION_PREFIX) => {
+                let hint = super::schema::did_you_mean(other, [SUSPEND, SUSPEND_UNTIL].into_iter())
+                    .unwrap_or_else(|| format!("{SUSPEND} and {SUSPEND_UNTIL} are known"));
+                let message = format!("unknown annotation {:?}; {hint}", shortened(other));
+                checker.error(entry.at, path, "unknown-annotation", message);
+            }
+            _ => {}
         }
     }
-    if let Some(tags) = spec.get("tags")
-        && let Some(object) = read_section(checker, Section::Tags, &tags.value)
-    {
-        manifest.tags = object;
-        if let Some(entry) = tags.value.entries().into_iter().flatten().find(|entry| entry.key == SEAL_KEY) {
-            let message = "tags.geminid holds geminid's own records and cannot be declared; use another key";
-            checker.error(entry.at, "spec.tags.geminid".to_owned(), "reserved-key", message);
+    if let (None, Some((at, _))) = (&reason, &until) {
+        let message = format!("{SUSPEND_UNTIL} says how long; add {SUSPEND} with the reason");
+        checker.error(*at, join("metadata.annotations", SUSPEND_UNTIL), "suspend-reason", message);
+    }
+    Some(Suspend { reason: reason?, until: until.map(|(_, until)| until) })
+}
+
+fn device_id(checker: &mut Checker<'_>, node: &Node, path: &str) -> Option<DeviceId> {
+    match DeviceId::new(checker.text(node, path)?) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            checker.error(node.at, path.to_owned(), "device-id", error.to_string());
+            None
         }
-    }
-    let Some(properties) = spec.get("properties") else { return };
-    // `reported` is a known name here only to get its own message.
-    let Some(properties) = checker.fields(&properties.value, "spec.properties", &["desired", "reported"], &[]) else {
-        return;
-    };
-    if let Some(reported) = properties.get("reported") {
-        let message = "properties.reported is written by the device alone; remove it, or declare it under desired";
-        checker.error(reported.at, "spec.properties.reported".to_owned(), "reported", message);
-    }
-    if let Some(desired) = properties.get("desired")
-        && let Some(object) = read_section(checker, Section::Desired, &desired.value)
-    {
-        manifest.desired = object;
     }
 }
 
-fn read_section(checker: &mut Checker<'_>, section: Section, node: &Node) -> Option<Object> {
-    let path = join("spec", section.as_str());
-    let object = to_object(checker.mapping(node, &path)?);
-    for violation in check_section(section, &object) {
-        let at =
-            place_of(node, &violation.path, matches!(violation.rule, Rule::KeySize(_) | Rule::KeyCharacter { .. }));
-        let path = join("spec", &violation.path.in_section(section));
-        checker.error(at, path, rule_name(&violation.rule), violation.rule.to_string());
+fn module_id(checker: &mut Checker<'_>, node: &Node) -> Option<ModuleId> {
+    let text = checker.text(node, "metadata.name")?;
+    let path = || "metadata.name".to_owned();
+    if EDGE_MODULES.contains(&text) {
+        let message = format!("{text} belongs to IoT Edge deployments; change it with a deployment manifest");
+        checker.error(node.at, path(), "edge-module", message);
+        return None;
     }
-    warn_of_changed_values(checker, node, &path);
-    Some(object)
-}
-
-/// The stable word of a limit.
-fn rule_name(rule: &Rule) -> &'static str {
-    match rule {
-        Rule::SectionSize { .. } => "section-size",
-        Rule::KeySize(_) => "key-size",
-        Rule::KeyCharacter { .. } => "key-character",
-        Rule::StringSize(_) => "string-size",
-        Rule::IntegerRange(_) => "integer-range",
-        Rule::Depth => "section-depth",
-        Rule::NullInArray => "null-in-array",
+    match ModuleId::new(text) {
+        Ok(module) => Some(module),
+        Err(error) => {
+            checker.error(node.at, path(), "module-id", error.to_string());
+            None
+        }
     }
 }
 
-/// Where the value at `path` stands, or its key. A path has no list indices: below a list, the list itself counts,
-/// or the first of its items that has the key.
-fn place_of(section: &Node, path: &Path, key_wanted: bool) -> usize {
-    let (mut node, mut at) = (section, section.at);
-    for key in path.keys() {
-        let below = match &node.content {
-            Content::List(items) => {
-                items.iter().find_map(|item| item.entries()?.iter().find(|entry| entry.key == *key))
-            }
-            Content::Map(entries) => entries.iter().find(|entry| entry.key == *key),
-            Content::Null | Content::Bool(_) | Content::Number(..) | Content::Text { .. } | Content::Refused => None,
-        };
-        let Some(entry) = below else { return at };
-        at = if key_wanted { entry.at } else { entry.value.at };
-        node = &entry.value;
-    }
-    at
-}
-
-/// Warns of values that are not what the author sees in the text. The recursion is bounded by the reader's depth.
-fn warn_of_changed_values(checker: &mut Checker<'_>, node: &Node, path: &str) {
-    match &node.content {
-        Content::Number(number, text) if number.to_string() != *text => {
-            let message = format!("{text} is sent as the number {number}; quote it to send the text");
-            checker.warning(node.at, path.to_owned(), "changed-value", message);
-        }
-        Content::Text { text, ambiguous: true } => {
-            let message =
-                format!("{text} is sent as a text, and other YAML readers take it for a boolean or number; quote it");
-            checker.warning(node.at, path.to_owned(), "ambiguous-value", message);
-        }
-        Content::List(items) => {
-            for (index, item) in items.iter().enumerate() {
-                warn_of_changed_values(checker, item, &format!("{path}[{index}]"));
-            }
-        }
-        Content::Map(entries) => {
-            for entry in entries {
-                warn_of_changed_values(checker, &entry.value, &join(path, &entry.key));
-            }
-        }
-        Content::Null | Content::Bool(_) | Content::Number(..) | Content::Text { .. } | Content::Refused => {}
-    }
+pub(super) fn read_removal_policy(checker: &mut Checker<'_>, spec: &Fields<'_>) -> Option<RemovalPolicy> {
+    let entry = spec.get("removalPolicy")?;
+    let word = checker.word(&entry.value, "spec.removalPolicy", &REMOVAL_POLICIES)?;
+    [RemovalPolicy::Orphan, RemovalPolicy::Clear].into_iter().find(|policy| policy.as_str() == word)
 }

@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::twin::{Object, TwinRef};
+use super::declare::leaves_of;
+use super::selector::Selector;
+use super::{Leaf, LiveCondition, Subtree};
+use crate::twin::{Object, Section, TwinRef, Value};
 
 /// A place in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,29 +49,147 @@ impl RemovalPolicy {
     }
 }
 
-/// One twin's own manifest. A null leaf in a section means: ours, and must not exist.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TwinManifest {
+/// Where each leaf of a manifest stands in its file: line and column, in the order of the leaves of `tags` and then of
+/// `properties.desired`. Kept beside the values because a fleet has millions of them.
+pub type LeafPlaces = Box<[(u32, u32)]>;
+
+/// What a manifest wants in a twin. A null leaf means: ours, and must not exist.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
     /// `spec.tags`.
     pub tags: Object,
     /// `spec.properties.desired`.
     pub desired: Object,
+    /// `spec.initialOnly`: leaves beneath are set when absent and never corrected.
+    pub initial_only: Vec<Subtree>,
+    /// `spec.sensitive`: values beneath are shown as salted hashes.
+    pub sensitive: Vec<Subtree>,
+    /// Where the leaves stand; empty when nobody knows, then the document's own place counts.
+    pub places: LeafPlaces,
+}
+
+/// Why a twin is left alone for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspend {
+    /// The annotation's text.
+    pub reason: String,
+    /// When it ends, in seconds since 1970-01-01T00:00:00Z, with the text it was written as; `None` for no end.
+    pub until: Option<(i64, String)>,
+}
+
+/// One twin's own manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwinManifest {
+    /// What it wants in the twin.
+    pub wanted: Wanted,
     /// `spec.create`: register the device when a point read says that it does not exist.
     pub create: bool,
     /// `spec.removalPolicy`.
     pub removal_policy: RemovalPolicy,
     /// `metadata.labels`; never sent to the hub.
     pub labels: BTreeMap<String, String>,
+    /// The annotations `geminid.dev/suspend` and `geminid.dev/suspend-until`.
+    pub suspend: Option<Suspend>,
     /// Where the document begins.
     pub source: FileSpan,
 }
 
-/// The same values for many twins. The slot for `kind: TwinProfile`: no manifest makes one yet, and [`declare`] is
-/// the only place that will have to know them.
-///
-/// [`declare`]: super::declare
+impl TwinManifest {
+    /// A manifest that declares nothing but the twin.
+    #[must_use]
+    pub fn empty(source: FileSpan) -> Self {
+        Self {
+            wanted: Wanted::default(),
+            create: false,
+            removal_policy: RemovalPolicy::default(),
+            labels: BTreeMap::new(),
+            suspend: None,
+            source,
+        }
+    }
+}
+
+/// Whose twins a profile is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProfileTarget {
+    /// Device twins.
+    Devices,
+    /// Module twins.
+    Modules,
+}
+
+impl ProfileTarget {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Devices, Self::Modules];
+
+    /// The word manifests use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Devices => "devices",
+            Self::Modules => "modules",
+        }
+    }
+
+    /// What `twin` is.
+    #[must_use]
+    pub const fn of(twin: &TwinRef) -> Self {
+        if twin.module.is_none() { Self::Devices } else { Self::Modules }
+    }
+}
+
+/// The same values for many twins: `kind: TwinProfile`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Profile {}
+pub struct Profile {
+    /// `metadata.name`.
+    pub name: String,
+    /// `spec.target`.
+    pub target: ProfileTarget,
+    /// `spec.priority`: a higher one takes a path with all above and below it.
+    pub priority: i64,
+    /// `spec.selector`.
+    pub selector: Selector,
+    /// What happens to the values of a twin that leaves `where` by a change of its own; `None` leaves it to the
+    /// twin's manifest.
+    pub removal_policy: Option<RemovalPolicy>,
+    /// What it wants in the twins.
+    pub wanted: Wanted,
+    /// Where the document begins.
+    pub source: FileSpan,
+}
+
+impl Profile {
+    /// Whether the profile is for `twin`, as far as that does not depend on the live twin.
+    #[must_use]
+    pub fn selects(&self, twin: &TwinRef, manifest: Option<&TwinManifest>) -> bool {
+        self.target == ProfileTarget::of(twin) && self.selector.matches(twin, manifest)
+    }
+}
+
+impl Wanted {
+    /// Each leaf with its value and its place in the file; `source` is the document's own place.
+    pub fn leaves<'a>(&'a self, source: &'a FileSpan) -> impl Iterator<Item = (Leaf, &'a Value, FileSpan)> {
+        let leaves = Section::ALL.into_iter().flat_map(|section| {
+            leaves_of(self.section(section)).into_iter().map(move |(path, value)| (Leaf { section, path }, value))
+        });
+        leaves.enumerate().map(|(index, (leaf, value))| {
+            let place = self.places.get(index).map_or_else(
+                || source.clone(),
+                |(line, column)| FileSpan { file: source.file.clone(), line: *line as usize, column: *column as usize },
+            );
+            (leaf, value, place)
+        })
+    }
+
+    /// A section.
+    #[must_use]
+    pub fn section(&self, section: Section) -> &Object {
+        match section {
+            Section::Tags => &self.tags,
+            Section::Desired => &self.desired,
+        }
+    }
+}
 
 /// What the source could not read, and what that stops.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -77,7 +198,10 @@ pub struct Frozen {
     pub kept: BTreeMap<TwinRef, FileSpan>,
     /// Twins whose broken manifest has no last good state in this process: nothing may be written to them.
     pub held: BTreeMap<TwinRef, FileSpan>,
-    /// Documents whose identity cannot be read and that have no last good state: every twin of the source is held.
+    /// Profiles that keep their last good document (still in [`DeclaredState::profiles`]) because the present one is
+    /// broken, by name.
+    pub kept_profiles: BTreeMap<String, FileSpan>,
+    /// Documents whose identity cannot be read, and profiles, that have no last good state: every twin of the source is held.
     pub unknown: BTreeSet<FileSpan>,
     /// Files or documents that are broken at all: while there is one, nothing of this source is removed.
     pub broken: BTreeSet<FileSpan>,
@@ -104,8 +228,25 @@ pub struct DeclaredState {
     pub revision: String,
     /// Each twin's own manifest.
     pub twins: BTreeMap<TwinRef, Arc<TwinManifest>>,
-    /// Profiles, highest priority first.
-    pub profiles: Vec<Profile>,
+    /// Profiles, highest priority first, then by name.
+    pub profiles: Vec<Arc<Profile>>,
+    /// Every path that is, or in this process ever was, declared sensitive for any twin: what is declared no more must
+    /// not be shown either.
+    pub sensitive: BTreeSet<Subtree>,
     /// What could not be read.
     pub frozen: Frozen,
+}
+
+impl DeclaredState {
+    /// Why the twin is left alone at `unix_now` (seconds since 1970), if its manifest says so.
+    #[must_use]
+    pub fn suspension(&self, twin: &TwinRef, unix_now: i64) -> Option<&Suspend> {
+        let suspend = self.twins.get(twin)?.suspend.as_ref()?;
+        suspend.until.as_ref().is_none_or(|(until, _)| *until > unix_now).then_some(suspend)
+    }
+
+    /// The profiles with a condition on the live twin.
+    pub fn conditional(&self) -> impl Iterator<Item = (&Arc<Profile>, &LiveCondition)> {
+        self.profiles.iter().filter_map(|profile| Some((profile, profile.selector.condition.as_ref()?)))
+    }
 }

@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::declare::leaves_of;
 use super::seal::Ownership;
 use super::{
-    Cause, Change, Declaration, Declared, DeclaredHash, Held, HeldReason, Leaf, PathHash, RemovalPolicy, Removals,
-    SEAL_KEY, Seal, SealAction, SealScope, SealState, TwinPlan, identity_hash, next_etag,
+    Cause, Change, Declaration, Declared, DeclaredHash, DeclaredLeaf, Held, HeldReason, Leaf, PathHash, RemovalPolicy,
+    Removals, SEAL_KEY, Seal, SealAction, SealScope, SealState, TwinPlan, identity_hash, next_etag,
 };
 use crate::twin::{MergePatch, Object, Path, Section, Twin, Value, section_size, size_max};
 
@@ -30,13 +30,15 @@ pub fn plan_twin(scope: &SealScope, declaration: &Declaration, live: &Twin, remo
         return TwinPlan::nothing(Some(HeldReason::SealNewer { version }));
     }
     match declaration {
-        Declaration::Broken(place) => TwinPlan::nothing(Some(HeldReason::ManifestBroken(place.clone()))),
-        Declaration::Incomplete(place) => TwinPlan::nothing(Some(HeldReason::SourceIncomplete(place.clone()))),
+        Declaration::Broken(_) | Declaration::Incomplete(_) | Declaration::Tied(_) => {
+            TwinPlan::nothing(declaration.hold())
+        }
         Declaration::Declared(declared) | Declaration::Kept(declared, _) => {
             Planner::new(scope, live, &seal, removals).plan_declared(declared)
         }
-        Declaration::Absent if seal == SealState::Absent => TwinPlan::nothing(None),
-        Declaration::Absent => Planner::new(scope, live, &seal, removals).plan_absent(),
+        Declaration::Left(_) | Declaration::Absent if seal == SealState::Absent => TwinPlan::nothing(None),
+        Declaration::Left(left) => Planner::new(scope, live, &seal, removals).plan_absent(left),
+        Declaration::Absent => Planner::new(scope, live, &seal, removals).plan_absent(&BTreeMap::new()),
     }
 }
 
@@ -97,16 +99,23 @@ impl<'a> Planner<'a> {
         for (leaf, want) in &declared.leaves {
             self.plan_leaf(leaf, want);
         }
+        // A twin that had a manifest, and has only profiles now, keeps what its manifest said to leave.
+        let orphaned =
+            !declared.named && self.seal.seal().is_some_and(|seal| seal.removal_policy == RemovalPolicy::Orphan);
         for leaf in self.undeclared(declared) {
-            self.remove(&leaf);
+            if orphaned || declared.left.get(&leaf) == Some(&RemovalPolicy::Orphan) {
+                self.disown(leaf);
+            } else {
+                self.remove(&leaf);
+            }
         }
         let hash = DeclaredHash::of(self.scope, &self.live.twin_ref, declared);
         self.prune_emptied(Some(declared));
         self.seal_and_finish(declared, hash)
     }
 
-    /// The manifest is gone: the seal goes, with `clear` what we own goes too.
-    fn plan_absent(mut self) -> TwinPlan {
+    /// The manifest is gone: the seal goes, with `clear` what we own goes too, what the twin `left` to stay excepted.
+    fn plan_absent(mut self, left: &BTreeMap<Leaf, RemovalPolicy>) -> TwinPlan {
         self.removes = true;
         if let Removals::Held(hold) = self.removals {
             let reason = HeldReason::Removal(hold.clone());
@@ -114,7 +123,9 @@ impl<'a> Planner<'a> {
         }
         if self.seal.seal().is_some_and(|seal| seal.removal_policy == RemovalPolicy::Clear) {
             for leaf in self.ours.clone() {
-                self.remove(&leaf);
+                if left.get(&leaf) != Some(&RemovalPolicy::Orphan) {
+                    self.remove(&leaf);
+                }
             }
         }
         self.prune_emptied(None);
@@ -131,10 +142,13 @@ impl<'a> Planner<'a> {
         place.as_object().is_none().then(|| HeldReason::ShapeConflict { lost: vec![lost] })
     }
 
-    fn plan_leaf(&mut self, leaf: &Leaf, want: &Value) {
-        let Standing::Differs { from, lost } = self.standing(leaf, want) else { return };
-        let to = (*want != Value::Null).then(|| want.clone());
-        let change = Change { leaf: leaf.clone(), from, to };
+    fn plan_leaf(&mut self, leaf: &Leaf, want: &DeclaredLeaf) {
+        let Standing::Differs { from, lost } = self.standing(leaf, &want.value) else { return };
+        if want.initial_only && (from.is_some() || !lost.is_empty()) {
+            return;
+        }
+        let to = (want.value != Value::Null).then(|| want.value.clone());
+        let change = Change { leaf: leaf.clone(), from, to, source: Some(want.source.clone()), mask: None };
         // What is ours beneath, or in the way, is lost just as a leaf that is removed by itself.
         let loses = change.to.is_none() || !lost.is_empty();
         let foreign: Vec<Leaf> = lost.iter().filter(|lost| !self.ours.contains(lost)).cloned().collect();
@@ -214,8 +228,8 @@ impl<'a> Planner<'a> {
         let needed = |ours: &Leaf| {
             declared.leaves.iter().any(|(leaf, want)| {
                 let related = leaf.section == ours.section;
-                let replaced = leaf.path.covers(&ours.path) && want.as_object().is_none();
-                let in_the_way = ours.path.covers(&leaf.path) && *want != Value::Null;
+                let replaced = leaf.path.covers(&ours.path) && want.value.as_object().is_none();
+                let in_the_way = ours.path.covers(&leaf.path) && want.value != Value::Null;
                 related && (leaf == ours || replaced || in_the_way)
             })
         };
@@ -229,11 +243,30 @@ impl<'a> Planner<'a> {
             return;
         }
         self.removes = true;
-        let change = Change { leaf: leaf.clone(), from: self.leaves.get(leaf).map(|v| (*v).clone()), to: None };
+        let change = Change {
+            leaf: leaf.clone(),
+            from: self.leaves.get(leaf).map(|v| (*v).clone()),
+            to: None,
+            source: None,
+            mask: None,
+        };
         match self.removals {
             Removals::Go => self.make(change),
             Removals::Held(hold) => {
                 self.held.push(Held { change: Some(change), reason: HeldReason::Removal(hold.clone()) });
+            }
+        }
+    }
+
+    /// Lets go of a leaf that we own and leaves its value.
+    fn disown(&mut self, leaf: Leaf) {
+        self.removes = true;
+        match self.removals {
+            Removals::Go => {
+                self.released.insert(leaf);
+            }
+            Removals::Held(hold) => {
+                self.held.push(Held { change: None, reason: HeldReason::Leaving { leaf, hold: hold.clone() } });
             }
         }
     }
@@ -306,7 +339,7 @@ impl<'a> Planner<'a> {
         let old = self.seal.seal().map_or(&nothing, |seal| &seal.owned);
         let hashing = self.ownership(self.scope.owner.as_str(), old);
         let held: BTreeSet<&Leaf> = self.held.iter().filter_map(|held| Some(&held.change.as_ref()?.leaf)).collect();
-        let settled = declared.leaves.iter().filter(|(leaf, want)| **want != Value::Null && !held.contains(leaf));
+        let settled = declared.leaves.iter().filter(|(leaf, want)| want.value != Value::Null && !held.contains(leaf));
         let mut owned: BTreeSet<PathHash> = settled.map(|(leaf, _)| hashing.hash(leaf)).collect();
         let after = Section::ALL.map(|section| Value::Object(self.live.section_after(section, &self.patch)));
         for (leaf, value) in &self.leaves {

@@ -24,16 +24,27 @@ fn live(tags: &str, desired: &str) -> Twin {
         tags: object(tags),
         desired: object(desired),
         reported: Object::new(),
+        system: Object::new(),
     }
 }
 
 fn declared_of(tags: &Object, desired: &Object, removal_policy: RemovalPolicy) -> Declaration {
+    let source = FileSpan { file: "a.yaml".into(), line: 1, column: 1 };
     let mut leaves = BTreeMap::new();
     for (section, object) in [(Section::Tags, tags), (Section::Desired, desired)] {
-        leaves.extend(leaves_of(object).into_iter().map(|(path, value)| (Leaf { section, path }, value.clone())));
+        leaves.extend(leaves_of(object).into_iter().map(|(path, value)| {
+            let declared = DeclaredLeaf { value: value.clone(), initial_only: false, source: source.clone() };
+            (Leaf { section, path }, declared)
+        }));
     }
-    let source = FileSpan { file: "a.yaml".into(), line: 1, column: 1 };
-    Declaration::Declared(Declared { leaves, create: false, removal_policy, source })
+    Declaration::Declared(Declared {
+        leaves,
+        create: false,
+        removal_policy,
+        named: true,
+        source,
+        left: BTreeMap::new(),
+    })
 }
 
 fn declared(tags: &str, desired: &str) -> Declaration {
@@ -85,6 +96,34 @@ fn each_standing_of_a_declared_leaf_gives_its_change() {
         assert_eq!(shown(&plan).join("; "), expected, "{want} over {have}");
         assert!(plan.held.is_empty());
     }
+}
+
+#[test]
+fn what_is_initial_only_is_set_when_absent_and_never_corrected() {
+    let initial = |want: &str| {
+        let Declaration::Declared(mut declared) = declared(want, "{}") else { panic!("declared") };
+        declared.leaves.values_mut().for_each(|leaf| leaf.initial_only = true);
+        Declaration::Declared(declared)
+    };
+    for (want, have, expected) in [
+        (r#"{"a":1}"#, "{}", "+ tags.a = 1"),
+        (r#"{"a":1}"#, r#"{"a":2}"#, ""),
+        (r#"{"a":1}"#, r#"{"a":{"x":1}}"#, ""),
+        (r#"{"a":{"b":1}}"#, r#"{"a":2}"#, ""),
+        (r#"{"a":{"b":1}}"#, r#"{"a":{"c":2}}"#, "+ tags.a.b = 1"),
+    ] {
+        let plan = plan(&initial(want), &live(have, "{}"));
+        assert_eq!(shown(&plan).join("; "), expected, "{want} over {have}");
+        assert!(plan.held.is_empty() && plan.in_sync() == expected.is_empty());
+    }
+    // Still owned: undeclared, it goes, whatever it became.
+    let mut twin = sealed(&initial(r#"{"a":1,"b":1}"#), &live("{}", "{}"));
+    twin.tags.insert("a".to_owned(), Value::from(7));
+    assert_eq!(plan(&initial(r#"{"a":1,"b":1}"#), &twin).patch, None);
+    assert_eq!(shown(&plan(&initial(r#"{"b":1}"#), &twin)), ["- tags.a (was 7)"]);
+    // No longer initial: the seal no longer vouches for the twin, and the value is corrected.
+    let firm = plan(&declared(r#"{"a":1,"b":1}"#, "{}"), &twin);
+    assert_eq!((firm.cause, shown(&firm)), (Cause::Git, vec!["~ tags.a = 1 (was 7)".to_owned()]));
 }
 
 #[test]

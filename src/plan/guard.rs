@@ -65,6 +65,8 @@ pub struct FleetSize {
     pub sealed: usize,
     /// A broken manifest, if there is one.
     pub broken: Option<FileSpan>,
+    /// A profile whose nominating query has not been answered to the end, if there is one.
+    pub unknown: Option<FileSpan>,
 }
 
 impl RemovalGuard {
@@ -133,6 +135,9 @@ impl RemovalGuard {
         if !self.judged {
             return Removals::Held(RemovalHold::FirstSweep);
         }
+        if let Some(place) = &fleet.unknown {
+            return Removals::Held(RemovalHold::MembershipUnknown(place.clone()));
+        }
         let (removals, allowed) = (self.counted.len(), self.limit.allowed(fleet.declared.max(fleet.sealed)));
         if removals > allowed {
             return Removals::Held(RemovalHold::Guard { removals, allowed });
@@ -151,7 +156,7 @@ mod tests {
     }
 
     fn fleet(declared: usize, sealed: usize) -> FleetSize {
-        FleetSize { declared, sealed, broken: None }
+        FleetSize { declared, sealed, broken: None, unknown: None }
     }
 
     fn held(removals: usize, allowed: usize) -> Removals {
@@ -166,6 +171,9 @@ mod tests {
         assert_eq!(guard.verdict(&fleet(5, 5), Duration::ZERO), Removals::Go);
         assert_eq!(guard.verdict(&fleet(0, 5), Duration::ZERO), Removals::Held(RemovalHold::EmptyState));
         let place = FileSpan { file: "a".into(), line: 1, column: 1 };
+        let unknown = FleetSize { unknown: Some(place.clone()), ..fleet(5, 5) };
+        let held = Removals::Held(RemovalHold::MembershipUnknown(place.clone()));
+        assert_eq!(guard.verdict(&unknown, Duration::ZERO), held);
         let broken = FleetSize { broken: Some(place.clone()), ..fleet(5, 5) };
         assert_eq!(guard.verdict(&broken, Duration::ZERO), Removals::Held(RemovalHold::SourceBroken(place)));
     }

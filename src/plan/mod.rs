@@ -2,23 +2,35 @@
 //!
 //! Invariant: floor 2, pure. A plan is data; applying it makes no decision.
 
+mod condition;
 mod declare;
 mod declared;
 mod diff;
 mod guard;
+mod layers;
+mod mask;
 mod outcome;
 mod seal;
+mod selector;
+mod subtree;
 mod sweep;
 mod twin_plan;
 
-pub use declare::{Declaration, Declared, Leaf, declare};
-pub use declared::{DeclaredState, FileSpan, Frozen, Profile, RemovalPolicy, TwinManifest};
+pub use condition::LiveCondition;
+pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, declare, declare_presumed, leaves_of};
+pub use declared::{
+    DeclaredState, FileSpan, Frozen, LeafPlaces, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest, Wanted,
+};
 pub use diff::plan_twin;
 pub use guard::{FleetSize, RemovalGuard, RemovalLimit};
+pub use layers::find_ties;
+pub use mask::Salt;
 pub use outcome::{Condition, Outcome, Synced, TwinState};
 pub use seal::{
     DeclaredHash, Owner, OwnerError, PathHash, SEAL_KEY, SEAL_VERSION, Seal, SealScope, SealState, etag_counter,
     identity_hash, next_etag,
 };
-pub use sweep::{RowVerdict, SweepRow, Verified, judge_row, sweep_query};
+pub use selector::{DeviceGlobs, GlobError, Selector};
+pub use subtree::{Subtree, SubtreeError};
+pub use sweep::{RowVerdict, SweepRow, Verified, judge_row, row_twin, sweep_query};
 pub use twin_plan::{Cause, Change, Held, HeldReason, RemovalHold, Removals, SealAction, TwinPlan};

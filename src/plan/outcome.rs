@@ -5,7 +5,8 @@
 //!   InSync         InSync               True      in_sync
 //!   Applied        Applied              True      in_sync
 //!   Kept           ManifestBroken       False     frozen
-//!   Held           the hold's           False     held, or frozen when a manifest is broken
+//!   Held           the hold's           False     held, or frozen when a manifest is broken,
+//!                                                   or suspended
 //!   Pending        Pending              Unknown   pending
 //!   Conflict       Conflict             False     conflict
 //!   Throttled      Throttled            Unknown   pending
@@ -76,6 +77,8 @@ pub enum TwinState {
     Frozen,
     /// Refused by the hub.
     Rejected,
+    /// Left alone by its manifest's wish.
+    Suspended,
     /// Not registered.
     Missing,
     /// Our credential does not reach it.
@@ -86,13 +89,14 @@ pub enum TwinState {
 
 impl TwinState {
     /// Every state, in the order of the table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::InSync,
         Self::Pending,
         Self::Held,
         Self::Conflict,
         Self::Frozen,
         Self::Rejected,
+        Self::Suspended,
         Self::Missing,
         Self::Unauthorized,
         Self::Failed,
@@ -108,6 +112,7 @@ impl TwinState {
             Self::Conflict => "conflict",
             Self::Frozen => "frozen",
             Self::Rejected => "rejected",
+            Self::Suspended => "suspended",
             Self::Missing => "missing",
             Self::Unauthorized => "unauthorized",
             Self::Failed => "failed",
@@ -152,12 +157,15 @@ impl Outcome {
 const fn held_state(reason: &HeldReason) -> TwinState {
     match reason {
         HeldReason::ManifestBroken(_) | HeldReason::SourceIncomplete(_) => TwinState::Frozen,
+        HeldReason::Suspended(_) => TwinState::Suspended,
         HeldReason::ShapeConflict { .. }
         | HeldReason::OwnershipConflict { .. }
         | HeldReason::SealNewer { .. }
         | HeldReason::SealTooLarge { .. }
         | HeldReason::SectionTooLarge { .. }
         | HeldReason::Removal(_)
+        | HeldReason::Leaving { .. }
+        | HeldReason::ProfileTie(_)
         | HeldReason::DeletedOutside => TwinState::Held,
     }
 }
@@ -170,11 +178,13 @@ mod tests {
     #[test]
     fn the_table_is_the_one_in_the_docs() {
         let place = FileSpan { file: "a.yaml".into(), line: 1, column: 1 };
+        let suspend = crate::plan::Suspend { reason: "test".to_owned(), until: None };
         let rows = [
             (Outcome::InSync, "InSync True in_sync"),
             (Outcome::Applied, "Applied True in_sync"),
             (Outcome::Kept, "ManifestBroken False frozen"),
             (Outcome::Held(HeldReason::DeletedOutside), "DeletedOutside False held"),
+            (Outcome::Held(HeldReason::Suspended(suspend)), "Suspended False suspended"),
             (Outcome::Held(HeldReason::ManifestBroken(place.clone())), "ManifestBroken False frozen"),
             (Outcome::Held(HeldReason::SourceIncomplete(place)), "SourceIncomplete False frozen"),
             (Outcome::Pending, "Pending Unknown pending"),

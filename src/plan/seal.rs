@@ -17,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
-use super::{Declared, Leaf, RemovalPolicy};
+use super::{Declared, Leaf, RemovalPolicy, Salt};
 use crate::twin::{ETag, Number, Object, Path, Section, Twin, TwinRef, Value};
 
 /// The key in `tags` under which every owner keeps its seal. Manifests may not declare it.
@@ -72,6 +72,8 @@ pub struct SealScope {
     pub owner: Owner,
     /// The hub's host name without port, in lower case.
     pub host: String,
+    /// What sensitive values are hidden with in everything shown.
+    pub salt: Salt,
 }
 
 impl SealScope {
@@ -81,7 +83,7 @@ impl SealScope {
         let name = host
             .rsplit_once(':')
             .map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
-        Self { owner, host: name.to_ascii_lowercase() }
+        Self { owner, host: name.to_ascii_lowercase(), salt: Salt::default() }
     }
 }
 
@@ -95,11 +97,15 @@ impl DeclaredHash {
     pub fn of(scope: &SealScope, twin: &TwinRef, declared: &Declared) -> Self {
         let mut hasher = scoped("h", scope.owner.as_str(), &scope.host, twin);
         hasher.update(declared.removal_policy.as_str());
-        for (leaf, value) in &declared.leaves {
+        for (leaf, want) in &declared.leaves {
             hasher.update([0x1e]);
             hash_leaf(&mut hasher, leaf.section, &leaf.path);
             hasher.update([0x1f]);
-            hasher.update(normalised(value).to_string());
+            hasher.update(normalised(&want.value).to_string());
+            if want.initial_only {
+                // Once it is no longer so, a live value that was let be must be corrected.
+                hasher.update([0x1d]);
+            }
         }
         Self(shortened(hasher, HASH_LENGTH).into())
     }
@@ -341,7 +347,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::plan::FileSpan;
+    use crate::plan::{DeclaredLeaf, FileSpan};
     use crate::twin::DeviceId;
 
     fn twin(id: &str) -> TwinRef {
@@ -352,11 +358,18 @@ mod tests {
         SealScope::new(Owner::new("demo").unwrap(), "localhost:8443")
     }
 
+    fn leaf_of(value: &str) -> DeclaredLeaf {
+        let source = FileSpan { file: "a.yaml".into(), line: 1, column: 1 };
+        DeclaredLeaf { value: Value::parse_json(value).unwrap(), initial_only: false, source }
+    }
+
     fn declared(value: &str, policy: RemovalPolicy) -> Declared {
         let leaf = Leaf { section: Section::Tags, path: Path::new(["location", "plant"]) };
         Declared {
-            leaves: BTreeMap::from([(leaf, Value::parse_json(value).unwrap())]),
+            leaves: BTreeMap::from([(leaf, leaf_of(value))]),
             create: false,
+            named: true,
+            left: BTreeMap::new(),
             removal_policy: policy,
             source: FileSpan { file: "a.yaml".into(), line: 1, column: 1 },
         }

@@ -5,21 +5,35 @@
 
 use std::time::Duration;
 
-use super::{DeclaredHash, Owner, SEAL_KEY, identity_hash, seal::etag_counter};
-use crate::twin::{DeviceId, ETag, TwinRef, Value};
+use super::{DeclaredHash, Owner, ProfileTarget, SEAL_KEY, identity_hash, seal::etag_counter};
+use crate::twin::{DeviceId, ETag, ModuleId, TwinRef, Value};
 
 /// How long a row may be older than our own write without meaning anything: the documented lag of the query index
 /// (`iot-hub.md` 5.6).
 const ROW_LAG_MAX: Duration = Duration::from_secs(30 * 60);
 
-/// The query that lists what `owner` has sealed, with what [`judge_row`] needs of each twin.
+/// The query that lists what `owner` has sealed among devices or modules, with what [`judge_row`] needs of each twin.
 #[must_use]
-pub fn sweep_query(owner: &Owner) -> String {
+pub fn sweep_query(owner: &Owner, target: ProfileTarget) -> String {
     let seal = format!("tags.{SEAL_KEY}.[[{owner}]]");
+    let (module, collection) = match target {
+        ProfileTarget::Devices => ("", "devices"),
+        ProfileTarget::Modules => ("moduleId AS m, ", "devices.modules"),
+    };
     format!(
-        "SELECT deviceId AS d, etag AS t, deviceEtag AS y, {seal}.h AS h, {seal}.e AS e, {seal}.i AS i \
-         FROM devices WHERE IS_DEFINED({seal})"
+        "SELECT deviceId AS d, {module}etag AS t, deviceEtag AS y, {seal}.h AS h, {seal}.e AS e, {seal}.i AS i \
+         FROM {collection} WHERE IS_DEFINED({seal})"
     )
+}
+
+/// The twin that a row with the columns `d` and, for a module, `m` names.
+#[must_use]
+pub fn row_twin(row: &Value) -> Option<TwinRef> {
+    let device = DeviceId::new(row.get(["d"])?.as_str()?).ok()?;
+    match row.get(["m"]) {
+        None | Some(Value::Null) => Some(TwinRef::device(device)),
+        Some(module) => Some(TwinRef::module(device, ModuleId::new(module.as_str()?).ok()?)),
+    }
 }
 
 /// One row of [`sweep_query`].
@@ -45,7 +59,7 @@ impl SweepRow {
     pub fn from_value(row: &Value) -> Option<Self> {
         let text = |key: &str| row.get([key]).and_then(Value::as_str);
         Some(Self {
-            twin: TwinRef::device(DeviceId::new(text("d")?).ok()?),
+            twin: row_twin(row)?,
             etag: ETag::new(text("t")?)?,
             device_etag: text("y").map(str::to_owned),
             declared: text("h").map(str::to_owned),
@@ -148,6 +162,8 @@ mod tests {
         let declared = Declared {
             leaves: BTreeMap::new(),
             create: false,
+            named: true,
+            left: BTreeMap::new(),
             removal_policy: RemovalPolicy::Orphan,
             source: FileSpan { file: "a".into(), line: 1, column: 1 },
         };
@@ -212,7 +228,8 @@ mod tests {
 
     #[test]
     fn the_sweep_asks_only_for_what_it_judges_and_reads_it_back() {
-        let query = sweep_query(&Owner::new("fleet-prod").unwrap());
+        let owner = Owner::new("fleet-prod").unwrap();
+        let query = sweep_query(&owner, ProfileTarget::Devices);
         assert_eq!(
             query,
             "SELECT deviceId AS d, etag AS t, deviceEtag AS y, tags.geminid.[[fleet-prod]].h AS h, \
@@ -222,7 +239,20 @@ mod tests {
         let json = r#"{"d":"d","t":"AAAAAAAAAAU=","y":"MQ==","e":"AAAAAAAAAAU="}"#;
         let read = SweepRow::from_value(&Value::parse_json(json).unwrap()).unwrap();
         assert_eq!(read, SweepRow { declared: None, seal_identity: None, ..row() });
-        for odd in ["{}", "[]", r#"{"d":"a b","t":"x"}"#, r#"{"d":"d","t":"*"}"#, r#"{"d":"d"}"#] {
+        let modules = sweep_query(&owner, ProfileTarget::Modules);
+        assert!(modules.starts_with("SELECT deviceId AS d, moduleId AS m, etag AS t,"), "{modules}");
+        assert!(modules.contains(" FROM devices.modules WHERE "), "{modules}");
+        let json = r#"{"d":"d","m":"x","t":"AAAAAAAAAAU="}"#;
+        let read = SweepRow::from_value(&Value::parse_json(json).unwrap()).unwrap();
+        assert_eq!(read.twin.to_string(), "d/x");
+        for odd in [
+            r#"{"d":"d","m":7,"t":"AAAAAAAAAAU="}"#,
+            "{}",
+            "[]",
+            r#"{"d":"a b","t":"x"}"#,
+            r#"{"d":"d","t":"*"}"#,
+            r#"{"d":"d"}"#,
+        ] {
             assert_eq!(SweepRow::from_value(&Value::parse_json(odd).unwrap()), None, "{odd}");
         }
     }

@@ -1,8 +1,9 @@
 //! The plan for one twin, as data.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use super::{DeclaredHash, FileSpan, Leaf};
+use super::{DeclaredHash, FileSpan, Leaf, Salt, Subtree, Suspend, Tie};
 use crate::twin::{ETag, MergePatch, Section, Value};
 
 /// One leaf to set or remove.
@@ -14,13 +15,18 @@ pub struct Change {
     pub from: Option<Value>,
     /// The declared value; `None` removes.
     pub to: Option<Value>,
+    /// Who declared it; `None` for a leaf that is declared no more.
+    pub source: Option<FileSpan>,
+    /// What hides the values when they are sensitive.
+    pub mask: Option<Salt>,
 }
 
 impl fmt::Display for Change {
     /// `+ path = to`, `- path (was from)`, `~ path = to (was from)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let leaf = &self.leaf;
-        match (&self.from, &self.to) {
+        let show = |value: &Value| self.mask.map_or_else(|| value.to_string(), |salt| salt.hide(value));
+        match (self.from.as_ref().map(show), self.to.as_ref().map(show)) {
             (None, Some(to)) => write!(f, "+ {leaf} = {to}"),
             (Some(from), None) => write!(f, "- {leaf} (was {from})"),
             (Some(from), Some(to)) => write!(f, "~ {leaf} = {to} (was {from})"),
@@ -62,6 +68,9 @@ pub enum RemovalHold {
         /// What the guard lets pass.
         allowed: usize,
     },
+    /// A nominating query has not been answered to the end: who is in the profile is unknown.
+    #[error("waits until the query of the profile at {0} has been answered to the end")]
+    MembershipUnknown(FileSpan),
     /// The command removes nothing for manifests that are gone.
     #[error("the manifest is gone; `run` settles that, this command removes nothing for it")]
     NotPruned,
@@ -112,10 +121,21 @@ pub enum HeldReason {
     },
     /// A removal must wait.
     Removal(RemovalHold),
+    /// The twin has left a profile's condition and its value is to stay, no longer ours; that must wait.
+    Leaving {
+        /// The leaf.
+        leaf: Leaf,
+        /// Why it waits.
+        hold: RemovalHold,
+    },
     /// The twin's manifest is broken and was never read well by this process.
     ManifestBroken(FileSpan),
     /// A document that may concern this twin cannot be read.
     SourceIncomplete(FileSpan),
+    /// The twin's manifest suspends it.
+    Suspended(Suspend),
+    /// Profiles of one priority contradict one another.
+    ProfileTie(Box<Tie>),
     /// The device was there and is gone; `create` does not bring back what somebody deleted.
     DeletedOutside,
 }
@@ -130,9 +150,11 @@ impl HeldReason {
             Self::SealNewer { .. } => "SealNewer",
             Self::SealTooLarge { .. } => "SealTooLarge",
             Self::SectionTooLarge { .. } => "SectionTooLarge",
-            Self::Removal(_) => "RemovalHeld",
+            Self::Removal(_) | Self::Leaving { .. } => "RemovalHeld",
             Self::ManifestBroken(_) => "ManifestBroken",
             Self::SourceIncomplete(_) => "SourceIncomplete",
+            Self::Suspended(_) => "Suspended",
+            Self::ProfileTie(_) => "ProfileTie",
             Self::DeletedOutside => "DeletedOutside",
         }
     }
@@ -166,10 +188,16 @@ impl fmt::Display for HeldReason {
                 section.as_str()
             ),
             Self::Removal(hold) => write!(f, "removal {hold}"),
+            Self::Leaving { leaf, hold } => write!(f, "letting go of {leaf} {hold}"),
             Self::ManifestBroken(place) => write!(f, "the manifest at {place} is broken; correct it"),
             Self::SourceIncomplete(place) => {
                 write!(f, "{place} cannot be read and may concern this twin; correct it")
             }
+            Self::Suspended(Suspend { reason, until: None }) => write!(f, "suspended: {reason}"),
+            Self::Suspended(Suspend { reason, until: Some((_, until)) }) => {
+                write!(f, "suspended until {until}: {reason}")
+            }
+            Self::ProfileTie(tie) => write!(f, "{tie}; give one of them another priority"),
             Self::DeletedOutside => {
                 f.write_str("the device was deleted by somebody else; change its manifest to create it again")
             }
@@ -238,6 +266,17 @@ pub struct TwinPlan {
 }
 
 impl TwinPlan {
+    /// Hides the values of the plan that stand in, above or beneath one of the `sensitive` places.
+    #[must_use]
+    pub fn masked(mut self, sensitive: &BTreeSet<Subtree>, salt: Salt) -> Self {
+        let held = self.held.iter_mut().filter_map(|held| held.change.as_mut());
+        for change in self.changes.iter_mut().chain(held) {
+            let hidden = sensitive.iter().any(|place| place.touches(&change.leaf));
+            change.mask = hidden.then_some(salt);
+        }
+        self
+    }
+
     /// A plan that does nothing, for `reason` if there is one.
     #[must_use]
     pub fn nothing(reason: Option<HeldReason>) -> Self {

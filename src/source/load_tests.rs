@@ -41,7 +41,7 @@ impl Folder {
 
 fn twins(snapshot: &Snapshot) -> String {
     let show = |(twin, manifest): (&crate::twin::TwinRef, &Arc<crate::plan::TwinManifest>)| {
-        format!("{twin}={} at {}", manifest.tags["v"], manifest.source.file)
+        format!("{twin}={} at {}", manifest.wanted.tags["v"], manifest.source.file)
     };
     snapshot.state.twins.iter().map(show).collect::<Vec<_>>().join(", ")
 }
@@ -157,7 +157,7 @@ fn read_while(loader: &mut Loader, files: usize, flips: impl FnOnce() + Send) ->
             let value = snapshot.revision.trim_start_matches("..r");
             assert_eq!((snapshot.state.twins.len(), snapshot.diagnostics.len()), (files, 0));
             for manifest in snapshot.state.twins.values() {
-                assert_eq!(manifest.tags["v"].to_string(), value);
+                assert_eq!(manifest.wanted.tags["v"].to_string(), value);
             }
         }
     });
@@ -466,9 +466,9 @@ fn the_example_fleet_loads_without_a_word() {
     assert_eq!(snapshot.diagnostics, []);
     let (twin, manifest) = snapshot.state.twins.first_key_value().unwrap();
     assert_eq!((twin.to_string().as_str(), manifest.create), ("myDevice", true));
-    let tags = crate::twin::Value::Object(manifest.tags.clone()).to_string();
+    let tags = crate::twin::Value::Object(manifest.wanted.tags.clone()).to_string();
     assert_eq!(tags, r#"{"location":{"plant":"Redmond43","region":"US"}}"#);
-    assert_eq!(crate::twin::Value::Object(manifest.desired.clone()).to_string(), r#"{"power_level":1}"#);
+    assert_eq!(crate::twin::Value::Object(manifest.wanted.desired.clone()).to_string(), r#"{"power_level":1}"#);
     let metrics: Vec<_> = snapshot.queries.iter().map(|query| query.spec.metrics[0].name.as_str()).collect();
     assert_eq!(metrics, ["twinquery_plant_cellular_devices", "twinquery_plant_devices"]);
     for query in snapshot.queries.iter() {

@@ -480,7 +480,9 @@ mod tests {
             loop {
                 let hint = watcher.changed().await;
                 let found = match loader.reload(&hint) {
-                    Ok(snapshot) => snapshot.state.twins.values().map(|twin| twin.tags["v"].to_string()).collect(),
+                    Ok(snapshot) => {
+                        snapshot.state.twins.values().map(|twin| twin.wanted.tags["v"].to_string()).collect()
+                    }
                     Err(error) => error.category().to_owned(),
                 };
                 if found == expected {

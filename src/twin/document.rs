@@ -42,6 +42,9 @@ pub struct Twin {
     pub desired: Object,
     /// `properties.reported`.
     pub reported: Object,
+    /// The system properties that conditions read, such as `status` and `connectionState` (`iot-hub.md` 1.1): what the
+    /// hub sent besides ids, etags, version and sections.
+    pub system: Object,
 }
 
 impl Twin {

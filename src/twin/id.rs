@@ -3,6 +3,7 @@
 //! Invariant: a value of these types is valid by construction; nothing further down checks a charset again.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// The longest device or module id, in characters (`iot-hub.md` section 4).
 const ID_LENGTH_MAX: usize = 128;
@@ -39,8 +40,9 @@ fn check_id(text: &str) -> Result<(), IdError> {
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
+        /// Clones share the text: a fleet's ids are keys of several maps, and those are copied with each change.
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes `text` as an id.

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test unwraps, and so do its helpers")]
 
 mod bad_input;
+mod fleet;
 mod kill;
 mod readme;
 mod support;

@@ -1,13 +1,12 @@
 //! Declared states by the handful, and a loop on the paused clock.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use geminid::controller::{Ended, Options, run};
 use geminid::hub::WriteTwins;
 use geminid::metrics::Metrics;
-use geminid::plan::{DeclaredState, FileSpan, Owner, RemovalLimit, RemovalPolicy, SealScope, TwinManifest};
+use geminid::plan::{DeclaredState, FileSpan, Owner, RemovalLimit, RemovalPolicy, SealScope, TwinManifest, Wanted};
 use geminid::twin::{DeviceId, MergePatch, Object, TwinRef, Value};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -34,8 +33,8 @@ pub(crate) fn place() -> FileSpan {
 }
 
 pub(crate) fn manifest(tags: Object, removal_policy: RemovalPolicy) -> Arc<TwinManifest> {
-    let (desired, labels) = (Object::new(), BTreeMap::new());
-    Arc::new(TwinManifest { tags, desired, create: true, removal_policy, labels, source: place() })
+    let wanted = Wanted { tags, ..Wanted::default() };
+    Arc::new(TwinManifest { wanted, create: true, removal_policy, ..TwinManifest::empty(place()) })
 }
 
 /// `d00`, `d01` and so on, each with these tags; to be cleared when its manifest goes.

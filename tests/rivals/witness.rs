@@ -88,7 +88,7 @@ impl Witness {
     fn declared(&self, twin: &TwinRef) -> BTreeSet<Leaf> {
         let states = self.states.lock().unwrap();
         let manifests = states.iter().filter_map(|state| state.twins.get(twin));
-        let sections = manifests.flat_map(|m| [(Section::Tags, &m.tags), (Section::Desired, &m.desired)]);
+        let sections = manifests.flat_map(|m| [(Section::Tags, &m.wanted.tags), (Section::Desired, &m.wanted.desired)]);
         sections
             .flat_map(|(section, object)| leaves(object).into_keys().map(move |path| Leaf { section, path }))
             .collect()

@@ -1,0 +1,41 @@
+//! The fleet in `fleet/`: profiles, modules and queries, from a clean check to twins in sync.
+
+use geminid::twin::{Section, Value};
+
+use crate::support::{World, leaf};
+
+const FLEET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fleet");
+
+#[tokio::test]
+async fn the_shipped_fleet_is_clean_and_comes_into_sync_with_its_profiles() {
+    let world = World::new();
+    let _hub = world.hub("state", "127.0.0.1:0").await;
+    let client = world.client("state");
+    let (code, out, err) = world.run(&["validate", FLEET]).await;
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "6 files, 32 twins, 7 profiles, 2 queries, 0 errors\n", ""));
+
+    let on_hub = ["--hub-json", "state/hub.json", "--manifests", FLEET];
+    let verb = |verb| [&[verb], &on_hub[..]].concat();
+    let (code, out, _) = world.run(&verb("plan")).await;
+    assert_eq!((code, out.contains("30 to register, 2 missing")), (1, true), "{out}");
+    let from = "+ properties.desired.telemetry.interval_s = 60  (profiles.yaml:";
+    assert!(out.contains(from), "a leaf says which line set it: {out}");
+    assert!(!out.contains("change-me") && out.contains("wifi.password = <hidden "), "{out}");
+
+    // The two modules have no device to run on them yet.
+    let (code, out, err) = world.run(&verb("apply")).await;
+    assert_eq!((code, out.contains("30 twins in sync, 2 not")), (1, true), "{out}");
+    assert!(!(out + &err).contains("change-me"), "a sensitive value is in no log");
+    let pump = client.twin("redmond43-pump-01").await;
+    let desired = |keys: &[&str]| leaf(&pump, Section::Desired, keys);
+    assert_eq!(desired(&["telemetry", "interval_s"]), Some(Value::from(60)), "the higher profile");
+    assert_eq!(desired(&["wifi", "password"]), Some(Value::from("change-me")), "the device gets it all the same");
+    assert_eq!(leaf(&pump, Section::Tags, &["location", "plant"]), Some(Value::from("Redmond43")));
+    let gateway = client.twin("leeds7-gateway-03").await;
+    assert_eq!(leaf(&gateway, Section::Desired, &["telemetry", "interval_s"]), Some(Value::from(300)));
+
+    // What a technician calibrates stays.
+    client.set("redmond43-pump-01", Section::Desired, &["calibration", "offset"], Value::from(7)).await;
+    let (code, out, _) = world.run(&verb("plan")).await;
+    assert_eq!((code, out.contains("32 twins: 2 missing, 30 in sync")), (1, true), "{out}");
+}
