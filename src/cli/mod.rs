@@ -46,10 +46,10 @@ enum Command {
     Query(query::QueryArgs),
     /// Run an embedded IoT Hub for trials and tests
     Hub(hub::HubArgs),
-    /// Simulate a device over MQTT, until Ctrl-C
-    Device(device::DeviceArgs),
     /// Print the JSON Schema of manifests, for editors
     Schema(schema::SchemaArgs),
+    /// Simulate a device over MQTT, until Ctrl-C
+    Device(device::DeviceArgs),
     /// Print the version
     Version,
 }
@@ -68,8 +68,8 @@ pub fn main() -> ExitCode {
         Command::Validate(args) => validate::run(&args),
         Command::Query(args) => block_on(query::run(args)),
         Command::Hub(args) => block_on(hub::run(args)),
-        Command::Device(args) => block_on(device::run(args)),
         Command::Schema(args) => schema::run(&args),
+        Command::Device(args) => block_on(device::run(args)),
         Command::Version => version(),
     };
     match result {
