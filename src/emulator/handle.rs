@@ -15,7 +15,7 @@ use super::error::Refusal;
 use super::identity::Random;
 use super::mqtt::{Presence, SessionRecord};
 use super::query::{Page, Run};
-use super::registry::{Device, Registry};
+use super::registry::{Device, Kept, Registry};
 use super::store::{Durable, Waiting};
 use crate::twin::{DeviceId, TwinRef};
 
@@ -33,7 +33,17 @@ struct Shared {
     durable: watch::Receiver<Durable>,
     changes: watch::Sender<u64>,
     messages: AtomicU64,
+    documents: watch::Sender<Documents>,
     now: fn() -> Timestamp,
+}
+
+/// How often configurations and jobs were written, for those who wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Documents {
+    /// Writes of configurations.
+    pub configurations: u64,
+    /// Writes of jobs.
+    pub jobs: u64,
 }
 
 struct State {
@@ -77,8 +87,16 @@ impl HubHandle {
         durable: watch::Receiver<Durable>,
     ) -> Self {
         let (changes, _) = watch::channel(registry.changes());
-        let state = Mutex::new(State { registry, presence, random });
-        Self(Arc::new(Shared { state, store, durable, changes, messages: AtomicU64::new(0), now }))
+        let (documents, _) = watch::channel(Documents::default());
+        Self(Arc::new(Shared {
+            state: Mutex::new(State { registry, presence, random }),
+            store,
+            durable,
+            changes,
+            documents,
+            messages: AtomicU64::new(0),
+            now,
+        }))
     }
 
     /// The hub's clock.
@@ -91,6 +109,12 @@ impl HubHandle {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
+    }
+
+    /// How often configurations and jobs were written, and a notice of each later time.
+    #[must_use]
+    pub fn documents(&self) -> watch::Receiver<Documents> {
+        self.0.documents.subscribe()
     }
 
     /// Random bytes of the hub.
@@ -117,12 +141,17 @@ impl HubHandle {
             let mut state = self.lock();
             let State { registry, presence, random } = &mut *state;
             let result = change(registry, random, (self.0.now)());
-            let changes = registry.take_log();
-            changes.iter().for_each(|change| presence.tell(change));
-            if let (false, Some(place)) = (changes.is_empty(), place) {
-                place.send(Waiting::Changes(changes));
+            let kept = registry.take_log();
+            for one in &kept {
+                if let Kept::Twin(change) = one {
+                    presence.tell(change);
+                }
             }
             let number = registry.changes();
+            self.notice(&kept);
+            if let (false, Some(place)) = (kept.is_empty(), place) {
+                place.send(Waiting::Changes { kept, up_to: number });
+            }
             self.0.changes.send_if_modified(|last| std::mem::replace(last, number) != number);
             (result, number)
         };
@@ -252,6 +281,17 @@ impl HubHandle {
             told.await.map_err(|_| self.stopped())?;
         }
         Ok(result)
+    }
+
+    /// Tells who waits for configurations or jobs.
+    fn notice(&self, kept: &[Kept]) {
+        for one in kept {
+            match one {
+                Kept::Twin(_) => {}
+                Kept::Configuration { .. } => self.0.documents.send_modify(|documents| documents.configurations += 1),
+                Kept::Job { .. } => self.0.documents.send_modify(|documents| documents.jobs += 1),
+            }
+        }
     }
 
     /// One record, which waits for no later change than its own.

@@ -241,6 +241,7 @@ impl Row for Device {
             "capabilities" if identity.module.is_none() => {
                 Some(Value::Object(Object::from([("iotEdge".to_owned(), Value::from(identity.iot_edge))])))
             }
+            "configurations" => wire::configurations(twin),
             "deviceScope" => identity.device_scope().as_deref().and_then(text),
             _ => None,
         };

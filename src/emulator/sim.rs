@@ -317,34 +317,13 @@ fn changed(change: Result<Change, Refusal>, twin_ref: &TwinRef) -> Result<Twin, 
 
 /// A refusal as the client would understand the hub's answer.
 fn hub_error(refusal: Refusal, twin: &TwinRef) -> HubError {
-    match refusal {
-        Refusal::TwinChanged(_)
-        | Refusal::IdentityChanged { .. }
-        | Refusal::EtagMissing
-        | Refusal::ReportedChanged(_) => HubError::PreconditionFailed,
-        Refusal::DeviceNotFound(_) | Refusal::ModuleNotFound(_) => HubError::NotFound(twin.clone()),
-        Refusal::DeviceAlreadyExists(device) => HubError::AlreadyExists(device),
-        Refusal::Unauthorized | Refusal::ModuleUnauthorized(_) => {
-            HubError::Unauthorized { message: refusal.to_string() }
-        }
-        Refusal::NotImplemented(_) | Refusal::Unavailable(_) | Refusal::MethodTimeout => {
-            HubError::Server { status: Some(refusal.status()), message: refusal.to_string() }
-        }
-        Refusal::ArgumentInvalid(_)
-        | Refusal::ArgumentNull(_)
-        | Refusal::Deserialization(_)
-        | Refusal::DefinedMultipleTimes(_)
-        | Refusal::ApiVersionMissing
-        | Refusal::AddressNotFound
-        | Refusal::MethodNotAllowed
-        | Refusal::RequestTimeout
-        | Refusal::ModuleAlreadyExists(_)
-        | Refusal::TooManyDevices(_)
-        | Refusal::DeviceNotOnline
-        | Refusal::TooManyMethods
-        | Refusal::TooManyModules(_)
-        | Refusal::BulkTooLarge(_)
-        | Refusal::BodyTooLarge(_) => rejected(refusal),
+    match (refusal.status(), refusal.code()) {
+        (401, _) => HubError::Unauthorized { message: refusal.to_string() },
+        (404, "DeviceNotFound" | "ModuleNotFound") => HubError::NotFound(twin.clone()),
+        (409, "DeviceAlreadyExists") => HubError::AlreadyExists(twin.device.clone()),
+        (412, _) => HubError::PreconditionFailed,
+        (status @ 500.., _) => HubError::Server { status: Some(status), message: refusal.to_string() },
+        _ => rejected(refusal),
     }
 }
 
