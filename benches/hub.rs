@@ -201,7 +201,7 @@ async fn scale(twins: u64) {
             times.push(begun.elapsed().as_secs_f64() * 1e6);
             rows = match page.rows {
                 Rows::Twins(twins) => twins.len(),
-                Rows::Raw(rows) => rows.len(),
+                Rows::Raw(rows) | Rows::Jobs(rows) => rows.len(),
             };
             token = page.next;
         }

@@ -50,6 +50,7 @@ fn hub() -> Registry {
 fn ask(registry: &Registry, query: &str) -> Result<(&'static str, Vec<String>), &'static str> {
     match run_page(registry, query, None, None).map_err(|refusal| refusal.code())?.rows {
         Rows::Twins(twins) => Ok(("Twin", twins.iter().map(|twin| twin.identity.twin_ref().to_string()).collect())),
+        Rows::Jobs(rows) => Ok(("DeviceJob", rows.into_iter().map(|row| Value::Object(row).to_string()).collect())),
         Rows::Raw(rows) => Ok(("Raw", rows.into_iter().map(|row| Value::Object(row).to_string()).collect())),
     }
 }
@@ -167,6 +168,7 @@ fn what_works_where_5_3() {
             Ok(("Raw", vec![r#"{"deviceId":"d1","kind":"thermo","moduleId":"m1"}"#])),
         ),
         ("SELECT TOP 2 * FROM devices", Ok(("Twin", vec!["d1", "d2"]))),
+        ("SELECT * FROM devices.jobs", Ok(("DeviceJob", vec![]))),
         ("SELECT TOP 2 * FROM devices.jobs", Err("ArgumentInvalid")),
         ("SELECT jobId FROM devices.jobs", Err("ArgumentInvalid")),
         ("SELECT * FROM devices.jobs WHERE tags.n = 5", Err("ArgumentInvalid")),

@@ -2,6 +2,8 @@
 //!
 //! Invariant: every refusal names one row of `iot-hub.md` 3.2; no text holds a key or a token.
 
+use super::configuration::ConfigurationId;
+use super::job::JobId;
 use super::traffic::Traffic;
 use crate::twin::{DeviceId, TwinRef};
 
@@ -20,6 +22,15 @@ pub enum Refusal {
     /// 400: a bulk operation names one device or module twice (`iot-hub.md` 2.6).
     #[error("{0} is named more than once")]
     DefinedMultipleTimes(TwinRef),
+    /// 400: the target condition of a configuration (`iot-hub.md` 10).
+    #[error("{0}")]
+    ConfigurationTarget(String),
+    /// 400: the content of a configuration.
+    #[error("{0}")]
+    ConfigurationContent(String),
+    /// 400: a custom metric of a configuration.
+    #[error("{0}")]
+    ConfigurationMetric(String),
     /// 400: no `api-version` in the query (`iot-hub.md` 2.1).
     #[error("the query parameter api-version is missing")]
     ApiVersionMissing,
@@ -35,6 +46,12 @@ pub enum Refusal {
     /// 404: no such module of a device that is there.
     #[error("{0}")]
     ModuleNotFound(TwinRef),
+    /// 404: no such configuration.
+    #[error("{0}")]
+    ConfigurationNotFound(ConfigurationId),
+    /// 404: no such job.
+    #[error("{0}")]
+    JobNotFound(JobId),
     /// 404: no such address.
     #[error("there is nothing at this address")]
     AddressNotFound,
@@ -53,6 +70,24 @@ pub enum Refusal {
     /// 409: create-only, and the module exists.
     #[error("A module with ID '{0}' is already registered.")]
     ModuleAlreadyExists(TwinRef),
+    /// 409: create-only, and the configuration exists (`iot-hub.md` 2.4).
+    #[error("A configuration with ID '{0}' is already registered.")]
+    ConfigurationAlreadyExists(ConfigurationId),
+    /// 409: there is a job of this id (`iot-hub.md` 2.8).
+    #[error("A job with ID '{0}' already exists.")]
+    JobAlreadyExists(JobId),
+    /// 405: the job has ended (`iot-hub.md` 2.8).
+    #[error("the job has ended")]
+    JobEnded,
+    /// 429: as many jobs are active as may be (`iot-hub.md` 2.8 and 6.3).
+    #[error("the hub has as many active jobs as it may have; wait until one ends or cancel it")]
+    TooManyJobs,
+    /// 412: the configuration's etag is another one by now.
+    #[error("ETag mismatch for configuration ID '{0}'")]
+    ConfigurationChanged(ConfigurationId),
+    /// 413: no room for another configuration (`iot-hub.md` 6.3).
+    #[error("the hub has its {0} configurations already")]
+    TooManyConfigurations(usize),
     /// 413: no room for another device or module (`iot-hub.md` 6.3).
     #[error("the hub holds its {0} devices and modules already")]
     TooManyDevices(usize),
@@ -114,17 +149,35 @@ impl Refusal {
             | Self::ArgumentNull(_)
             | Self::Deserialization(_)
             | Self::DefinedMultipleTimes(_)
+            | Self::ConfigurationTarget(_)
+            | Self::ConfigurationContent(_)
+            | Self::ConfigurationMetric(_)
             | Self::ApiVersionMissing => 400,
             Self::Unauthorized | Self::ModuleUnauthorized(_) => 401,
-            Self::DeviceNotFound(_) | Self::ModuleNotFound(_) | Self::AddressNotFound | Self::DeviceNotOnline => 404,
+            Self::DeviceNotFound(_)
+            | Self::ModuleNotFound(_)
+            | Self::ConfigurationNotFound(_)
+            | Self::JobNotFound(_)
+            | Self::DeviceNotOnline
+            | Self::AddressNotFound => 404,
             Self::QuotaExceeded => 403,
-            Self::Throttled(_) => 429,
-            Self::MethodNotAllowed => 405,
+            Self::MethodNotAllowed | Self::JobEnded => 405,
             Self::RequestTimeout => 408,
-            Self::DeviceAlreadyExists(_) | Self::ModuleAlreadyExists(_) => 409,
-            Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) | Self::ReportedChanged(_) => 412,
-            Self::BodyTooLarge(_) | Self::TooManyDevices(_) | Self::TooManyModules(_) | Self::BulkTooLarge(_) => 413,
-            Self::TooManyMethods => 429,
+            Self::DeviceAlreadyExists(_)
+            | Self::ModuleAlreadyExists(_)
+            | Self::ConfigurationAlreadyExists(_)
+            | Self::JobAlreadyExists(_) => 409,
+            Self::IdentityChanged { .. }
+            | Self::EtagMissing
+            | Self::TwinChanged(_)
+            | Self::ReportedChanged(_)
+            | Self::ConfigurationChanged(_) => 412,
+            Self::BodyTooLarge(_)
+            | Self::TooManyDevices(_)
+            | Self::TooManyModules(_)
+            | Self::TooManyConfigurations(_)
+            | Self::BulkTooLarge(_) => 413,
+            Self::TooManyJobs | Self::TooManyMethods | Self::Throttled(_) => 429,
             Self::NotImplemented(_) => 501,
             Self::Unavailable(_) => 503,
             Self::MethodTimeout => 504,
@@ -139,6 +192,16 @@ impl Refusal {
             Self::ArgumentNull(_) => "ArgumentNull",
             Self::Deserialization(_) => "DeserializationError",
             Self::DefinedMultipleTimes(_) => "DeviceDefinedMultipleTimes",
+            Self::ConfigurationTarget(_) => "InvalidConfigurationTargetCondition",
+            Self::ConfigurationContent(_) => "InvalidConfigurationContent",
+            Self::ConfigurationMetric(_) => "InvalidConfigurationCustomMetricsQuery",
+            Self::ConfigurationNotFound(_) => "ConfigurationNotFound",
+            Self::ConfigurationAlreadyExists(_) => "ConfigurationAlreadyExists",
+            Self::TooManyConfigurations(_) => "ConfigurationCountLimitExceeded",
+            Self::JobNotFound(_) => "JobNotFound",
+            Self::JobAlreadyExists(_) => "JobAlreadyExists",
+            Self::JobEnded => "OperationNotAllowedInCurrentState",
+            Self::TooManyJobs => "ThrottlingMaxActiveJobCountExceeded",
             Self::ApiVersionMissing => "InvalidProtocolVersion",
             Self::Unauthorized | Self::ModuleUnauthorized(_) => "IotHubUnauthorizedAccess",
             Self::DeviceNotFound(_) => "DeviceNotFound",
@@ -148,9 +211,11 @@ impl Refusal {
             Self::RequestTimeout => "GenericTimeout",
             Self::DeviceAlreadyExists(_) => "DeviceAlreadyExists",
             Self::ModuleAlreadyExists(_) => "ModuleAlreadyExistsOnDevice",
-            Self::IdentityChanged { .. } | Self::EtagMissing | Self::TwinChanged(_) | Self::ReportedChanged(_) => {
-                "PreconditionFailed"
-            }
+            Self::IdentityChanged { .. }
+            | Self::EtagMissing
+            | Self::TwinChanged(_)
+            | Self::ReportedChanged(_)
+            | Self::ConfigurationChanged(_) => "PreconditionFailed",
             Self::DeviceNotOnline => "DeviceNotOnline",
             Self::TooManyMethods => "ThrottlingException",
             Self::MethodTimeout => "GatewayTimeout",

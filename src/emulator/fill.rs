@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::error::Refusal;
 use super::identity::Random;
-use super::registry::{Change, Registry};
+use super::registry::{Kept, Registry};
 use super::twin_record::TwinRecord;
 use super::wire;
 use crate::twin::DeviceId;
@@ -48,7 +48,7 @@ pub fn fill<E: From<FillError>>(
     options: &FillOptions,
     random: Random<'_>,
     now: Timestamp,
-    mut keep: impl FnMut(&[Change]) -> Result<(), E>,
+    mut keep: impl FnMut(&[Kept]) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut changes = Vec::with_capacity(BATCH);
     for number in 0..options.devices {

@@ -17,7 +17,7 @@ use super::identity::Random;
 use super::lag::LaggingView;
 use super::mqtt::{Presence, SessionRecord};
 use super::query::{Page, Run};
-use super::registry::{Device, Registry};
+use super::registry::{Device, Kept, Registry};
 use super::store::{Durable, Waiting};
 use crate::twin::{DeviceId, TwinRef};
 
@@ -35,7 +35,17 @@ struct Shared {
     durable: watch::Receiver<Durable>,
     changes: watch::Sender<u64>,
     messages: AtomicU64,
+    documents: watch::Sender<Documents>,
     now: fn() -> Timestamp,
+}
+
+/// How often configurations and jobs were written, for those who wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Documents {
+    /// Writes of configurations.
+    pub configurations: u64,
+    /// Writes of jobs.
+    pub jobs: u64,
 }
 
 struct State {
@@ -97,8 +107,16 @@ impl HubHandle {
         durable: watch::Receiver<Durable>,
     ) -> Self {
         let (changes, _) = watch::channel(registry.changes());
-        let state = Mutex::new(State { registry, presence, random, view: None });
-        Self(Arc::new(Shared { state, store, durable, changes, messages: AtomicU64::new(0), now }))
+        let (documents, _) = watch::channel(Documents::default());
+        Self(Arc::new(Shared {
+            state: Mutex::new(State { registry, presence, random, view: None }),
+            store,
+            durable,
+            changes,
+            documents,
+            messages: AtomicU64::new(0),
+            now,
+        }))
     }
 
     /// The hub's clock.
@@ -111,6 +129,12 @@ impl HubHandle {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
+    }
+
+    /// How often configurations and jobs were written, and a notice of each later time.
+    #[must_use]
+    pub fn documents(&self) -> watch::Receiver<Documents> {
+        self.0.documents.subscribe()
     }
 
     /// Random bytes of the hub.
@@ -138,15 +162,20 @@ impl HubHandle {
             let State { registry, presence, random, view } = &mut *state;
             let now = (self.0.now)();
             let result = change(registry, random, now);
-            let changes = registry.take_log();
-            changes.iter().for_each(|change| presence.tell(change));
-            if let Some(view) = view {
-                view.push(&changes, now);
-            }
-            if let (false, Some(place)) = (changes.is_empty(), place) {
-                place.send(Waiting::Changes(changes));
+            let kept = registry.take_log();
+            for one in &kept {
+                if let Kept::Twin(change) = one {
+                    presence.tell(change);
+                    if let Some(view) = view {
+                        view.push(change, now);
+                    }
+                }
             }
             let number = registry.changes();
+            self.notice(&kept);
+            if let (false, Some(place)) = (kept.is_empty(), place) {
+                place.send(Waiting::Changes { kept, up_to: number });
+            }
             self.0.changes.send_if_modified(|last| std::mem::replace(last, number) != number);
             (result, number)
         };
@@ -215,7 +244,8 @@ impl HubHandle {
                 let mut state = self.lock();
                 let State { registry, view, .. } = &mut *state;
                 let number = registry.changes();
-                let seen = view.as_mut().map_or(&*registry, |view| view.at((self.0.now)()));
+                let view = view.as_mut().filter(|_| run.may_lag());
+                let seen = view.map_or(&*registry, |view| view.at((self.0.now)()));
                 (run.step(seen), number)
             };
             if let Some(page) = page.transpose() {
@@ -279,6 +309,17 @@ impl HubHandle {
             told.await.map_err(|_| self.stopped())?;
         }
         Ok(result)
+    }
+
+    /// Tells who waits for configurations or jobs.
+    fn notice(&self, kept: &[Kept]) {
+        for one in kept {
+            match one {
+                Kept::Twin(_) => {}
+                Kept::Configuration { .. } => self.0.documents.send_modify(|documents| documents.configurations += 1),
+                Kept::Job { .. } => self.0.documents.send_modify(|documents| documents.jobs += 1),
+            }
+        }
     }
 
     /// One record, which waits for no later change than its own.

@@ -5,8 +5,10 @@
 
 mod answers;
 mod broken;
+mod configurations;
 mod faults;
 mod identities;
+mod jobs;
 mod twins;
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use percent_encoding::percent_decode_str;
 
 use self::answers::json;
 use super::auth::Gate;
+use super::bearer;
 use super::error::Refusal;
 use super::handle::HubHandle;
 use super::if_match::IfMatch;
@@ -80,14 +83,11 @@ async fn serve(State(front): State<Arc<Front>>, request: Request<Body>) -> Respo
 async fn answer(front: &Front, head: &request::Parts, body: Body, tracking: u128) -> Result<Response<Body>, Refusal> {
     let segments = segments(head.uri.path())?;
     let token = header(&head.headers, AUTHORIZATION.as_str()).ok().flatten();
-    let policy = front.gate.admit(token, &segments, front.hub.now().as_second())?;
     if faults::is_their_address(&segments) {
+        let policy = front.gate.admit(token, &segments, front.hub.now().as_second())?;
         return faults::plan(&front.trial, policy, &head.method, body).await;
     }
-    let operation = Operation::of(head.method.as_str(), &segments)?;
-    if !policy.allows(operation.right()) {
-        return Err(Refusal::Unauthorized);
-    }
+    let operation = admitted(front, token, head.method.as_str(), &segments)?;
     let query = head.uri.query().unwrap_or_default();
     if parameter(query, "api-version").is_none_or(str::is_empty) {
         return Err(Refusal::ApiVersionMissing);
@@ -100,6 +100,21 @@ async fn answer(front: &Front, head: &request::Parts, body: Body, tracking: u128
     faults::with(&front.trial, kind, tracking, call, operation).await
 }
 
+/// The operation, if the token admits to it: a policy's or, where a test issuer is set, a role's.
+fn admitted(front: &Front, token: Option<&str>, method: &str, segments: &[String]) -> Result<Operation, Refusal> {
+    let now = front.hub.now().as_second();
+    let bearer = token.filter(|token| token.starts_with(bearer::SCHEME));
+    if let (Some(token), Some(issuer)) = (bearer, &front.options.bearer_issuer) {
+        let role = bearer::role(issuer, token, now).ok_or(Refusal::Unauthorized)?;
+        let operation = Operation::of(method, segments)?;
+        return if role.allows(&operation) { Ok(operation) } else { Err(Refusal::Unauthorized) };
+    }
+    let policy = front.gate.admit(token, segments, now)?;
+    let operation = Operation::of(method, segments)?;
+    if policy.allows(operation.right()) { Ok(operation) } else { Err(Refusal::Unauthorized) }
+}
+
+#[expect(clippy::cognitive_complexity, reason = "one line for each operation")]
 async fn carry_out(call: Call<'_>, operation: Operation) -> Result<Response<Body>, Refusal> {
     match operation {
         Operation::ListDevices => identities::list(&call).await,
@@ -118,6 +133,15 @@ async fn carry_out(call: Call<'_>, operation: Operation) -> Result<Response<Body
         Operation::ReplaceTwin(id) => twins::replace(&call, &id).await,
         Operation::CallMethod(id) => twins::call_method(&call, &id).await,
         Operation::Query => twins::query(&call).await,
+        Operation::ListConfigurations => configurations::list(&call).await,
+        Operation::GetConfiguration(id) => configurations::get(&call, &id).await,
+        Operation::PutConfiguration(id) => configurations::put(&call, &id).await,
+        Operation::DeleteConfiguration(id) => configurations::delete(&call, &id).await,
+        Operation::TestQueries => Ok(json(wire::test_queries(call.body)?)),
+        Operation::ListJobs => jobs::list(&call).await,
+        Operation::GetJob(id) => jobs::get(&call, &id).await,
+        Operation::PutJob(id) => jobs::put(&call, &id).await,
+        Operation::CancelJob(id) => jobs::cancel(&call, &id).await,
         Operation::Missing(name, _) => Err(Refusal::NotImplemented(name.to_owned())),
     }
 }

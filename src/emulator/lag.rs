@@ -33,15 +33,13 @@ impl LaggingView {
     }
 
     /// Takes in what changed at `now`.
-    pub fn push(&mut self, changes: &[Change], now: Timestamp) {
-        for change in changes {
-            let (waiting, lag) = match change.after {
-                Some(_) => (&mut self.written, self.lag),
-                None => (&mut self.deleted, self.lag.saturating_mul(GHOST_LAGS)),
-            };
-            let seen = now.saturating_add(lag).unwrap_or(Timestamp::MAX);
-            waiting.push_back((seen, change.clone()));
-        }
+    pub fn push(&mut self, change: &Change, now: Timestamp) {
+        let (waiting, lag) = match change.after {
+            Some(_) => (&mut self.written, self.lag),
+            None => (&mut self.deleted, self.lag.saturating_mul(GHOST_LAGS)),
+        };
+        let seen = now.saturating_add(lag).unwrap_or(Timestamp::MAX);
+        waiting.push_back((seen, change.clone()));
         while self.written.len() > WAITING_MAX {
             self.see_written();
         }
@@ -82,6 +80,7 @@ impl LaggingView {
 mod tests {
     use super::super::identity::IdentitySpec;
     use super::super::if_match::IfMatch;
+    use super::super::registry::Kept;
     use super::*;
     use crate::twin::{DeviceId, MergePatch, Object, TwinRef, Value};
 
@@ -100,6 +99,14 @@ mod tests {
         registry.put_identity(&id(), IdentitySpec::default(), &IfMatch::Absent, &mut random, at(second)).unwrap();
     }
 
+    fn push(view: &mut LaggingView, registry: &mut Registry, second: i64) {
+        for kept in registry.take_log() {
+            if let Kept::Twin(change) = kept {
+                view.push(&change, at(second));
+            }
+        }
+    }
+
     /// The twin's version that queries see; 0 for none.
     fn seen(view: &mut LaggingView, second: i64) -> u64 {
         view.at(at(second)).device(&id()).map_or(0, |device| device.twin.version)
@@ -110,13 +117,13 @@ mod tests {
         let mut registry = Registry::default();
         let mut view = LaggingView::of(&registry, LAG);
         create(&mut registry, 0);
-        view.push(&registry.take_log(), at(0));
+        push(&mut view, &mut registry, 0);
         assert_eq!((seen(&mut view, 4), seen(&mut view, 5)), (0, 2));
         let patch = MergePatch { tags: Some(Object::from([("a".to_owned(), Value::from(1))])), desired: None };
         registry.patch_twin(&TwinRef::device(id()), &patch, &IfMatch::Absent, at(6)).unwrap();
-        view.push(&registry.take_log(), at(6));
+        push(&mut view, &mut registry, 6);
         registry.delete_identity(&id(), &IfMatch::Any).unwrap();
-        view.push(&registry.take_log(), at(7));
+        push(&mut view, &mut registry, 7);
         assert_eq!([8, 10, 11, 56, 57].map(|second| seen(&mut view, second)), [2, 2, 3, 3, 0]);
     }
 
@@ -127,9 +134,9 @@ mod tests {
         registry.take_log();
         let mut view = LaggingView::of(&registry, LAG);
         registry.delete_identity(&id(), &IfMatch::Any).unwrap();
-        view.push(&registry.take_log(), at(1));
+        push(&mut view, &mut registry, 1);
         create(&mut registry, 2);
-        view.push(&registry.take_log(), at(2));
+        push(&mut view, &mut registry, 2);
         let generation =
             |view: &mut LaggingView, second| view.at(at(second)).device(&id()).unwrap().identity.generation;
         let (before, after) = (generation(&mut view, 3), generation(&mut view, 7));
@@ -142,8 +149,8 @@ mod tests {
         let mut registry = Registry::default();
         let mut view = LaggingView::of(&registry, LAG);
         create(&mut registry, 0);
-        let change = registry.take_log().remove(0);
-        view.push(&vec![change; WAITING_MAX + 1], at(0));
+        let Kept::Twin(change) = registry.take_log().remove(0) else { panic!("a twin") };
+        (0..=WAITING_MAX).for_each(|_| view.push(&change, at(0)));
         assert_eq!((view.written.len(), seen(&mut view, 0)), (WAITING_MAX, 2));
     }
 }

@@ -5,6 +5,8 @@
 //!   http       request -> token (auth) -> operation (route) -> body (wire) -> answer
 //!   handle     one registry behind a lock; changes in order to the store; nothing told before it is kept
 //!   registry   identities, twins, counters, limits (identity, twin_record, if_match, query): no I/O
+//!              bulk, modules, configurations and jobs beneath it; evaluation plans what configurations make of a twin
+//!   background evaluates configurations and runs jobs, some twins at a time
 //!   store      one redb file, group commit (stored: the form of a record)
 //!   mqtt       devices: the protocol, who is connected, what they are told, direct methods
 //!   sim        the same registry without a socket, with faults, for tests
@@ -14,7 +16,11 @@
 //! where that is certain, and answers 501 to what it does not implement, never a lenient 200.
 
 pub mod auth;
+pub mod background;
+pub mod bearer;
+pub mod configuration;
 pub mod error;
+pub mod evaluation;
 pub mod faults;
 pub mod fill;
 pub mod handle;
@@ -22,6 +28,7 @@ pub mod http;
 pub mod identity;
 pub mod if_match;
 pub mod index;
+pub mod job;
 pub mod lag;
 pub mod mqtt;
 pub mod options;

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use self::candidates::Candidates;
 use super::error::Refusal;
-use super::registry::{Device, Registry};
+use super::registry::{Device, JobRow, Registry};
 use super::wire;
 use crate::query::{self, Groups, Query, Row, Select, Source, Tri};
 use crate::twin::{Object, Value};
@@ -44,6 +44,8 @@ pub enum Rows {
     Twins(Vec<Arc<Device>>),
     /// Projections and groups.
     Raw(Vec<Object>),
+    /// `SELECT *` over `devices.jobs`: what each job did to each device.
+    Jobs(Vec<Object>),
 }
 
 /// One page in the making: a step at a time, so that the registry is free in between.
@@ -57,6 +59,7 @@ pub struct Run {
     seen: Option<String>,
     scanned: usize,
     found: Vec<Arc<Device>>,
+    found_jobs: Vec<Object>,
     groups: Option<Groups>,
 }
 
@@ -72,8 +75,7 @@ struct Position {
 /// gave.
 ///
 /// # Errors
-/// [`Refusal::ArgumentInvalid`] for a query the hub does not take and for a token that is not of this query;
-/// [`Refusal::NotImplemented`] for `devices.jobs`.
+/// [`Refusal::ArgumentInvalid`] for a query the hub does not take and for a token that is not of this query.
 pub fn run_page(
     registry: &Registry,
     text: &str,
@@ -95,15 +97,28 @@ impl Run {
     /// As [`run_page`].
     pub fn new(text: &str, page_size: Option<usize>, token: Option<&str>) -> Result<Self, Refusal> {
         let query = query::parse(text).map_err(|error| Refusal::ArgumentInvalid(format!("BadRequest: {error}")))?;
-        if query.source == Source::Jobs {
-            return Err(Refusal::NotImplemented("a query over devices.jobs".to_owned()));
-        }
         let fingerprint = fingerprint(text);
         let from = position(&fingerprint, token)?;
         let groups = Groups::of(&query);
         let seen = from.last.clone().filter(|_| groups.is_none());
         let page_size = page_size.unwrap_or(PAGE_SIZE_MAX).clamp(1, PAGE_SIZE_MAX);
-        Ok(Self { query, fingerprint, page_size, from, seen, scanned: 0, found: Vec::new(), groups })
+        Ok(Self {
+            query,
+            fingerprint,
+            page_size,
+            from,
+            seen,
+            scanned: 0,
+            found: Vec::new(),
+            found_jobs: Vec::new(),
+            groups,
+        })
+    }
+
+    /// Whether it reads what a lagging index holds; jobs are not in it.
+    #[must_use]
+    pub fn may_lag(&self) -> bool {
+        self.query.source != Source::Jobs
     }
 
     /// Looks at some more records; the page when it is done.
@@ -111,7 +126,7 @@ impl Run {
     /// # Errors
     /// [`Refusal::ArgumentInvalid`] when there are too many groups.
     pub fn step(&mut self, registry: &Registry) -> Result<Option<Page>, Refusal> {
-        let Some(records) = registry.records(self.query.source) else { return self.done(false).map(Some) };
+        let Some(records) = registry.records(self.query.source) else { return Ok(self.step_of_jobs(registry)) };
         let candidates = Candidates::of(self.query.filter.as_ref(), self.query.source, records);
         let count = if self.query.filter.is_none() { Some(records.len()) } else { candidates.exact_count() };
         if let (Some(groups), Some(count), None) = (&mut self.groups, count, &self.seen)
@@ -145,6 +160,33 @@ impl Run {
             }
         }
         Ok(None)
+    }
+
+    /// The same over the rows of jobs, which are few and in the order of time.
+    fn step_of_jobs(&mut self, registry: &Registry) -> Option<Page> {
+        let room = self.room();
+        let start = self.seen.as_deref().map_or(0, |last| behind(registry, last));
+        let mut looked_at = 0;
+        for row in registry.job_rows().skip(start).take(STEP_MAX) {
+            let hit = self.query.filter.as_ref().is_none_or(|filter| query::eval(filter, row.as_ref()) == Tri::True);
+            if hit && self.found_jobs.len() == room {
+                return Some(self.page_of_jobs(true));
+            }
+            if hit {
+                self.found_jobs.push(row.to_object());
+            }
+            self.seen = Some(key_of(row));
+            looked_at += 1;
+        }
+        (looked_at < STEP_MAX).then(|| self.page_of_jobs(false))
+    }
+
+    fn page_of_jobs(&mut self, more: bool) -> Page {
+        let rows = std::mem::take(&mut self.found_jobs);
+        let given = self.from.given + rows.len();
+        let last = self.seen.take().filter(|_| more);
+        let next = last.map(|last| token(&self.fingerprint, &Position { given, last: Some(last) }));
+        Page { rows: Rows::Jobs(rows), next }
     }
 
     /// How many rows this page may have.
@@ -195,6 +237,18 @@ fn passes(query: &Query, device: &Device) -> bool {
     query.filter.as_ref().is_none_or(|filter| query::eval(filter, device) == Tri::True)
 }
 
+/// What tells a row of a job from all others; its time stands in front.
+fn key_of(row: &JobRow) -> String {
+    format!("{}/{}/{}", row.at.as_nanosecond(), row.job, row.device)
+}
+
+/// How many rows of jobs lie before the one behind `last`. When that one is gone, so are all that came before it.
+fn behind(registry: &Registry, last: &str) -> usize {
+    let at = last.split('/').next().and_then(|at| at.parse::<i128>().ok());
+    let is_last = |row: &Arc<JobRow>| Some(row.at.as_nanosecond()) == at && key_of(row) == last;
+    registry.job_rows().position(is_last).map_or(0, |index| index + 1)
+}
+
 /// A token: base64 of the query's hash, the rows given so far and where they ended.
 fn token(fingerprint: &str, position: &Position) -> String {
     BASE64.encode(format!("{fingerprint}:{}:{}", position.given, position.last.as_deref().unwrap_or_default()))
@@ -241,6 +295,7 @@ impl Row for Device {
             "capabilities" if identity.module.is_none() => {
                 Some(Value::Object(Object::from([("iotEdge".to_owned(), Value::from(identity.iot_edge))])))
             }
+            "configurations" => wire::configurations(twin),
             "deviceScope" => identity.device_scope().as_deref().and_then(text),
             _ => None,
         };

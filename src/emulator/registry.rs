@@ -5,6 +5,8 @@
 //! its order, and a module has a device.
 
 mod bulk;
+mod configurations;
+mod jobs;
 mod modules;
 mod statistics;
 
@@ -12,23 +14,27 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use self::configurations::Configurations;
+use self::jobs::Jobs;
+use super::configuration::{Configuration, ConfigurationId};
 use super::error::Refusal;
 use super::identity::{AuthenticationSpec, Identity, IdentitySpec, Random};
 use super::if_match::IfMatch;
+use super::job::{Job, JobId};
 use super::records::Records;
-use super::twin_record::{TwinRecord, tick};
+use super::twin_record::{TwinRecord, tick, ticks_since_year_one};
 use crate::query::Source;
 use crate::twin::{DeviceId, MergePatch, Object, TwinRef};
 
 pub use bulk::{BulkError, BulkItem, BulkTwinWrite, ImportMode};
+pub use configurations::Evaluation;
+pub use jobs::{JobRow, JobsNext, KIND as JOB_KIND};
 pub use statistics::Statistics;
 
 /// The most devices of a list; also what a list without a usable `top` gives (`iot-hub.md` 2.2).
 pub const LIST_MAX: usize = 1000;
 /// The most devices and modules of a hub (`iot-hub.md` 6.3).
 const IDENTITIES_MAX: usize = 1_000_000;
-/// .NET ticks (100 ns since year 1) at the Unix epoch; a `generationId` is such a count.
-const TICKS_AT_UNIX_EPOCH: i128 = 621_355_968_000_000_000;
 
 /// One registered device or module with its twin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +63,28 @@ pub struct Change {
     pub desired_patch: Option<Arc<Object>>,
 }
 
-/// All devices and modules of a hub.
+/// What the store has to keep, in the order in which it came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// A record of a device or module.
+    Twin(Change),
+    /// A configuration; `None` when it was deleted.
+    Configuration {
+        /// Its id.
+        id: ConfigurationId,
+        /// It now.
+        after: Option<Arc<Configuration>>,
+    },
+    /// A job; `None` when it was forgotten.
+    Job {
+        /// Its id.
+        id: JobId,
+        /// It now.
+        after: Option<Arc<Job>>,
+    },
+}
+
+/// All devices and modules of a hub, its configurations and its jobs.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     devices: Records,
@@ -65,7 +92,9 @@ pub struct Registry {
     changes: u64,
     generation_last: u64,
     statistics: Statistics,
-    log: Vec<Change>,
+    configurations: Configurations,
+    jobs: Jobs,
+    log: Vec<Kept>,
 }
 
 impl Registry {
@@ -106,7 +135,7 @@ impl Registry {
     }
 
     /// The changes since this was last asked, in their order. Whoever changes the registry takes them, to keep them.
-    pub fn take_log(&mut self) -> Vec<Change> {
+    pub fn take_log(&mut self) -> Vec<Kept> {
         std::mem::take(&mut self.log)
     }
 
@@ -212,7 +241,7 @@ impl Registry {
     ) -> Result<Change, Refusal> {
         let mut change = self.write_twin(twin, if_match, |before| before.patched(patch, now))?;
         change.desired_patch = patch.desired.clone().map(Arc::new);
-        if let Some(logged) = self.log.last_mut() {
+        if let Some(Kept::Twin(logged)) = self.log.last_mut() {
             logged.desired_patch.clone_from(&change.desired_patch);
         }
         Ok(change)
@@ -383,8 +412,14 @@ impl Registry {
 
     fn logged(&mut self, twin: TwinRef, before: Option<Arc<Device>>, after: Option<Arc<Device>>) -> Change {
         let change = Change { number: self.changes, twin, before, after, desired_patch: None };
-        self.log.push(change.clone());
+        self.log.push(Kept::Twin(change.clone()));
         change
+    }
+
+    /// Logs what is no record.
+    fn kept(&mut self, kept: Kept) {
+        self.changes += 1;
+        self.log.push(kept);
     }
 
     /// Whether `more` identities fit.
@@ -392,10 +427,9 @@ impl Registry {
         check_room(self.devices.len() + self.modules.len(), more)
     }
 
-    /// The ticks of `now`, but never a number that was given before.
+    /// The ticks of `now`, which a `generationId` is, but never a number that was given before.
     fn next_generation(&mut self, now: Timestamp) -> u64 {
-        let ticks = TICKS_AT_UNIX_EPOCH + now.as_nanosecond() / 100;
-        self.generation_last = u64::try_from(ticks).unwrap_or(0).max(self.generation_last + 1);
+        self.generation_last = ticks_since_year_one(now).max(self.generation_last + 1);
         self.generation_last
     }
 }

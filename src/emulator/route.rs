@@ -3,8 +3,21 @@
 //! Invariant: every row of that table is known here; what is not built says so, and only what is in no row is unknown.
 
 use super::auth::Right;
+use super::configuration::ConfigurationId;
 use super::error::Refusal;
+use super::job::JobId;
 use crate::twin::{DeviceId, ModuleId, TwinRef};
+
+/// What an operation is about, as roles see it (`iot-hub.md` 7.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Area {
+    /// Identities and their counts.
+    Registry,
+    /// Twins and queries.
+    Twins,
+    /// Configurations, jobs, and what is not built.
+    Other,
+}
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +54,24 @@ pub enum Operation {
     CallMethod(TwinRef),
     /// POST `/devices/query`.
     Query,
+    /// GET `/configurations`.
+    ListConfigurations,
+    /// GET `/configurations/{id}`.
+    GetConfiguration(ConfigurationId),
+    /// PUT `/configurations/{id}`.
+    PutConfiguration(ConfigurationId),
+    /// DELETE `/configurations/{id}`.
+    DeleteConfiguration(ConfigurationId),
+    /// POST `/configurations/testQueries`.
+    TestQueries,
+    /// GET `/jobs/v2/query`.
+    ListJobs,
+    /// GET `/jobs/v2/{id}`.
+    GetJob(JobId),
+    /// PUT `/jobs/v2/{id}`.
+    PutJob(JobId),
+    /// POST `/jobs/v2/{id}/cancel`.
+    CancelJob(JobId),
     /// A row that a real hub has and this one does not yet; the text names it.
     Missing(&'static str, Right),
 }
@@ -70,7 +101,79 @@ impl Operation {
             ("PATCH", ["twins", twin @ ..]) if is_twin(twin) => twin_ref(twin).map(Self::PatchTwin),
             ("PUT", ["twins", twin @ ..]) if is_twin(twin) => twin_ref(twin).map(Self::ReplaceTwin),
             ("POST", ["twins", twin @ .., "methods"]) if is_twin(twin) => twin_ref(twin).map(Self::CallMethod),
+            ("GET", ["configurations"]) => Ok(Self::ListConfigurations),
+            ("POST", ["configurations", "testQueries"]) => Ok(Self::TestQueries),
+            ("GET", ["configurations", id]) => ConfigurationId::new(id).map(Self::GetConfiguration),
+            ("PUT", ["configurations", id]) => ConfigurationId::new(id).map(Self::PutConfiguration),
+            ("DELETE", ["configurations", id]) => ConfigurationId::new(id).map(Self::DeleteConfiguration),
+            ("GET", ["jobs", "v2", "query"]) => Ok(Self::ListJobs),
+            ("GET", ["jobs", "v2", id]) => JobId::new(id).map(Self::GetJob),
+            ("PUT", ["jobs", "v2", id]) => JobId::new(id).map(Self::PutJob),
+            ("POST", ["jobs", "v2", id, "cancel"]) => JobId::new(id).map(Self::CancelJob),
             (method, segments) => missing(method, segments),
+        }
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub const fn area(&self) -> Area {
+        match self {
+            Self::ListDevices
+            | Self::Bulk
+            | Self::DeviceStatistics
+            | Self::ServiceStatistics
+            | Self::GetDevice(_)
+            | Self::PutDevice(_)
+            | Self::DeleteDevice(_)
+            | Self::ListModules(_)
+            | Self::GetModule(..)
+            | Self::PutModule(..)
+            | Self::DeleteModule(..) => Area::Registry,
+            Self::GetTwin(_) | Self::PatchTwin(_) | Self::ReplaceTwin(_) | Self::Query => Area::Twins,
+            Self::ListConfigurations
+            | Self::GetConfiguration(_)
+            | Self::PutConfiguration(_)
+            | Self::DeleteConfiguration(_)
+            | Self::TestQueries
+            | Self::ListJobs
+            | Self::GetJob(_)
+            | Self::PutJob(_)
+            | Self::CancelJob(_)
+            | Self::CallMethod(_)
+            | Self::Missing(..) => Area::Other,
+        }
+    }
+
+    /// Whether it may change anything.
+    #[must_use]
+    pub const fn writes(&self) -> bool {
+        match self {
+            Self::ListDevices
+            | Self::DeviceStatistics
+            | Self::ServiceStatistics
+            | Self::GetDevice(_)
+            | Self::ListModules(_)
+            | Self::GetModule(..)
+            | Self::GetTwin(_)
+            | Self::Query
+            | Self::ListConfigurations
+            | Self::GetConfiguration(_)
+            | Self::TestQueries
+            | Self::ListJobs
+            | Self::GetJob(_) => false,
+            Self::Bulk
+            | Self::PutDevice(_)
+            | Self::DeleteDevice(_)
+            | Self::PutModule(..)
+            | Self::DeleteModule(..)
+            | Self::PatchTwin(_)
+            | Self::ReplaceTwin(_)
+            | Self::PutConfiguration(_)
+            | Self::DeleteConfiguration(_)
+            | Self::PutJob(_)
+            | Self::CancelJob(_)
+            | Self::CallMethod(_)
+            | Self::Missing(..) => true,
         }
     }
 
@@ -83,7 +186,12 @@ impl Operation {
             | Self::ListModules(_)
             | Self::GetModule(..)
             | Self::DeviceStatistics
+            | Self::ListConfigurations
+            | Self::GetConfiguration(_)
+            | Self::TestQueries
             | Self::ServiceStatistics => Right::RegistryRead,
+            Self::PutConfiguration(_) | Self::DeleteConfiguration(_) => Right::RegistryWrite,
+            Self::ListJobs | Self::GetJob(_) | Self::PutJob(_) | Self::CancelJob(_) => Right::ServiceConnect,
             Self::Bulk | Self::PutDevice(_) | Self::DeleteDevice(_) | Self::PutModule(..) | Self::DeleteModule(..) => {
                 Right::RegistryWrite
             }
@@ -135,14 +243,10 @@ fn missing(method: &str, segments: &[&str]) -> Result<Operation, Refusal> {
         ["digitaltwins", _, "commands", _] | ["digitaltwins", _, "components", _, "commands", _] => {
             (&["POST"], "a digital twin's command", ServiceConnect, ServiceConnect)
         }
-        ["configurations"] => (&["GET"], "the list of configurations", RegistryRead, RegistryWrite),
-        ["configurations", "testQueries"] => (&["POST"], "testing queries", RegistryRead, RegistryRead),
-        ["configurations", _] => (&["GET", "PUT", "DELETE"], "a configuration", RegistryRead, RegistryWrite),
+        ["configurations"] | ["configurations", _] => (&[], "configurations", RegistryRead, RegistryWrite),
         ["statistics", "devices" | "service"] => (&[], "statistics", RegistryRead, RegistryWrite),
         ["jobs", "create"] => (&["POST"], "an import or export job", RegistryWrite, RegistryWrite),
-        ["jobs", "v2", "query"] => (&["GET"], "the list of jobs", ServiceConnect, ServiceConnect),
-        ["jobs", "v2", _] => (&["GET", "PUT"], "a job", ServiceConnect, ServiceConnect),
-        ["jobs", "v2", _, "cancel"] => (&["POST"], "cancelling a job", ServiceConnect, ServiceConnect),
+        ["jobs", "v2", _] | ["jobs", "v2", _, "cancel"] => (&[], "jobs", ServiceConnect, ServiceConnect),
         ["jobs"] => (&["GET"], "the list of import and export jobs", RegistryWrite, RegistryWrite),
         ["jobs", _] => (&["GET", "DELETE"], "an import or export job", RegistryWrite, RegistryWrite),
         ["messages", "serviceBound", "feedback"] => (&["GET"], "feedback", ServiceConnect, ServiceConnect),
@@ -174,12 +278,23 @@ mod tests {
         let below = || ModuleId::new("$edgeHub").unwrap();
         let own = || TwinRef::device(id());
         let query = || DeviceId::new("query").unwrap();
+        let configuration = || ConfigurationId::new("c").unwrap();
+        let job = || JobId::new("j").unwrap();
         for (method, path, operation, right) in [
             ("GET", "/devices", Operation::ListDevices, Right::RegistryRead),
             ("GET", "/devices/d1", Operation::GetDevice(id()), Right::RegistryRead),
             ("PUT", "/devices/d1", Operation::PutDevice(id()), Right::RegistryWrite),
             ("DELETE", "/devices/d1", Operation::DeleteDevice(id()), Right::RegistryWrite),
             ("POST", "/devices", Operation::Bulk, Right::RegistryWrite),
+            ("GET", "/configurations", Operation::ListConfigurations, Right::RegistryRead),
+            ("POST", "/configurations/testQueries", Operation::TestQueries, Right::RegistryRead),
+            ("GET", "/configurations/c", Operation::GetConfiguration(configuration()), Right::RegistryRead),
+            ("PUT", "/configurations/c", Operation::PutConfiguration(configuration()), Right::RegistryWrite),
+            ("DELETE", "/configurations/c", Operation::DeleteConfiguration(configuration()), Right::RegistryWrite),
+            ("GET", "/jobs/v2/query", Operation::ListJobs, Right::ServiceConnect),
+            ("GET", "/jobs/v2/j", Operation::GetJob(job()), Right::ServiceConnect),
+            ("PUT", "/jobs/v2/j", Operation::PutJob(job()), Right::ServiceConnect),
+            ("POST", "/jobs/v2/j/cancel", Operation::CancelJob(job()), Right::ServiceConnect),
             ("GET", "/statistics/devices", Operation::DeviceStatistics, Right::RegistryRead),
             ("GET", "/statistics/service", Operation::ServiceStatistics, Right::RegistryRead),
             ("POST", "/twins/d1/methods", Operation::CallMethod(own()), Right::ServiceConnect),
@@ -211,15 +326,9 @@ mod tests {
             ("POST", "/devices/d1/applyConfigurationContent"),
             ("GET", "/digitaltwins/d1"),
             ("POST", "/digitaltwins/d1/components/c/commands/x"),
-            ("GET", "/configurations"),
-            ("POST", "/configurations/testQueries"),
-            ("PUT", "/configurations/c1"),
             ("POST", "/jobs/create"),
             ("GET", "/jobs"),
             ("DELETE", "/jobs/j1"),
-            ("GET", "/jobs/v2/query"),
-            ("PUT", "/jobs/v2/j1"),
-            ("POST", "/jobs/v2/j1/cancel"),
             ("GET", "/messages/serviceBound/feedback"),
             ("POST", "/messages/serviceBound/feedback/x/abandon"),
         ] {

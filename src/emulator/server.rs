@@ -22,13 +22,14 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::{Gate, Policies, PolicyName};
+use super::background::{evaluate_configurations, run_jobs};
 use super::fill::{self, FillError};
 use super::handle::{HubHandle, Randomness};
 use super::http;
 use super::mqtt::{Desk, MqttServer, Presence, WebSocketDoor};
 use super::options::ServiceOptions;
 use super::quick_ack::QuickAck;
-use super::registry::{Change, Registry};
+use super::registry::{Kept as Record, Registry};
 use super::state_dir::{StateDir, StateDirError};
 use super::store::{CHANGES_WAITING_MAX, Durable, Store, StoreError, run_committer};
 use super::tls::{CertificateError, Certificates};
@@ -160,6 +161,8 @@ pub struct EmbeddedHub {
     /// Ends every MQTT connection.
     stop: CancellationToken,
     serving: JoinSet<()>,
+    /// What the hub does by itself.
+    background: JoinSet<()>,
     committing: JoinSet<()>,
     state: StateDir,
 }
@@ -182,7 +185,7 @@ impl EmbeddedHub {
                 Some(kept) => (&mut kept.registry, Some(&kept.store)),
                 None => (&mut forgetful, None),
             };
-            let keep = |changes: &[Change]| store.map_or(Ok(()), |store| store.commit(changes, &[]));
+            let keep = |changes: &[Record]| store.map_or(Ok(()), |store| store.commit(changes, &[]));
             fill::fill(registry, fill, &mut random, (options.now)(), |changes| {
                 keep(changes).map_err(StartError::Store)
             })?;
@@ -211,6 +214,9 @@ impl EmbeddedHub {
         if let Some(bound) = mqtts_bound {
             gate = gate.also_on(bound.port());
         }
+        let mut background = JoinSet::new();
+        background.spawn(evaluate_configurations(hub.clone(), options.service.configuration_period));
+        background.spawn(run_jobs(hub.clone()));
         let desk = Desk { hub: hub.clone(), gate: Arc::new(gate.clone()) };
         let stop = CancellationToken::new();
         let mqtt_tls = ServerConfig::clone(&tls.get_inner());
@@ -228,7 +234,7 @@ impl EmbeddedHub {
         }
         state.replace(CONNECTION_FILE, &info.to_json())?;
         tracing::info!(address = %bound, host = %info.host_name, "embedded hub ready");
-        Ok(Self { hub, info, server, door, stop, serving, committing, state })
+        Ok(Self { hub, info, server, door, stop, serving, background, committing, state })
     }
 
     /// The address really bound.
@@ -264,6 +270,8 @@ impl EmbeddedHub {
         self.stop.cancel();
         while self.serving.join_next().await.is_some() {}
         self.door.closed().await;
+        // Both may stop between two steps: each step is whole.
+        self.background.shutdown().await;
         self.hub.close().await;
         while self.committing.join_next().await.is_some() {}
     }

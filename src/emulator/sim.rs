@@ -267,7 +267,7 @@ impl ReadTwins for SimHub {
             let page = query::run_page(&state.registry, query, Some(page_size), token).map_err(rejected)?;
             let rows = match page.rows {
                 Rows::Twins(devices) => devices.iter().map(|device| wire::twin_value(device)).collect(),
-                Rows::Raw(rows) => rows.into_iter().map(Value::Object).collect(),
+                Rows::Raw(rows) | Rows::Jobs(rows) => rows.into_iter().map(Value::Object).collect(),
             };
             Ok(QueryPage { rows, next: page.next.map(Continuation) })
         })
@@ -317,36 +317,15 @@ fn changed(change: Result<Change, Refusal>, twin_ref: &TwinRef) -> Result<Twin, 
 
 /// A refusal as the client would understand the hub's answer.
 fn hub_error(refusal: Refusal, twin: &TwinRef) -> HubError {
-    match refusal {
-        Refusal::TwinChanged(_)
-        | Refusal::IdentityChanged { .. }
-        | Refusal::EtagMissing
-        | Refusal::ReportedChanged(_) => HubError::PreconditionFailed,
-        Refusal::DeviceNotFound(_) | Refusal::ModuleNotFound(_) => HubError::NotFound(twin.clone()),
-        Refusal::DeviceAlreadyExists(device) => HubError::AlreadyExists(device),
-        Refusal::Unauthorized | Refusal::ModuleUnauthorized(_) => {
-            HubError::Unauthorized { message: refusal.to_string() }
-        }
-        Refusal::QuotaExceeded => HubError::Quota,
-        Refusal::Throttled(_) => HubError::Throttled { code: refusal.code().to_owned(), retry_after: None },
-        Refusal::NotImplemented(_) | Refusal::Unavailable(_) | Refusal::MethodTimeout => {
-            HubError::Server { status: Some(refusal.status()), message: refusal.to_string() }
-        }
-        Refusal::ArgumentInvalid(_)
-        | Refusal::ArgumentNull(_)
-        | Refusal::Deserialization(_)
-        | Refusal::DefinedMultipleTimes(_)
-        | Refusal::ApiVersionMissing
-        | Refusal::AddressNotFound
-        | Refusal::MethodNotAllowed
-        | Refusal::RequestTimeout
-        | Refusal::ModuleAlreadyExists(_)
-        | Refusal::TooManyDevices(_)
-        | Refusal::DeviceNotOnline
-        | Refusal::TooManyMethods
-        | Refusal::TooManyModules(_)
-        | Refusal::BulkTooLarge(_)
-        | Refusal::BodyTooLarge(_) => rejected(refusal),
+    match (refusal.status(), refusal.code()) {
+        (401, _) => HubError::Unauthorized { message: refusal.to_string() },
+        (403, "IotHubQuotaExceeded") => HubError::Quota,
+        (404, "DeviceNotFound" | "ModuleNotFound") => HubError::NotFound(twin.clone()),
+        (409, "DeviceAlreadyExists") => HubError::AlreadyExists(twin.device.clone()),
+        (412, _) => HubError::PreconditionFailed,
+        (429, code) => HubError::Throttled { code: code.to_owned(), retry_after: None },
+        (status @ 500.., _) => HubError::Server { status: Some(status), message: refusal.to_string() },
+        _ => rejected(refusal),
     }
 }
 

@@ -12,7 +12,7 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::mqtt::SessionRecord;
-use super::registry::{Change, Registry};
+use super::registry::{Kept, Registry};
 use super::stored;
 
 /// How many changes fill a commit; the batch that reaches it is still in it.
@@ -27,6 +27,8 @@ const DEVICES: TableDefinition<&str, &[u8]> = TableDefinition::new("devices");
 const MODULES: TableDefinition<&str, &[u8]> = TableDefinition::new("modules");
 /// The MQTT sessions that outlive a connection: `device` or `device/module` to the record.
 const SESSIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("sessions");
+const CONFIGURATIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("configurations");
+const JOBS: TableDefinition<&str, &[u8]> = TableDefinition::new("jobs");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
 /// The form of everything in the file, checked at every opening.
 const FORMAT_KEY: &str = "format";
@@ -100,6 +102,14 @@ impl Store {
         for table in [DEVICES, MODULES] {
             self.each(table, |key, record| registry.restore(key, record))?;
         }
+        self.each(CONFIGURATIONS, |key, record| {
+            registry.restore_configuration(stored::read_configuration(key, record)?);
+            Ok(())
+        })?;
+        self.each(JOBS, |key, record| {
+            registry.restore_job(stored::read_job(key, record)?);
+            Ok(())
+        })?;
         Ok(registry)
     }
 
@@ -156,31 +166,42 @@ impl Store {
         self.put_about(POLICIES_KEY, keys)
     }
 
-    /// Writes `changes` in their order, durably, all or none.
+    /// Writes `kept` in its order, durably, all or none.
     ///
     /// # Errors
-    /// [`StoreError::Write`]; nothing of `changes` is kept then.
-    pub fn commit(&self, changes: &[Change], sessions: &[SessionRecord]) -> Result<(), StoreError> {
+    /// [`StoreError::Write`]; nothing of `kept` is written then.
+    pub fn commit(&self, kept: &[Kept], sessions: &[SessionRecord]) -> Result<(), StoreError> {
         let write = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
             {
                 let (mut devices, mut modules) = (transaction.open_table(DEVICES)?, transaction.open_table(MODULES)?);
-                let mut kept = transaction.open_table(SESSIONS)?;
-                for change in changes {
-                    let table = if change.twin.module.is_none() { &mut devices } else { &mut modules };
-                    let key = change.twin.to_string();
-                    match &change.after {
-                        Some(record) => table.insert(key.as_str(), stored::device(record).as_slice())?,
-                        None => {
-                            kept.remove(key.as_str())?;
-                            table.remove(key.as_str())?
+                let mut configurations = transaction.open_table(CONFIGURATIONS)?;
+                let mut jobs = transaction.open_table(JOBS)?;
+                let mut session_table = transaction.open_table(SESSIONS)?;
+                for one in kept {
+                    let (table, key, record) = match one {
+                        Kept::Twin(change) => {
+                            let table = if change.twin.module.is_none() { &mut devices } else { &mut modules };
+                            let key = change.twin.to_string();
+                            if change.after.is_none() {
+                                session_table.remove(key.as_str())?;
+                            }
+                            (table, key, change.after.as_deref().map(stored::device))
                         }
+                        Kept::Configuration { id, after } => {
+                            (&mut configurations, id.to_string(), after.as_deref().map(stored::configuration))
+                        }
+                        Kept::Job { id, after } => (&mut jobs, id.to_string(), after.as_deref().map(stored::job)),
+                    };
+                    match record {
+                        Some(record) => table.insert(key.as_str(), record.as_slice())?,
+                        None => table.remove(key.as_str())?,
                     };
                 }
                 for session in sessions {
                     match &session.record {
-                        Some(record) => kept.insert(session.key.as_str(), record.as_slice())?,
-                        None => kept.remove(session.key.as_str())?,
+                        Some(record) => session_table.insert(session.key.as_str(), record.as_slice())?,
+                        None => session_table.remove(session.key.as_str())?,
                     };
                 }
             }
@@ -234,8 +255,13 @@ fn damaged(path: &Path, error: &redb::Error) -> StoreError {
 /// What waits for the store.
 #[derive(Debug)]
 pub enum Waiting {
-    /// Changes to keep in one commit, at least one.
-    Changes(Vec<Change>),
+    /// What to keep in one commit, at least one thing.
+    Changes {
+        /// In its order.
+        kept: Vec<Kept>,
+        /// The number of the last change in it.
+        up_to: u64,
+    },
     /// A session to keep; the sender is told when it is.
     Session(SessionRecord, oneshot::Sender<()>),
     /// Nothing comes any more: keep what came before, then close.
@@ -256,28 +282,32 @@ pub enum Durable {
 #[expect(clippy::needless_pass_by_value, reason = "the store and both ends of the channels end with the thread")]
 pub fn run_committer(store: Store, mut waiting: mpsc::Receiver<Waiting>, durable: watch::Sender<Durable>) {
     while let Some(first) = waiting.blocking_recv() {
-        let (mut changes, mut sessions, mut told, mut open) = (Vec::new(), Vec::new(), Vec::new(), true);
+        let (mut waited, mut sessions, mut told) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut number, mut open) = (0, true);
         let mut next = Some(first);
         while let Some(item) = next {
             match item {
-                Waiting::Changes(mut batch) => changes.append(&mut batch),
+                Waiting::Changes { mut kept, up_to } => {
+                    waited.append(&mut kept);
+                    number = up_to;
+                }
                 Waiting::Session(session, kept) => {
                     sessions.push(session);
                     told.push(kept);
                 }
                 Waiting::Close => open = false,
             }
-            let room = open && changes.len() + sessions.len() < COMMIT_CHANGES_MAX;
+            let room = open && waited.len() + sessions.len() < COMMIT_CHANGES_MAX;
             next = if room { waiting.try_recv().ok() } else { None };
         }
-        if !changes.is_empty() || !sessions.is_empty() {
-            if let Err(error) = store.commit(&changes, &sessions) {
+        if !waited.is_empty() || !sessions.is_empty() {
+            if let Err(error) = store.commit(&waited, &sessions) {
                 tracing::error!(%error, "the embedded hub can keep no more writes and refuses all requests");
                 durable.send_replace(Durable::Failed(error.to_string().into()));
                 return;
             }
-            if let Some(last) = changes.last() {
-                durable.send_replace(Durable::UpTo(last.number));
+            if !waited.is_empty() {
+                durable.send_replace(Durable::UpTo(number));
             }
             // Whoever does not wait any more need not be told.
             for kept in told {

@@ -3,17 +3,23 @@
 //! Invariant: what is written reads back equal (a device's connection excepted, which no restart survives), numbers
 //! included. This is no wire format: it may change with the store's format number, never without.
 
+mod documents;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::configuration::{ConfigurationId, ConfigurationStatus};
 use super::identity::{Authentication, Identity, SharedKey, Status, Thumbprints};
 use super::read_json::ReadObject;
 use super::registry::Device;
-use super::twin_record::{Properties, Stamp, StampNode, TwinRecord};
+use super::twin_record::{Properties, Stamp, StampNode, TwinRecord, WrittenBy};
 use super::wire::{self, Map};
 use crate::twin::{DeviceId, ModuleId, Object, TwinRef};
+
+pub use documents::{configuration, job, read_configuration, read_job};
 
 /// Nanoseconds in one stored step of time.
 const TICK_NANOSECONDS: i128 = 100;
@@ -68,6 +74,8 @@ struct StoredOut<'a> {
     reported_version: u64,
     #[serde(rename = "rs")]
     reported_stamps: StoredStamp,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    configurations: BTreeMap<&'a str, &'static str>,
 }
 
 /// The long names are those of the first records.
@@ -119,6 +127,8 @@ struct StoredIn {
     reported_version: u64,
     #[serde(rename = "rs", alias = "reported_stamps")]
     reported_stamps: StoredStamp,
+    #[serde(default)]
+    configurations: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -132,6 +142,9 @@ struct StoredStamp {
     /// The nodes below, without those whose stamps, down to the leaves, are this node's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     c: BTreeMap<String, StoredStamp>,
+    /// The configuration that wrote it, and its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    b: Option<(String, u64)>,
 }
 
 /// The kind of an authentication that records leave out.
@@ -176,6 +189,7 @@ pub fn device(device: &Device) -> Vec<u8> {
         reported: Map(&twin.reported.values),
         reported_version: twin.reported.version,
         reported_stamps: stamps(&twin.reported.stamps, None),
+        configurations: twin.configurations.iter().map(|(id, status)| (id.as_str(), status.as_str())).collect(),
     };
     wire::json(&record)
 }
@@ -210,6 +224,7 @@ pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
         tags: stored.tags.map(|ReadObject(tags)| tags),
         desired: properties(stored.desired, stored.desired_stamps, stored.desired_version)?,
         reported: properties(stored.reported, stored.reported_stamps, stored.reported_version)?,
+        configurations: stored.configurations.into_iter().map(status).collect::<Result<_, _>>()?,
     };
     Ok(Device { identity, twin, change: 0 })
 }
@@ -241,37 +256,48 @@ fn authentication(kind: &str, primary: Option<String>, secondary: Option<String>
     }
 }
 
+fn status((id, status): (String, String)) -> Result<(ConfigurationId, ConfigurationStatus), String> {
+    let id = ConfigurationId::new(&id).map_err(|refusal| refusal.to_string())?;
+    Ok((id, ConfigurationStatus::parse(&status).ok_or("an unknown status of a configuration")?))
+}
+
 fn properties(values: ReadObject, stamps: StoredStamp, version: u64) -> Result<Properties, String> {
     let ReadObject(values) = values;
     let stamps = read_stamps(stamps, None, &values)?;
     Ok(Properties { values, stamps, version })
 }
 
-fn stamps(node: &StampNode, above: Option<Stamp>) -> StoredStamp {
-    let own = (above != Some(node.stamp)).then_some(node.stamp);
-    let below = node.children.iter().filter(|(_, child)| !is_uniform(child, node.stamp));
+fn stamps(node: &StampNode, above: Option<&Stamp>) -> StoredStamp {
+    let own = (above != Some(&node.stamp)).then_some(&node.stamp);
+    let below = node.children.iter().filter(|(_, child)| !is_uniform(child, &node.stamp));
+    let written_by = |stamp: &Stamp| stamp.by.as_ref().map(|by| (by.configuration.to_string(), by.digest));
     StoredStamp {
         t: own.map(|stamp| ticks(stamp.at)),
         v: own.and_then(|stamp| stamp.version),
-        c: below.map(|(key, child)| (key.clone(), stamps(child, Some(node.stamp)))).collect(),
+        c: below.map(|(key, child)| (key.clone(), stamps(child, Some(&node.stamp)))).collect(),
+        b: own.and_then(written_by),
     }
 }
 
-fn is_uniform(node: &StampNode, stamp: Stamp) -> bool {
-    node.stamp == stamp && node.children.values().all(|child| is_uniform(child, stamp))
+fn is_uniform(node: &StampNode, stamp: &Stamp) -> bool {
+    node.stamp == *stamp && node.children.values().all(|child| is_uniform(child, stamp))
 }
 
-fn read_stamps(stored: StoredStamp, above: Option<Stamp>, values: &Object) -> Result<StampNode, String> {
+fn read_stamps(stored: StoredStamp, above: Option<&Stamp>, values: &Object) -> Result<StampNode, String> {
+    let written_by = |(id, digest): (String, u64)| {
+        let configuration = ConfigurationId::new(&id).map_err(|refusal| refusal.to_string())?;
+        Ok::<_, String>(Arc::new(WrittenBy { configuration, digest }))
+    };
     let stamp = match (stored.t, above) {
-        (Some(at), _) => Stamp { at: time(at)?, version: stored.v },
-        (None, Some(above)) => above,
+        (Some(at), _) => Stamp { at: time(at)?, version: stored.v, by: stored.b.map(written_by).transpose()? },
+        (None, Some(above)) => above.clone(),
         (None, None) => return Err("a section without a time".to_owned()),
     };
-    let mut node = StampNode::of(values, stamp);
+    let mut node = StampNode::of(values, &stamp);
     for (key, below) in stored.c {
         let value = values.get(&key).ok_or("the time of a value that is not there")?;
         let nothing = Object::new();
-        let child = read_stamps(below, Some(stamp), value.as_object().unwrap_or(&nothing))?;
+        let child = read_stamps(below, Some(&stamp), value.as_object().unwrap_or(&nothing))?;
         node.children.insert(key, child);
     }
     Ok(node)

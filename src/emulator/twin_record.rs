@@ -4,28 +4,62 @@
 //! what [`crate::twin::merge`] makes of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 
+use super::configuration::{Configuration, ConfigurationId, ConfigurationStatus};
 use super::error::Refusal;
-use crate::twin::{MergePatch, Object, Section, Value, check_section, merge};
+use crate::twin::{MergePatch, Object, Path, Section, Value, check_section, merge};
 
 /// `version` of a new twin (`iot-hub.md` 1.3).
 const VERSION_FIRST: u64 = 2;
 /// Nanoseconds in the smallest step of a hub's clock, the .NET tick (`iot-hub.md` 1.2).
 const TICK_NANOSECONDS: i128 = 100;
+/// .NET ticks (100 ns since year 1) at the Unix epoch.
+const TICKS_AT_UNIX_EPOCH: i128 = 621_355_968_000_000_000;
 /// The first second of year 1, counted from 1970.
 const NEVER_SECONDS: i64 = -62_135_596_800;
 
+/// The configuration that set a leaf (`iot-hub.md` 1.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenBy {
+    /// `$lastUpdatedBy`.
+    pub configuration: ConfigurationId,
+    /// `$lastUpdatedByDigest`: the .NET ticks of the configuration's last write.
+    pub digest: u64,
+}
+
+impl WrittenBy {
+    /// The mark of a configuration as it is now.
+    #[must_use]
+    pub fn new(configuration: &Configuration) -> Self {
+        Self { configuration: configuration.id.clone(), digest: ticks_since_year_one(configuration.updated) }
+    }
+}
+
+/// A leaf of the desired properties that a configuration writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeafWrite {
+    /// Where.
+    pub path: Path,
+    /// The new value; `None` removes.
+    pub value: Option<Value>,
+    /// Who sets it.
+    pub by: Option<Arc<WrittenBy>>,
+}
+
 /// When and by which write a node of a section was last touched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
     /// When.
     pub at: Timestamp,
     /// The `$version` of that write: in desired only, and not before the first write.
     pub version: Option<u64>,
+    /// The configuration that made the write, on leaves alone.
+    pub by: Option<Arc<WrittenBy>>,
 }
 
 /// The `$metadata` tree of a section.
@@ -46,25 +80,30 @@ impl StampNode {
 
     /// The tree of a section written whole.
     #[must_use]
-    pub fn of(object: &Object, stamp: Stamp) -> Self {
-        let mut node = Self::leaf(stamp);
+    pub fn of(object: &Object, stamp: &Stamp) -> Self {
+        let mut node = Self::leaf(stamp.clone());
         node.patch(object, stamp);
         node
     }
 
+    /// The node at a path.
+    fn at_mut(&mut self, path: &Path) -> Option<&mut Self> {
+        path.keys().iter().try_fold(self, |node, key| node.children.get_mut(key))
+    }
+
     /// Follows a merge patch: what it names is stamped, with everything above it; what it deletes goes.
-    fn patch(&mut self, patch: &Object, stamp: Stamp) {
-        self.stamp = stamp;
+    fn patch(&mut self, patch: &Object, stamp: &Stamp) {
+        self.stamp = stamp.clone();
         for (key, change) in patch {
             match change {
                 Value::Null => {
                     self.children.remove(key);
                 }
                 Value::Object(inner) => {
-                    self.children.entry(key.clone()).or_insert_with(|| Self::leaf(stamp)).patch(inner, stamp);
+                    self.children.entry(key.clone()).or_insert_with(|| Self::leaf(stamp.clone())).patch(inner, stamp);
                 }
                 Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-                    self.children.insert(key.clone(), Self::leaf(stamp));
+                    self.children.insert(key.clone(), Self::leaf(stamp.clone()));
                 }
             }
         }
@@ -84,7 +123,7 @@ pub struct Properties {
 
 impl Properties {
     fn new(now: Timestamp) -> Self {
-        Self { values: Object::new(), stamps: StampNode::leaf(Stamp { at: now, version: None }), version: 1 }
+        Self { values: Object::new(), stamps: StampNode::leaf(Stamp { at: now, version: None, by: None }), version: 1 }
     }
 }
 
@@ -101,6 +140,8 @@ pub struct TwinRecord {
     pub desired: Properties,
     /// `properties.reported`.
     pub reported: Properties,
+    /// How the configurations that target the twin stand to it (`iot-hub.md` 10).
+    pub configurations: BTreeMap<ConfigurationId, ConfigurationStatus>,
 }
 
 impl TwinRecord {
@@ -108,7 +149,14 @@ impl TwinRecord {
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
         let properties = Properties::new(tick(now));
-        Self { etag_number: 1, version: VERSION_FIRST, tags: None, desired: properties.clone(), reported: properties }
+        Self {
+            etag_number: 1,
+            version: VERSION_FIRST,
+            tags: None,
+            desired: properties.clone(),
+            reported: properties,
+            configurations: BTreeMap::new(),
+        }
     }
 
     /// The twin of a device made by a bulk operation with these sections: its desired properties carry dates of year 1
@@ -140,7 +188,7 @@ impl TwinRecord {
         if let Some(desired) = &twin.desired {
             let desired = merged(Object::new(), desired);
             check("properties.desired", Section::Desired, &desired)?;
-            self.desired.stamps = StampNode::of(&desired, Stamp { at, version: Some(self.desired.version) });
+            self.desired.stamps = StampNode::of(&desired, &Stamp { at, version: Some(self.desired.version), by: None });
             self.desired.values = desired;
         }
         Ok(self)
@@ -171,7 +219,10 @@ impl TwinRecord {
             after.desired.values = merged(after.desired.values, change);
             check("properties.desired", Section::Desired, &after.desired.values)?;
             after.desired.version += 1;
-            after.desired.stamps.patch(change, Stamp { at: tick(now), version: Some(after.desired.version) });
+            after
+                .desired
+                .stamps
+                .patch(change, &Stamp { at: tick(now), version: Some(after.desired.version), by: None });
         }
         after.etag_number += 1;
         after.version += 1;
@@ -200,10 +251,44 @@ impl TwinRecord {
             let desired = twin.desired.clone().unwrap_or_default();
             check("properties.desired", Section::Desired, &desired)?;
             after.desired.version += 1;
-            let stamp = Stamp { at: tick(now), version: Some(after.desired.version) };
-            after.desired.stamps = StampNode::of(&desired, stamp);
+            let stamp = Stamp { at: tick(now), version: Some(after.desired.version), by: None };
+            after.desired.stamps = StampNode::of(&desired, &stamp);
             after.desired.values = desired;
         }
+        after.etag_number += 1;
+        after.version += 1;
+        Ok(after)
+    }
+
+    /// The twin after the configurations wrote these leaves, as one write of desired; none, and only the statuses
+    /// change, which moves no counter.
+    ///
+    /// # Errors
+    /// [`Refusal::ArgumentInvalid`] when the result breaks a rule of `iot-hub.md` section 4.
+    pub fn configured(
+        &self,
+        writes: &[LeafWrite],
+        statuses: BTreeMap<ConfigurationId, ConfigurationStatus>,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let mut after = self.clone();
+        after.configurations = statuses;
+        if writes.is_empty() {
+            return Ok(after);
+        }
+        after.desired.version += 1;
+        let version = Some(after.desired.version);
+        for write in writes {
+            let mut patch = MergePatch::default();
+            patch.set(Section::Desired, write.path.keys(), write.value.clone().unwrap_or(Value::Null));
+            let patch = patch.desired.unwrap_or_default();
+            after.desired.values = merged(after.desired.values, &patch);
+            after.desired.stamps.patch(&patch, &Stamp { at: tick(now), version, by: None });
+            if let Some(leaf) = after.desired.stamps.at_mut(&write.path) {
+                leaf.stamp.by.clone_from(&write.by);
+            }
+        }
+        check("properties.desired", Section::Desired, &after.desired.values)?;
         after.etag_number += 1;
         after.version += 1;
         Ok(after)
@@ -219,7 +304,7 @@ impl TwinRecord {
         // Reported has the limits of desired (`iot-hub.md` section 4).
         check("properties.reported", Section::Desired, &after.reported.values)?;
         after.reported.version += 1;
-        after.reported.stamps.patch(patch, Stamp { at: tick(now), version: None });
+        after.reported.stamps.patch(patch, &Stamp { at: tick(now), version: None, by: None });
         after.version += 1;
         Ok(after)
     }
@@ -230,6 +315,12 @@ impl TwinRecord {
 pub fn tick(at: Timestamp) -> Timestamp {
     let nanoseconds = at.as_nanosecond();
     Timestamp::from_nanosecond(nanoseconds - nanoseconds.rem_euclid(TICK_NANOSECONDS)).unwrap_or(at)
+}
+
+/// .NET ticks since year 1.
+#[must_use]
+pub fn ticks_since_year_one(at: Timestamp) -> u64 {
+    u64::try_from(TICKS_AT_UNIX_EPOCH + at.as_nanosecond().div_euclid(TICK_NANOSECONDS)).unwrap_or(0)
 }
 
 /// The first instant of year 1, which a hub shows where nothing ever happened (`iot-hub.md` 1.2).

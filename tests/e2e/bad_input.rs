@@ -168,7 +168,8 @@ async fn what_cannot_start_says_so_in_one_line_with_exit_code_2() {
     let _held = TcpListener::bind(&taken);
     let embedded = |more: &[&str]| -> Vec<String> {
         let fixed = ["run", "--embedded-hub", "--manifests", "manifests", "--state-dir", "state"];
-        fixed.iter().chain(more).map(|text| (*text).to_owned()).collect()
+        let mqtts: &[&str] = if more.contains(&"--hub-mqtts") { &[] } else { &["--hub-mqtts", "127.0.0.1:0"] };
+        fixed.iter().chain(more).chain(mqtts).map(|text| (*text).to_owned()).collect()
     };
     let words = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
     let free = "127.0.0.1:0";
@@ -176,6 +177,7 @@ async fn what_cannot_start_says_so_in_one_line_with_exit_code_2() {
     for (arguments, variables, expected) in [
         (embedded(&["--listen", &taken, "--hub-https", free]), &[][..], &["cannot listen on", &taken, "--listen"][..]),
         (embedded(&["--listen", free, "--hub-https", &taken]), &[], &[&taken, "--hub-https"]),
+        (embedded(&["--listen", free, "--hub-https", free, "--hub-mqtts", &taken]), &[], &[&taken, "--hub-mqtts"]),
         (words(&format!("hub --state-dir other --hub-https {taken}")), &[], &[&taken, "--hub-https"]),
         (words("hub --state-dir hub --hub-https 127.0.0.1:0"), &[], &["another hub is running"]),
         (words("hub --state-dir a-file --hub-https 127.0.0.1:0"), &[], &["a-file"]),

@@ -87,7 +87,7 @@ impl World {
 
     /// `geminid hub` on `address`, its folder being `state`; returns when it is ready.
     pub(crate) async fn hub(&self, state: &str, address: &str) -> Process {
-        let process = self.start(&["hub", "--hub-https", address, "--state-dir", state]);
+        let process = self.start(&["hub", "--hub-https", address, "--hub-mqtts", "127.0.0.1:0", "--state-dir", state]);
         process.wait_for("the hub's announcement", || process.stdout().contains("stop")).await;
         self.client(state);
         process
@@ -96,7 +96,7 @@ impl World {
     /// `geminid run` on an embedded hub whose folder is `state`; returns when it announced itself.
     pub(crate) async fn run_embedded(&self, state: &str, more: &[&str]) -> Process {
         let fixed = ["run", "--embedded-hub", "--manifests", "manifests", "--state-dir", state];
-        let free = ["--listen", "127.0.0.1:0", "--hub-https", "127.0.0.1:0"];
+        let free = ["--listen", "127.0.0.1:0", "--hub-https", "127.0.0.1:0", "--hub-mqtts", "127.0.0.1:0"];
         let process = self.start(&[&fixed[..], &free, more].concat());
         process.wait_for("the daemon's announcement", || process.stdout().contains("stop")).await;
         self.client(state);

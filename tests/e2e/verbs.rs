@@ -153,7 +153,7 @@ async fn a_closed_pipe_ends_the_output_and_not_the_process() {
     for is_stdout_closed in [true, false] {
         let state = if is_stdout_closed { "no-stdout" } else { "no-stderr" };
         let fixed = ["run", "--embedded-hub", "--manifests", "manifests", "--state-dir", state];
-        let free = ["--listen", "127.0.0.1:0", "--hub-https", "127.0.0.1:0"];
+        let free = ["--listen", "127.0.0.1:0", "--hub-https", "127.0.0.1:0", "--hub-mqtts", "127.0.0.1:0"];
         let child = unread(&world, &[&fixed[..], &free].concat(), is_stdout_closed);
         let pid = child.id().to_string();
         let ready = eventually(async || world.path(state).join("hub.json").exists().then_some(())).await;

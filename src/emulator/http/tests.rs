@@ -171,7 +171,7 @@ async fn queries_page_by_header_and_the_last_page_has_no_token() {
         (r#"{"query":null}"#, 400, "ArgumentNull"),
         ("{}", 400, "ArgumentNull"),
         ("nonsense", 400, "DeserializationError"),
-        (r#"{"query":"SELECT * FROM devices.jobs"}"#, 501, "NotImplemented"),
+        (r#"{"query":"SELECT deviceId FROM devices.jobs"}"#, 400, "ArgumentInvalid"),
     ] {
         let refused = hub.owner(Method::POST, "/devices/query", body).await;
         assert_eq!((refused.status, refused.header(ERROR_CODE)), (status, Some(code)), "{body}");
@@ -314,4 +314,110 @@ async fn a_bulk_operation_answers_item_by_item() {
     {
         assert_eq!(hub.send(policy, Method::POST, "/devices", &[], "[]").await.status, status, "{policy:?}");
     }
+}
+
+#[tokio::test]
+async fn a_configuration_is_written_read_tested_and_deleted() {
+    let hub = Hub::new();
+    let body = r#"{"id":"c","schemaVersion":null,"labels":null,"content":{"deviceContent":{"properties.desired.x":1},"moduleContent":null},
+        "targetCondition":"tags.n = 1","priority":3,"metrics":{"queries":{"m":"SELECT deviceId FROM devices"}}}"#;
+    let made = hub.owner(Method::PUT, "/configurations/c", body).await;
+    assert_eq!((made.status, made.header("etag"), made.get(["etag"])), (200, Some("\"MQ==\""), "\"MQ==\"".to_owned()));
+    assert_eq!(
+        made.get(["systemMetrics", "queries", "targetedCount"]),
+        "\"select deviceId from devices where tags.n = 1\""
+    );
+    assert_eq!(made.get(["systemMetrics", "results"]), r#"{"appliedCount":0,"targetedCount":0}"#);
+    let conflict = hub.owner(Method::PUT, "/configurations/c", body).await;
+    assert_eq!((conflict.status, conflict.header(ERROR_CODE)), (409, Some("ConfigurationAlreadyExists")));
+    let updated = hub.owner_if(Method::PUT, "/configurations/c", "\"MQ==\"", &body.replace(":3", ":4")).await;
+    assert_eq!(
+        (updated.status, updated.get(["priority"]), updated.get(["etag"])),
+        (200, "4".to_owned(), "\"Mg==\"".to_owned())
+    );
+    assert_eq!(hub.owner_if(Method::PUT, "/configurations/c", "\"MQ==\"", body).await.status, 412);
+    let listed = hub.owner(Method::GET, "/configurations?top=5", "").await;
+    assert!(matches!(&listed.body, Value::Array(all) if all.len() == 1), "{}", listed.body);
+    let tested =
+        r#"{"targetCondition":"tags.n =","customMetricQueries":{"good":"SELECT * FROM devices","bad":"SELECT"}}"#;
+    let tested = hub.owner(Method::POST, "/configurations/testQueries", tested).await;
+    assert_eq!(tested.status, 200);
+    assert!(tested.get(["targetConditionError"]).len() > 4);
+    let Some(Value::Object(errors)) = tested.body.get(["customMetricQueryErrors"]) else { panic!("errors") };
+    assert_eq!(errors.keys().collect::<Vec<_>>(), ["bad"]);
+    for (id, body, status, code) in [
+        ("Upper", body, 400, "ArgumentInvalid"),
+        ("d", body, 400, "ArgumentInvalid"),
+        ("d", r#"{"targetCondition":"*"}"#, 400, "InvalidConfigurationContent"),
+        (
+            "d",
+            r#"{"content":{"deviceContent":{}},"targetCondition":"x x"}"#,
+            400,
+            "InvalidConfigurationTargetCondition",
+        ),
+        ("d", r#"{"content":{"modulesContent":{"$edgeAgent":{}}}}"#, 501, "NotImplemented"),
+    ] {
+        let refused = hub.owner(Method::PUT, &format!("/configurations/{id}"), body).await;
+        assert_eq!((refused.status, refused.header(ERROR_CODE)), (status, Some(code)), "{id} {body}");
+    }
+    assert_eq!(hub.owner(Method::DELETE, "/configurations/c", "").await.status, 204);
+    let gone = hub.owner(Method::GET, "/configurations/c", "").await;
+    assert_eq!((gone.status, gone.header(ERROR_CODE)), (404, Some("ConfigurationNotFound")));
+}
+
+#[tokio::test]
+async fn a_job_is_scheduled_read_listed_and_cancelled() {
+    let hub = Hub::new();
+    let body = |start: &str| {
+        format!(
+            r#"{{"jobId":"j","type":"scheduleUpdateTwin","updateTwin":{{"etag":"*","tags":{{"a":1}}}},"queryCondition":"deviceId = 'd'","startTime":"{start}","maxExecutionTimeInSeconds":60}}"#
+        )
+    };
+    let made = hub.send(PolicyName::Service, Method::PUT, "/jobs/v2/j", &[], &body("2023-11-15T00:00:00Z")).await;
+    assert_eq!(
+        (made.status, made.get(["status"]), made.get(["type"])),
+        (200, "\"scheduled\"".to_owned(), "\"scheduleUpdateTwin\"".to_owned())
+    );
+    assert_eq!(hub.owner(Method::PUT, "/jobs/v2/j", &body("")).await.header(ERROR_CODE), Some("JobAlreadyExists"));
+    assert_eq!(hub.owner(Method::GET, "/jobs/v2/j", "").await.get(["jobId"]), "\"j\"");
+    let unknown = hub.owner(Method::GET, "/jobs/v2/none", "").await;
+    assert_eq!(
+        (unknown.status, unknown.get(["type"]), unknown.get(["status"])),
+        (200, "\"unknown\"".to_owned(), "\"unknown\"".to_owned())
+    );
+    hub.owner(Method::PUT, "/jobs/v2/k", &body("").replace("\"jobId\":\"j\",", "")).await;
+    let page = hub.send(PolicyName::Owner, Method::GET, "/jobs/v2/query", &[(MAX_ITEM_COUNT, "1")], "").await;
+    let token = page.header(CONTINUATION).unwrap().to_owned();
+    assert!(page.body.to_string().contains("\"jobId\":\"j\""), "{}", page.body);
+    let next = hub.send(PolicyName::Owner, Method::GET, "/jobs/v2/query", &[(CONTINUATION, &token)], "").await;
+    assert!(next.body.to_string().contains("\"jobId\":\"k\"") && next.header(CONTINUATION).is_none(), "{}", next.body);
+    for (filter, count) in [
+        ("jobStatus=Scheduled", 1),
+        ("jobStatus=completed", 0),
+        ("jobType=scheduleDeviceMethod", 0),
+        ("jobType=scheduleUpdateTwin", 2),
+    ] {
+        let Value::Array(found) = hub.owner(Method::GET, &format!("/jobs/v2/query?{filter}"), "").await.body else {
+            panic!("jobs")
+        };
+        assert_eq!(found.len(), count, "{filter}");
+    }
+    let cancelled = hub.owner(Method::POST, "/jobs/v2/j/cancel", "").await;
+    assert_eq!((cancelled.status, cancelled.get(["status"])), (200, "\"cancelled\"".to_owned()));
+    assert_eq!(hub.owner(Method::POST, "/jobs/v2/j/cancel", "").await.status, 405);
+    for (body, status) in [
+        (body("").replace("\"*\"", "\"AAA=\""), 400),
+        (body("").replace("\"etag\":\"*\",", ""), 400),
+        (body("soon"), 400),
+        (body("2024-11-15T00:00:00Z"), 400),
+        (body("").replace("scheduleUpdateTwin", "scheduleTwinUpdate"), 400),
+        (body("").replace("scheduleUpdateTwin", "scheduleDeviceMethod"), 501),
+    ] {
+        assert_eq!(
+            hub.owner(Method::PUT, "/jobs/v2/n", &body.replace("\"jobId\":\"j\",", "")).await.status,
+            status,
+            "{body}"
+        );
+    }
+    assert_eq!(hub.send(PolicyName::RegistryReadWrite, Method::GET, "/jobs/v2/j", &[], "").await.status, 401);
 }

@@ -54,6 +54,7 @@ pub(super) async fn query(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
     let page = call.hub.query(&text, page_size, header(call.headers, CONTINUATION)?).await?;
     let (item_type, body) = match &page.rows {
         Rows::Twins(twins) => ("Twin", wire::json(&twins.iter().map(|device| TwinBody(device)).collect::<Vec<_>>())),
+        Rows::Jobs(rows) => ("DeviceJob", wire::json(&rows.iter().map(Map).collect::<Vec<_>>())),
         Rows::Raw(rows) => ("Raw", wire::json(&rows.iter().map(Map).collect::<Vec<_>>())),
     };
     let mut response = json(body);

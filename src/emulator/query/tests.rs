@@ -5,6 +5,8 @@ use jiff::Timestamp;
 use super::*;
 use crate::emulator::identity::IdentitySpec;
 use crate::emulator::if_match::IfMatch;
+use crate::emulator::job::{JobId, JobSpec};
+use crate::emulator::registry::JobsNext;
 use crate::twin::{DeviceId, MergePatch, TwinRef};
 
 fn id(text: &str) -> DeviceId {
@@ -29,6 +31,10 @@ fn fleet(count: usize) -> Registry {
     registry
 }
 
+fn object_of(json: &str) -> Option<Object> {
+    Some(object(json))
+}
+
 fn object(json: &str) -> Object {
     Value::parse_json(json).unwrap().as_object().unwrap().clone()
 }
@@ -36,7 +42,7 @@ fn object(json: &str) -> Object {
 fn rows(registry: &Registry, text: &str) -> Vec<String> {
     match run_page(registry, text, None, None).unwrap().rows {
         Rows::Twins(twins) => twins.iter().map(|device| device.identity.device.to_string()).collect(),
-        Rows::Raw(rows) => rows.into_iter().map(|row| Value::Object(row).to_string()).collect(),
+        Rows::Raw(rows) | Rows::Jobs(rows) => rows.into_iter().map(|row| Value::Object(row).to_string()).collect(),
     }
 }
 
@@ -250,7 +256,6 @@ fn a_bad_query_and_an_invented_token_are_refused() {
         ("SELECT", None, "ArgumentInvalid"),
         ("SELECT * FROM devices ORDER BY deviceId", None, "ArgumentInvalid"),
         ("SELECT COUNT() FROM devices.modules", None, "ArgumentInvalid"),
-        ("SELECT * FROM devices.jobs", None, "NotImplemented"),
         (text, Some("MQ=="), "ArgumentInvalid"),
         (text, Some("not base64"), "ArgumentInvalid"),
         (text, Some(""), "ArgumentInvalid"),
@@ -259,4 +264,41 @@ fn a_bad_query_and_an_invented_token_are_refused() {
         let refused = run_page(&registry, text, None, token).unwrap_err();
         assert_eq!(refused.code(), code, "{text} {token:?}");
     }
+}
+
+#[test]
+fn what_jobs_did_is_found_by_their_columns_and_in_pages() {
+    let mut registry = fleet(5);
+    for name in ["one", "two"] {
+        let spec = JobSpec {
+            document: Object::new(),
+            patch: MergePatch { tags: object_of(r#"{"a":1}"#), desired: None },
+            condition: "deviceId != 'd03'".to_owned(),
+            start: None,
+            seconds_max: None,
+        };
+        registry.put_job(&JobId::new(name).unwrap(), spec, 9, Timestamp::UNIX_EPOCH).unwrap();
+        while matches!(registry.step_jobs(2, Timestamp::UNIX_EPOCH), JobsNext::Step) {}
+    }
+    let all = |text: &str, page_size: usize| {
+        let (mut found, mut token) = (Vec::new(), None);
+        loop {
+            let page = run_page(&registry, text, Some(page_size), token.as_deref()).unwrap();
+            let Rows::Jobs(rows) = page.rows else { panic!("jobs") };
+            let text = |row: &Object, name: &str| row[name].as_str().unwrap().to_owned();
+            found.extend(rows.iter().map(|row| format!("{}/{}", text(row, "jobId"), text(row, "deviceId"))));
+            token = page.next;
+            if token.is_none() {
+                return found;
+            }
+        }
+    };
+    let every = ["one/d00", "one/d01", "one/d02", "one/d04", "two/d00", "two/d01", "two/d02", "two/d04"];
+    for page_size in [1, 3, 8, 100] {
+        assert_eq!(all("SELECT * FROM devices.jobs", page_size), every, "{page_size}");
+        let one = "SELECT * FROM devices.jobs WHERE devices.jobs.jobId = 'two' AND status = 'completed'";
+        assert_eq!(all(one, page_size), every[4..], "{page_size}");
+    }
+    let none = "SELECT * FROM devices.jobs WHERE jobType = 'scheduleDeviceMethod' OR startTimeUtc > '2000'";
+    assert_eq!(all(none, 100), Vec::<String>::new());
 }

@@ -164,6 +164,7 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Kept;
     use super::*;
     use crate::twin::{MergePatch, Object, Value};
 
@@ -230,7 +231,11 @@ mod tests {
         put(&mut registry, "m", &IfMatch::Absent).unwrap();
         registry.take_log();
         registry.delete_identity(&id("d"), &IfMatch::Any).unwrap();
-        let deleted: Vec<String> = registry.take_log().iter().map(|change| change.twin.to_string()).collect();
+        let name = |kept: &Kept| match kept {
+            Kept::Twin(change) => change.twin.to_string(),
+            Kept::Configuration { .. } | Kept::Job { .. } => "no twin".to_owned(),
+        };
+        let deleted: Vec<String> = registry.take_log().iter().map(name).collect();
         assert_eq!(deleted, ["d/m", "d"], "the log deletes both, in one batch");
         let mut random = |bytes: &mut [u8]| bytes.fill(1);
         registry.put_identity(&id("d"), IdentitySpec::default(), &IfMatch::Absent, &mut random, at(5)).unwrap();

@@ -100,7 +100,10 @@ fn a_put_empties_what_it_leaves_out_and_moves_the_version_of_desired_only_then()
     let twin = registry.device(&id("d")).unwrap().twin.clone();
     assert_eq!(twin.tags, Some(Object::new()));
     assert_eq!(twin.desired.values, object(r#"{"y":{"z":2}}"#));
-    assert_eq!(twin.desired.stamps, StampNode::of(&twin.desired.values, Stamp { at: at(3), version: Some(3) }));
+    assert_eq!(
+        twin.desired.stamps,
+        StampNode::of(&twin.desired.values, &Stamp { at: at(3), version: Some(3), by: None })
+    );
     registry.replace_twin(&own("d"), &patch(r#"{"a":1}"#, ""), &IfMatch::Absent, at(4)).unwrap();
     let twin = registry.device(&id("d")).unwrap().twin.clone();
     assert_eq!((twin.desired.values, twin.desired.version), (Object::new(), 4));
@@ -181,20 +184,20 @@ fn a_write_that_would_break_a_limit_is_refused_and_changes_nothing() {
 fn the_stamps_mirror_the_tree_and_refresh_what_lies_above_a_write() {
     let mut registry = with_device("d");
     let fresh = registry.device(&id("d")).unwrap();
-    assert_eq!(fresh.twin.desired.stamps, StampNode::leaf(Stamp { at: at(0), version: None }));
+    assert_eq!(fresh.twin.desired.stamps, StampNode::leaf(Stamp { at: at(0), version: None, by: None }));
     let first = patch("", r#"{"a":{"b":1,"c":{"d":1}},"l":[1,{"x":2}]}"#);
     registry.patch_twin(&own("d"), &first, &IfMatch::Absent, at(1)).unwrap();
     registry.patch_twin(&own("d"), &patch("", r#"{"a":{"c":{"d":2}},"l":null}"#), &IfMatch::Absent, at(2)).unwrap();
     let stamps = registry.device(&id("d")).unwrap().twin.desired.stamps.clone();
-    let (old, new) = (Stamp { at: at(1), version: Some(2) }, Stamp { at: at(2), version: Some(3) });
+    let (old, new) = (Stamp { at: at(1), version: Some(2), by: None }, Stamp { at: at(2), version: Some(3), by: None });
     assert_eq!(stamps.stamp, new);
     assert_eq!(stamps.children.keys().collect::<Vec<_>>(), ["a"]);
     let a = &stamps.children["a"];
-    assert_eq!((a.stamp, a.children["b"].stamp), (new, old));
-    assert_eq!((a.children["c"].stamp, a.children["c"].children["d"].stamp), (new, new));
+    assert_eq!((&a.stamp, &a.children["b"].stamp), (&new, &old));
+    assert_eq!((&a.children["c"].stamp, &a.children["c"].children["d"].stamp), (&new, &new));
     registry.report(&own("d"), &object(r#"{"r":{"s":1}}"#), at(3)).unwrap();
     let stamps = registry.device(&id("d")).unwrap().twin.reported.stamps.clone();
-    assert_eq!(stamps.children["r"].children["s"].stamp, Stamp { at: at(3), version: None });
+    assert_eq!(stamps.children["r"].children["s"].stamp, Stamp { at: at(3), version: None, by: None });
 }
 
 #[test]

@@ -5,8 +5,10 @@ use std::io::{Seek, SeekFrom, Write};
 
 use jiff::Timestamp;
 
+use super::super::configuration::{Configuration, ConfigurationId, ConfigurationSpec, Content};
 use super::super::identity::{AuthenticationSpec, IdentitySpec, Thumbprints};
 use super::super::if_match::IfMatch;
+use super::super::job::{JobId, JobSpec};
 use super::super::registry::{Device, Registry};
 use super::*;
 use crate::twin::{DeviceId, MergePatch, ModuleId, Object, TwinRef, Value};
@@ -32,13 +34,13 @@ fn at(nanosecond: i128) -> Timestamp {
     Timestamp::from_nanosecond(1_700_000_000_000_000_000 + nanosecond).unwrap()
 }
 
-fn create(registry: &mut Registry, device: &str) -> Change {
+fn create(registry: &mut Registry, device: &str) {
     let mut random = |bytes: &mut [u8]| bytes.fill(5);
-    registry.put_identity(&id(device), IdentitySpec::default(), &IfMatch::Absent, &mut random, at(123)).unwrap()
+    registry.put_identity(&id(device), IdentitySpec::default(), &IfMatch::Absent, &mut random, at(123)).unwrap();
 }
 
 /// Devices of every kind of authentication and a module, two of them written to on every side, one deleted again.
-fn changes(registry: &mut Registry) -> Vec<Change> {
+fn changes(registry: &mut Registry) -> Vec<Kept> {
     let content = r#"{"a":{"b":[1,{"c":0.1}],"e":{}},"f":1.0,"g":5e-324,"h":1.7976931348623157e308,"i":-0.0,"j":"ä"}"#;
     let patch = MergePatch { tags: Some(object(content)), desired: Some(object(content)) };
     let reported = object(content);
@@ -95,9 +97,9 @@ fn a_copy_taken_while_the_store_is_open_holds_every_finished_commit() {
     let path = folder.path().join("store.redb");
     let store = open(&path).unwrap();
     let mut registry = Registry::default();
-    for (number, change) in changes(&mut registry).into_iter().enumerate() {
-        let last = change.clone();
-        store.commit(&[change], &[]).unwrap();
+    for (number, kept) in changes(&mut registry).into_iter().enumerate() {
+        store.commit(std::slice::from_ref(&kept), &[]).unwrap();
+        let Kept::Twin(last) = kept else { continue };
         // What a kill at this moment would leave behind.
         let copy = folder.path().join(format!("copy-{number}"));
         fs::copy(&path, &copy).unwrap();
@@ -129,6 +131,41 @@ fn a_damaged_store_is_an_error_that_names_the_file() {
     drop(file);
     let result = open(&path).and_then(|store| store.registry());
     assert!(matches!(result, Err(StoreError::Damaged { .. })), "{result:?}");
+}
+
+#[test]
+fn configurations_and_jobs_read_back_as_they_were_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = open(&path).unwrap();
+    let mut registry = Registry::default();
+    let spec = ConfigurationSpec {
+        schema_version: Some("1.0".to_owned()),
+        labels: [("l".to_owned(), "v".to_owned())].into(),
+        content: Content::new(object(r#"{"deviceContent":{"properties.desired.a":{"b":[1.0]}}}"#)).unwrap(),
+        target_condition: "tags.a = 1".to_owned(),
+        priority: 7,
+        metrics: [("m".to_owned(), "SELECT * FROM devices".to_owned())].into(),
+    };
+    for name in ["kept", "deleted"] {
+        let id = ConfigurationId::new(name).unwrap();
+        registry.put_configuration(&id, spec.clone(), &IfMatch::Absent, at(123)).unwrap();
+    }
+    registry.delete_configuration(&ConfigurationId::new("deleted").unwrap(), &IfMatch::Absent).unwrap();
+    let patch = MergePatch { tags: Some(object(r#"{"a":null}"#)), desired: None };
+    let document = object(r#"{"etag":"*","tags":{"a":null}}"#);
+    let spec = JobSpec { document, patch, condition: "a b".to_owned(), start: Some(at(9)), seconds_max: Some(3) };
+    let id = JobId::new("j").unwrap();
+    registry.put_job(&id, spec, 1, at(5)).unwrap();
+    registry.cancel_job(&id, at(6)).unwrap();
+    store.commit(&registry.take_log(), &[]).unwrap();
+    drop(store);
+    let restored = open(&path).unwrap().registry().unwrap();
+    let configurations = |registry: &Registry| -> Vec<Configuration> {
+        registry.list_configurations(None).iter().map(|(one, _)| Configuration::clone(one)).collect()
+    };
+    assert_eq!(configurations(&restored), configurations(&registry));
+    assert_eq!(restored.job(&id), registry.job(&id));
 }
 
 #[test]
@@ -192,8 +229,8 @@ async fn the_committer_keeps_the_order_and_closes_behind_what_came_before() {
     let last = registry.changes();
     let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
     let (durable, mut seen) = watch::channel(Durable::UpTo(0));
-    for change in changes {
-        sender.send(Waiting::Changes(vec![change])).await.unwrap();
+    for (number, kept) in changes.into_iter().enumerate() {
+        sender.send(Waiting::Changes { kept: vec![kept], up_to: number as u64 + 1 }).await.unwrap();
     }
     sender.send(Waiting::Close).await.unwrap();
     let committer = tokio::task::spawn_blocking(|| run_committer(store, receiver, durable));

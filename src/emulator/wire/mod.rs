@@ -4,8 +4,10 @@
 //! client's. Fields stand in the order of `iot-hub.md` 1.1; what a hub leaves out is left out.
 
 mod bulk;
+mod configuration;
 mod device_side;
 mod identity;
+mod job;
 mod json;
 mod method;
 mod query_body;
@@ -14,11 +16,13 @@ mod statistics;
 mod twin;
 
 pub use bulk::{bulk_items, bulk_result};
+pub use configuration::{ConfigurationBody, configuration_write, test_queries};
 pub use device_side::{device_twin, report};
 pub use identity::{IdentityBody, ModuleBody, identity_write, module_write};
+pub use job::{JobBody, UnknownJobBody, job_write};
 pub use json::{Json, Map, connection_state, count, date, date_or_never, json, parse};
 pub use method::{method_answer, method_call};
 pub use query_body::query;
 pub use refusal::{fault, numbered_refusal, refusal};
 pub use statistics::{device_statistics, service_statistics};
-pub use twin::{TwinBody, properties, stamps, twin_value, twin_write, whole_twin};
+pub use twin::{TwinBody, configurations, properties, stamps, twin_value, twin_write, whole_twin};

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use super::super::configuration::{ConfigurationId, ConfigurationStatus};
 use super::super::error::Refusal;
 use super::super::registry::Device;
-use super::super::twin_record::{Properties, StampNode};
+use super::super::twin_record::{Properties, StampNode, TwinRecord};
 use super::identity::{CapabilityFields, ThumbprintFields};
 use super::json::{Json, Map, connection_state, count, date, date_or_never, into_object, optional_object, parse};
 use crate::twin::{MergePatch, Object, Value};
@@ -22,6 +23,10 @@ pub fn stamps(node: &StampNode) -> Value {
     let mut object = Object::from([("$lastUpdated".to_owned(), Value::from(date(node.stamp.at)))]);
     if let Some(version) = node.stamp.version {
         object.insert("$lastUpdatedVersion".to_owned(), count(version));
+    }
+    if let Some(by) = &node.stamp.by {
+        object.insert("$lastUpdatedBy".to_owned(), Value::from(by.configuration.as_str()));
+        object.insert("$lastUpdatedByDigest".to_owned(), Value::from(by.digest.to_string()));
     }
     object.extend(node.children.iter().map(|(key, child)| (key.clone(), stamps(child))));
     Value::Object(object)
@@ -64,6 +69,8 @@ struct TwinFields<'a> {
     tags: Option<Map<'a>>,
     properties: BothSections<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    configurations: Option<Json<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     capabilities: Option<CapabilityFields>,
     #[serde(skip_serializing_if = "Option::is_none")]
     device_scope: Option<String>,
@@ -80,6 +87,7 @@ impl Serialize for TwinBody<'_> {
         let (identity, twin) = (&self.0.identity, &self.0.twin);
         // A module's twin has no capabilities, and nobody saw a model in one (`iot-hub.md` 1.1).
         let of_device = identity.module.is_none();
+        let configurations = configurations(twin);
         TwinFields {
             device_id: identity.device.as_str(),
             module_id: identity.module.as_ref().map(crate::twin::ModuleId::as_str),
@@ -97,11 +105,22 @@ impl Serialize for TwinBody<'_> {
             version: twin.version,
             tags: twin.tags.as_ref().map(Map),
             properties: BothSections { desired: Section(&twin.desired), reported: Section(&twin.reported) },
+            configurations: configurations.as_ref().map(Json),
             capabilities: of_device.then_some(CapabilityFields { iot_edge: identity.iot_edge }),
             device_scope: identity.device_scope(),
         }
         .serialize(serializer)
     }
+}
+
+/// `configurations` of a twin: there only while one targets it (`iot-hub.md` 1.1).
+#[must_use]
+pub fn configurations(twin: &TwinRecord) -> Option<Value> {
+    let entry = |(id, status): (&ConfigurationId, &ConfigurationStatus)| {
+        let status = Object::from([("status".to_owned(), Value::from(status.as_str()))]);
+        (id.to_string(), Value::Object(status))
+    };
+    (!twin.configurations.is_empty()).then(|| Value::Object(twin.configurations.iter().map(entry).collect()))
 }
 
 /// A twin as GET answers it, for those who read no text.

@@ -1,0 +1,135 @@
+//! Scheduled jobs (`iot-hub.md` 2.8).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::super::error::Refusal;
+use super::super::job::{Job, JobId, JobSpec};
+use super::super::registry::JOB_KIND;
+use super::json::{Map, date, into_object, typed, value};
+use super::twin::sections;
+use crate::twin::Value;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct JobRequest {
+    job_id: Option<String>,
+    r#type: Option<String>,
+    update_twin: Option<serde_json::Value>,
+    query_condition: Option<String>,
+    start_time: Option<String>,
+    max_execution_time_in_seconds: Option<i64>,
+}
+
+/// Reads the body of a job's PUT.
+///
+/// # Errors
+/// [`Refusal::Deserialization`] for a body of another shape, [`Refusal::ArgumentInvalid`] for another id, a time that is
+/// none and an `updateTwin` whose etag is not `*`, [`Refusal::NotImplemented`] for jobs of direct methods.
+pub fn job_write(body: &[u8], id: &JobId) -> Result<JobSpec, Refusal> {
+    let request: JobRequest = typed(body)?;
+    if request.job_id.is_some_and(|given| given != id.as_str()) {
+        return Err(Refusal::ArgumentInvalid("the jobId of the body is not the one of the address".to_owned()));
+    }
+    match request.r#type.as_deref() {
+        Some(JOB_KIND) => {}
+        Some("scheduleDeviceMethod") => return Err(Refusal::NotImplemented("a job of direct methods".to_owned())),
+        Some(_) | None => return Err(Refusal::ArgumentInvalid("type must be scheduleUpdateTwin".to_owned())),
+    }
+    let update = request.update_twin.ok_or_else(|| Refusal::ArgumentNull("updateTwin is missing".to_owned()))?;
+    let document = into_object(value(update)?, "updateTwin")?;
+    if document.get("etag") != Some(&Value::from("*")) {
+        return Err(Refusal::ArgumentInvalid("the etag of updateTwin must be *".to_owned()));
+    }
+    let start = match request.start_time.as_deref() {
+        None | Some("") => None,
+        Some(text) => Some(time(text).ok_or_else(|| Refusal::ArgumentInvalid("startTime is not a time".to_owned()))?),
+    };
+    Ok(JobSpec {
+        patch: sections(document.clone())?,
+        document,
+        condition: request.query_condition.unwrap_or_default(),
+        start,
+        seconds_max: request.max_execution_time_in_seconds,
+    })
+}
+
+/// A time with a zone, or in UTC without one.
+fn time(text: &str) -> Option<Timestamp> {
+    text.parse().ok().or_else(|| format!("{text}Z").parse().ok())
+}
+
+/// A job as every operation answers it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobBody<'a> {
+    job_id: &'a str,
+    query_condition: &'a str,
+    created_time: String,
+    start_time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_time: Option<String>,
+    max_execution_time_in_seconds: i64,
+    r#type: &'static str,
+    update_twin: Map<'a>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure_reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_message: Option<&'a str>,
+    device_job_statistics: Statistics,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Statistics {
+    device_count: u64,
+    failed_count: u64,
+    succeeded_count: u64,
+    running_count: u64,
+    pending_count: u64,
+}
+
+impl<'a> JobBody<'a> {
+    /// A job.
+    #[must_use]
+    pub fn new(job: &'a Job) -> Self {
+        Self {
+            job_id: job.id.as_str(),
+            query_condition: &job.condition,
+            created_time: date(job.created),
+            start_time: date(job.start),
+            end_time: job.end.map(date),
+            max_execution_time_in_seconds: job.seconds_max,
+            r#type: JOB_KIND,
+            update_twin: Map(&job.document),
+            status: job.status.as_str(),
+            failure_reason: job.failure.as_deref(),
+            status_message: job.failure.as_deref(),
+            device_job_statistics: Statistics {
+                device_count: job.succeeded + job.failed,
+                failed_count: job.failed,
+                succeeded_count: job.succeeded,
+                running_count: 0,
+                pending_count: 0,
+            },
+        }
+    }
+}
+
+/// The answer for a job that is not there (`iot-hub.md` 2.8).
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnknownJobBody<'a> {
+    job_id: &'a str,
+    r#type: &'static str,
+    status: &'static str,
+}
+
+impl<'a> UnknownJobBody<'a> {
+    /// Of this id.
+    #[must_use]
+    pub fn new(id: &'a JobId) -> Self {
+        Self { job_id: id.as_str(), r#type: "unknown", status: "unknown" }
+    }
+}
