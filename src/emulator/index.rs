@@ -2,7 +2,7 @@
 //!
 //! Invariant: a twin stands under exactly the scalar leaves of its tags, strings of at most [`TEXT_BYTES_MAX`] among
 //! them, unless the index gave a path up. It gives one up, and says so to whoever asks, when it would hold more than
-//! [`ENTRIES_MAX`] entries; a wrong answer is never given instead.
+//! `ENTRIES_MAX` entries; a wrong answer is never given instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;

@@ -1,7 +1,7 @@
 //! The records of a collection, by key: a device's id, or a module's device and id with `/` between them.
 //!
 //! Invariant: a record is what was last inserted under its key, whatever form it is kept in. The records written last
-//! are kept as they are, at most [`UNPACKED_MAX`] of them; all others as the bytes of [`stored`], which take a
+//! are kept as they are, at most `UNPACKED_MAX` of them; all others as the bytes of `stored`, which take a
 //! fraction of the room. The index holds the tags of all.
 
 use std::collections::{BTreeMap, VecDeque};
