@@ -1,8 +1,8 @@
 //! What queries see while their index lags (`--query-lag`; `iot-hub.md` 5.6).
 //!
 //! Invariant: sans I/O. Each change is seen once it is as old as the lag, in the order of the changes; a deletion
-//! [`GHOST_LAGS`] times later than that, as long as nothing was made under the same name since. At most
-//! [`WAITING_MAX`] changes wait; the oldest are seen early beyond it.
+//! `GHOST_LAGS` times later than that, as long as nothing was made under the same name since. At most
+//! `WAITING_MAX` changes wait; the oldest are seen early beyond it.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The tokens that were verified already: the same one comes with thousands of requests.
 //!
 //! Invariant: a token is found by the hash of its whole text, so that how long a look-up takes tells nothing of any
-//! signature; its expiry and its scope are judged anew each time. At most [`TOKENS_MAX`] are remembered.
+//! signature; its expiry and its scope are judged anew each time. At most `TOKENS_MAX` are remembered.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
