@@ -165,6 +165,10 @@ impl Serialize for Stamps<'_> {
         if let Some(version) = stamp.version {
             map.serialize_entry("$lastUpdatedVersion", &version)?;
         }
+        if let Some(by) = &stamp.by {
+            map.serialize_entry("$lastUpdatedBy", by.configuration.as_str())?;
+            map.serialize_entry("$lastUpdatedByDigest", &by.digest.to_string())?;
+        }
         for (key, node) in children {
             map.serialize_entry(key, &Stamps { node, last: self.last })?;
         }
@@ -229,6 +233,20 @@ mod tests {
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn metadata_is_written_as_a_query_shows_it() {
+        use super::super::super::twin_record::{Stamp, WrittenBy};
+        let by = WrittenBy { configuration: ConfigurationId::new("c1").unwrap(), digest: 637 };
+        let stamp = Stamp { at: at("2026-11-23T00:00:00Z"), version: Some(2), by: None };
+        let leaf = Stamp { at: at("2026-11-23T00:00:01Z"), version: Some(3), by: Some(std::sync::Arc::new(by)) };
+        let children = std::collections::BTreeMap::from([("a".to_owned(), StampNode::leaf(leaf))]);
+        let node = StampNode { stamp: stamp.clone(), children };
+        let last = RefCell::new((stamp.at, date(stamp.at)));
+        let written = serde_json::to_value(Stamps { node: &node, last: &last }).unwrap();
+        assert_eq!(Value::from_json(written), stamps(&node));
+        assert_eq!(stamps(&node).get(["a", "$lastUpdatedBy"]), Some(&Value::from("c1")));
     }
 
     fn record(module: Option<&str>) -> Device {
