@@ -9,6 +9,7 @@ mod change;
 mod events;
 mod gate;
 mod health;
+mod planned;
 mod queue;
 mod reconcile;
 mod report;
@@ -18,8 +19,9 @@ mod survey;
 mod sweep;
 
 pub use backoff::{Circumstances, Requeue, next as next_try};
+pub use planned::{PlannedWrite, Written, apply_planned};
 pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;
 pub use run::{Ended, Options, run};
 pub use status::{Statuses, TwinStatus};
-pub use survey::{Surveyed, survey};
+pub use survey::{PlannedTwin, Surveyed, survey};
