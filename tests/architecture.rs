@@ -101,7 +101,10 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("globset", &["plan/selector.rs"]),
     ("hmac", &["hub/sas.rs", "device/credentials.rs", "emulator/auth.rs", "emulator/bearer.rs"]),
     ("mimalloc", &["main.rs"]),
-    ("jiff", &["hub", "device/run.rs", "emulator", "manifest", "series", "settings.rs", "app.rs", "app"]),
+    (
+        "jiff",
+        &["controller/audit", "hub", "device/run.rs", "emulator", "manifest", "series", "settings.rs", "app.rs", "app"],
+    ),
     ("mqtt_protocol_core", &["emulator/mqtt", "device"]),
     ("notify", &["source/watch.rs"]),
     ("percent_encoding", &["hub", "device/credentials.rs", "emulator"]),
@@ -118,6 +121,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
             "manifest/yaml.rs",
             "manifest/probe.rs",
             "manifest/names.rs",
+            "controller/audit",
             "hub/wire.rs",
             "emulator/wire",
             "emulator/stored.rs",
@@ -130,7 +134,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
             "settings.rs",
         ],
     ),
-    ("serde_json", &["twin/value.rs", "hub/wire.rs", "emulator", "cli"]),
+    ("serde_json", &["controller/audit", "twin/value.rs", "hub/wire.rs", "emulator", "cli"]),
     ("serde_yaml", &["manifest/yaml.rs"]),
     (
         "sha2",

@@ -11,8 +11,9 @@ use super::args::{Access, LogArgs, SettingsArgs, log_options};
 use super::output::{Output, counted};
 use super::validate::load;
 use crate::app::{StopSignals, apply_once, start_logging};
-use crate::controller::Statuses;
+use crate::controller::{AuditTarget, Statuses};
 use crate::plan::{Synced, TwinState};
+use crate::settings::parse_audit_log;
 
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
@@ -23,6 +24,9 @@ pub(super) struct ApplyArgs {
     /// The hub, when several are configured
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
+    /// Where to record every write, one JSON line each: stdout or a file [default: nowhere]
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<String>,
     #[command(flatten)]
     settings: SettingsArgs,
     #[command(flatten)]
@@ -32,6 +36,11 @@ pub(super) struct ApplyArgs {
 /// Makes one pass: 0 when every twin is in sync, 1 when not.
 pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
     let settings = args.settings.load(args.manifests.as_ref(), Access::Owner)?;
+    let audit = match args.audit_log {
+        Some(text) => Some(parse_audit_log("--audit-log", text)?),
+        None => settings.audit_log.clone(),
+    };
+    let audit = audit.as_deref().map(AuditTarget::parse);
     let log = log_options(&settings, &args.log)?;
     let parts = args.settings.one_hub(&settings, args.hub.as_deref())?;
     let (snapshot, problems) = load(&parts.settings.manifests)?;
@@ -39,7 +48,7 @@ pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
     let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
     let mut obeying = JoinSet::new();
     obeying.spawn(StopSignals::catch()?.obey(cancel.clone(), ended.clone()));
-    let result = apply_once(parts, snapshot.state, cancel.clone()).await;
+    let result = apply_once(parts, snapshot.state, audit.as_ref(), cancel.clone()).await;
     ended.cancel();
     while obeying.join_next().await.is_some() {}
     let statuses = result?.statuses;
