@@ -10,9 +10,7 @@ use geminid::controller::{AuditLog, AuditTarget, Options, run};
 use geminid::emulator::{Fault, SimHub, SimOperation};
 use geminid::hub::HubError;
 use geminid::metrics::Metrics;
-use geminid::plan::{
-    DeclaredState, FileSpan, Owner, RemovalLimit, RemovalPolicy, SealScope, Subtree, TwinManifest, Wanted,
-};
+use geminid::plan::{DeclaredState, FileSpan, Owner, Policy, RemovalPolicy, SealScope, Subtree, TwinManifest, Wanted};
 use geminid::twin::{DeviceId, MergePatch, Object, Section, TwinRef, Value};
 use serde_json::{Value as Json, json};
 use tokio::sync::watch;
@@ -62,7 +60,7 @@ impl Daemon {
             scope: SealScope::new(Owner::new("demo").unwrap(), "sim"),
             sweep: Duration::from_secs(600),
             verify: Duration::from_secs(24 * 3600),
-            removals: RemovalLimit::default(),
+            policy: Policy::default(),
             workers: 2,
             single_pass: false,
             first_contact: CancellationToken::new(),

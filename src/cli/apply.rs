@@ -1,16 +1,14 @@
 //! `geminid apply`.
 
-use std::path::PathBuf;
-
 use anyhow::bail;
 use clap::Args;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{Access, LogArgs, SettingsArgs, log_options};
+use super::args::{Access, FleetArgs};
 use super::output::{Output, counted};
 use super::validate::load;
-use crate::app::{StopSignals, apply_once, start_logging};
+use crate::app::{StopSignals, apply_once};
 use crate::controller::{AuditTarget, Statuses};
 use crate::plan::{Synced, TwinState};
 use crate::settings::parse_audit_log;
@@ -18,33 +16,20 @@ use crate::settings::parse_audit_log;
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
 pub(super) struct ApplyArgs {
-    /// Folder of manifests [default: that of the settings]
-    #[arg(long, value_name = "FOLDER")]
-    manifests: Option<PathBuf>,
-    /// The hub, when several are configured
-    #[arg(long, value_name = "NAME")]
-    hub: Option<String>,
     /// Where to record every write, one JSON line each: stdout or a file [default: nowhere]
     #[arg(long, value_name = "FILE")]
     audit_log: Option<String>,
     #[command(flatten)]
-    settings: SettingsArgs,
-    #[command(flatten)]
-    log: LogArgs,
+    fleet: FleetArgs,
 }
 
 /// Makes one pass: 0 when every twin is in sync, 1 when not.
 pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
-    let settings = args.settings.load(args.manifests.as_ref(), Access::Owner)?;
-    let audit = match args.audit_log {
-        Some(text) => Some(parse_audit_log("--audit-log", text)?),
-        None => settings.audit_log.clone(),
-    };
-    let audit = audit.as_deref().map(AuditTarget::parse);
-    let log = log_options(&settings, &args.log)?;
-    let parts = args.settings.one_hub(&settings, args.hub.as_deref())?;
+    let given = args.audit_log.map(|text| parse_audit_log("--audit-log", text)).transpose()?;
+    let opened = args.fleet.open(Access::Owner)?;
+    let audit = given.or(opened.audit_log).map(|text| AuditTarget::parse(&text));
+    let parts = opened.parts;
     let (snapshot, problems) = load(&parts.settings.manifests)?;
-    start_logging(&log, None)?;
     let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
     let mut obeying = JoinSet::new();
     obeying.spawn(StopSignals::catch()?.obey(cancel.clone(), ended.clone()));

@@ -7,9 +7,11 @@
 mod audit;
 mod backoff;
 mod change;
+mod command;
 mod events;
 mod gate;
 mod health;
+mod obey;
 mod queue;
 mod reconcile;
 mod report;
@@ -20,6 +22,9 @@ mod sweep;
 
 pub use audit::{AuditLog, AuditTarget, AuditWriter};
 pub use backoff::{Circumstances, Requeue, next as next_try};
+pub use command::{
+    Approved, Command, Commands, GuardHold, Inputs, LoopEnded, Overview, Page, REPORTS_MAX, Refused, TwinReport,
+};
 pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;
 pub use run::{Ended, Options, run};
