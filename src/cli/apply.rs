@@ -15,8 +15,9 @@ use super::plan_file::PlanFile;
 use super::stop::until_stopped;
 use super::validate::load;
 use crate::app::{apply_once, wall_clock};
-use crate::controller::{PlannedWrite, Statuses, Surveyed, Written, apply_planned, survey};
+use crate::controller::{AuditTarget, PlannedWrite, Statuses, Surveyed, Written, apply_planned, survey};
 use crate::plan::{DeclaredState, SealAction, Synced, TwinFilter, TwinState};
+use crate::settings::parse_audit_log;
 use crate::twin::TwinRef;
 
 /// The version of the JSON.
@@ -30,6 +31,9 @@ pub(super) struct ApplyArgs {
     plan: Option<PathBuf>,
     #[command(flatten)]
     fleet: FleetArgs,
+    /// Where to record every write, one JSON line each: stdout or a file [default: nowhere]
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<String>,
     /// Remove without asking; nobody is asked where standard input is no terminal
     #[arg(short, long)]
     yes: bool,
@@ -50,15 +54,20 @@ enum Format {
 
 /// Makes one pass: 0 when every twin is in sync, 1 when not.
 pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
+    let given = args.audit_log.clone().map(|text| parse_audit_log("--audit-log", text)).transpose()?;
     let opened = args.fleet.open(Access::Owner)?;
+    let audit = given.or_else(|| opened.settings.audit_log.clone()).map(|text| AuditTarget::parse(&text));
     let asks = !args.yes && std::io::stdin().is_terminal();
     match &args.plan {
+        Some(_) if audit.is_some() => {
+            bail!("the writes of a kept plan are not recorded in an audit log; leave the log out, or apply manifests")
+        }
         Some(file) => run_plan(opened, file, asks, args.output).await,
-        None => run_pass(&args, opened, asks).await,
+        None => run_pass(&args, opened, audit.as_ref(), asks).await,
     }
 }
 
-async fn run_pass(args: &ApplyArgs, opened: Opened, asks: bool) -> anyhow::Result<u8> {
+async fn run_pass(args: &ApplyArgs, opened: Opened, audit: Option<&AuditTarget>, asks: bool) -> anyhow::Result<u8> {
     let (snapshot, problems) = load(&opened.parts.settings.manifests)?;
     if asks {
         let removing = removing(args, &opened, &snapshot.state).await?;
@@ -67,7 +76,7 @@ async fn run_pass(args: &ApplyArgs, opened: Opened, asks: bool) -> anyhow::Resul
         }
     }
     let about = [("owner", opened.parts.scope.owner.to_string()), ("host", opened.parts.scope.host.clone())];
-    let pass = async |cancel| apply_once(opened.parts, snapshot.state.clone(), cancel).await;
+    let pass = async |cancel| apply_once(opened.parts, snapshot.state.clone(), audit, cancel).await;
     let (result, stopped) = until_stopped(pass).await?;
     let statuses = result?.statuses;
     if stopped {
