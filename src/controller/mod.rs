@@ -4,11 +4,14 @@
 //! All retries live in the queue. Dropping the loop at any await loses nothing: the next one converges from the live
 //! twins alone.
 
+mod audit;
 mod backoff;
 mod change;
+mod command;
 mod events;
 mod gate;
 mod health;
+mod obey;
 mod queue;
 mod reconcile;
 mod report;
@@ -17,7 +20,11 @@ mod status;
 mod survey;
 mod sweep;
 
+pub use audit::{AuditLog, AuditTarget, AuditWriter};
 pub use backoff::{Circumstances, Requeue, next as next_try};
+pub use command::{
+    Approved, Command, Commands, GuardHold, Inputs, LoopEnded, Overview, Page, REPORTS_MAX, Refused, TwinReport,
+};
 pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;
 pub use run::{Ended, Options, run};

@@ -7,6 +7,8 @@
 mod address;
 mod certificate;
 mod entra;
+#[cfg(test)]
+pub(crate) mod fake;
 mod login;
 mod observe;
 mod pages;
