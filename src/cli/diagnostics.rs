@@ -81,6 +81,10 @@ impl<'a> Drawing<'a> {
             let text = std::fs::read_to_string(self.folder.join(&*found.file)).unwrap_or_default();
             text.lines().map(str::to_owned).collect()
         });
+        // A broken manifest does not tell which of its values are sensitive.
+        if lines.iter().any(|line| line.contains("sensitive")) {
+            return None;
+        }
         let line = lines.get(found.line.checked_sub(1)?)?;
         if found.column > DRAWN_MAX || self.hidden.iter().any(|key| line.contains(key.as_str())) {
             return None;
@@ -131,5 +135,7 @@ mod tests {
         let drawn = Drawing::new(folder.path(), Vec::new()).draw(&found("m"));
         assert_eq!(drawn.as_deref(), Some("2 |  ü x: 1\n  |   ^"));
         assert_eq!(Drawing::new(folder.path(), vec!["x".to_owned()]).draw(&found("m")), None);
+        std::fs::write(folder.path().join("plant/a,b.yaml"), "sensitive: [tags.y]\n\tx: 1\n").unwrap();
+        assert_eq!(Drawing::new(folder.path(), Vec::new()).draw(&found("m")), None, "nobody knows whose value it is");
     }
 }

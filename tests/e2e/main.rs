@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a test unwraps, and so do its helpers")]
 
 mod bad_input;
+mod canary;
+mod exports;
 mod fleet;
 mod kill;
 mod plans;
