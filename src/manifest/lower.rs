@@ -3,16 +3,18 @@
 //! Invariant: a twin or query leaves the state only when no file of the source can still mean it. What a broken
 //! document declared at its last good state is kept; what has no last good state is held.
 
+mod profiles;
+mod queries;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Severity};
-use super::metric_schema::{collision_message, may_share_name};
 use super::parse::{Declares, Identity, ParsedDocument, ParsedFile};
-use crate::plan::{
-    DeclaredState, FileSpan, Frozen, Leaf, LiveCondition, Profile, Subtree, Tie, TwinManifest, find_ties,
-};
-use crate::series::{MetricSpec, QuerySpec};
+use crate::plan::{DeclaredState, FileSpan, Frozen, Profile, Subtree, TwinManifest};
+use crate::series::QuerySpec;
 use crate::twin::TwinRef;
 
 /// A query and where it is declared.
@@ -132,14 +134,6 @@ struct Claim<'a, T> {
     metrics: &'a [FileSpan],
 }
 
-/// A query in question while metric names are compared.
-struct Candidate<'a> {
-    query: Arc<DeclaredQuery>,
-    /// The places of the metrics of a query that is good so far; a frozen one has none.
-    good: Option<&'a [FileSpan]>,
-    file: Arc<str>,
-}
-
 impl<'a> Lowering<'a> {
     fn new(files: &'a BTreeMap<Arc<str>, Arc<ParsedFile>>, last: &'a LastGood) -> Self {
         let remembered = || last.files.values();
@@ -244,167 +238,6 @@ impl<'a> Lowering<'a> {
         self.next.entry(file.clone()).or_default().twins.insert(twin.clone(), Arc::clone(manifest));
     }
 
-    /// The profiles, highest priority first. A broken one stays as it was last good; one that never was holds every
-    /// twin, unless it is known to be new.
-    fn resolve_profiles(&mut self, claims: &BTreeMap<&'a str, Vec<Claim<'a, Profile>>>) -> Vec<Arc<Profile>> {
-        let mut profiles = BTreeMap::new();
-        for (name, claims) in claims {
-            self.refuse_duplicates(&format!("the profile {name}"), claims);
-            let Some(first) = claims.first() else { continue };
-            let span = &first.document.span;
-            match (first.good.as_ref().filter(|_| claims.len() == 1), self.last_profiles.get(name)) {
-                (Some(good), _) => {
-                    profiles.insert((*name).to_owned(), (Arc::clone(good), span.file.clone()));
-                }
-                (None, Some(last)) => {
-                    profiles.insert((*name).to_owned(), (Arc::clone(last), span.file.clone()));
-                    self.frozen.kept_profiles.insert((*name).to_owned(), span.clone());
-                }
-                (None, None) if self.last.whole => {}
-                (None, None) => {
-                    self.frozen.unknown.insert(span.clone());
-                }
-            }
-        }
-        for (file, span) in self.incomplete.clone() {
-            for (name, profile) in self.remembered_for(file).into_iter().flat_map(|file| &file.profiles) {
-                if !claims.contains_key(name.as_str()) && !profiles.contains_key(name) {
-                    profiles.insert(name.clone(), (Arc::clone(profile), file.clone()));
-                    self.frozen.kept_profiles.insert(name.clone(), span.clone());
-                }
-            }
-        }
-        while self.refuse_one_oscillation(&mut profiles, claims) {}
-        for (name, (profile, file)) in &profiles {
-            self.next.entry(file.clone()).or_default().profiles.insert(name.clone(), Arc::clone(profile));
-        }
-        let mut profiles: Vec<Arc<Profile>> = profiles.into_values().map(|(profile, _)| profile).collect();
-        profiles.sort_by(|one, other| (other.priority, &one.name).cmp(&(one.priority, &other.name)));
-        profiles
-    }
-
-    /// Finds a condition that reads what a profile with a condition sets, reports it, and freezes its profile, or else the
-    /// one that sets it, at its last good state. Each round takes a good profile or a profile away, so repeating it
-    /// ends.
-    fn refuse_one_oscillation(
-        &mut self,
-        profiles: &mut BTreeMap<String, (Arc<Profile>, Arc<str>)>,
-        claims: &BTreeMap<&'a str, Vec<Claim<'a, Profile>>>,
-    ) -> bool {
-        let Some((reader, writer, attribute, place)) = find_oscillation(profiles) else { return false };
-        let is_good = |name: &String| {
-            let good = claims.get(name.as_str()).and_then(|claims| claims.first()?.good.as_ref());
-            good.is_some_and(|good| profiles.get(name).is_some_and(|(profile, _)| Arc::ptr_eq(good, profile)))
-        };
-        let victim = [&reader, &writer].into_iter().find(|name| is_good(name)).unwrap_or(&reader).clone();
-        let Some((profile, file)) = profiles.remove(&victim) else { return false };
-        if let Some(condition) = &profile.selector.condition {
-            let message = if victim == reader {
-                format!(
-                    "{attribute} is set by profile {writer} at {place}, which has a condition too; read what no condition sets"
-                )
-            } else {
-                format!(
-                    "this profile sets {attribute}, which the condition of profile {reader} reads; set another path"
-                )
-            };
-            let span = condition.place.clone();
-            self.report(&span, "spec.selector.where".to_owned(), "where-oscillates", message);
-        }
-        self.frozen.broken.insert(profile.source.clone());
-        match self.last_profiles.get(victim.as_str()).filter(|last| !Arc::ptr_eq(last, &profile)) {
-            Some(last) => {
-                self.frozen.kept_profiles.insert(victim.clone(), profile.source.clone());
-                profiles.insert(victim, (Arc::clone(last), file));
-            }
-            None if self.last.whole => {}
-            None => {
-                self.frozen.unknown.insert(profile.source.clone());
-            }
-        }
-        true
-    }
-
-    /// Reports profiles that contradict one another whatever the live twins are; the twins concerned are held.
-    fn report_ties(&mut self, state: &mut DeclaredState) {
-        for (tie, twin, count) in find_ties(state) {
-            let Tie { priority, one, other } = tie;
-            let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
-            for ((name, leaf, place), (rival, rival_leaf, rival_place)) in [(&one, &other), (&other, &one)] {
-                let message = format!(
-                    "profile {rival} at {rival_place} sets {rival_leaf} with the same priority, {priority}, and another \
-                     value, for {twin}{more}; give {name} or {rival} another priority"
-                );
-                self.report(place, format!("spec.{leaf}"), "profile-tie", message);
-                let source = state.profiles.iter().find(|profile| profile.name == *name).map(|p| p.source.clone());
-                state.frozen.broken.extend(source);
-            }
-        }
-    }
-
-    fn resolve_queries(&mut self, claims: &BTreeMap<&'a str, Vec<Claim<'a, DeclaredQuery>>>) -> Vec<DeclaredQuery> {
-        let mut candidates = BTreeMap::new();
-        for (name, claims) in claims {
-            self.refuse_duplicates(&format!("the query {name}"), claims);
-            let Some(first) = claims.first() else { continue };
-            let file = first.document.span.file.clone();
-            let candidate = match (&first.good, self.last_queries.get(name)) {
-                (Some(good), _) if claims.len() == 1 => {
-                    Some(Candidate { query: Arc::clone(good), good: Some(first.metrics), file })
-                }
-                (_, Some(last)) => Some(Candidate { query: Arc::clone(last), good: None, file }),
-                (_, None) => None,
-            };
-            candidates.extend(candidate.map(|candidate| (*name, candidate)));
-        }
-        for name in self.incomplete.keys() {
-            for (query, declared) in self.remembered_for(name).into_iter().flat_map(|file| &file.queries) {
-                if !claims.contains_key(query.as_str()) && !candidates.contains_key(query.as_str()) {
-                    let file = Arc::clone(name);
-                    candidates.insert(query, Candidate { query: Arc::clone(declared), good: None, file });
-                }
-            }
-        }
-        while self.freeze_one_collision(&mut candidates) {}
-        for (name, candidate) in &candidates {
-            let file = self.next.entry(candidate.file.clone()).or_default();
-            file.queries.insert((*name).to_owned(), Arc::clone(&candidate.query));
-        }
-        candidates.into_values().map(|candidate| candidate.query.as_ref().clone()).collect()
-    }
-
-    /// Finds one pair of queries whose metrics collide, reports it at those that are good, and freezes these at their
-    /// last good state. Of two frozen ones the later in name goes. Each round takes a good query or a query away, so
-    /// repeating it ends.
-    fn freeze_one_collision(&mut self, candidates: &mut BTreeMap<&'a str, Candidate<'a>>) -> bool {
-        let Some((one, other)) = find_collision(candidates) else { return false };
-        let mut reports = Vec::new();
-        for ((name, index), (rival_name, rival_index)) in [(one, other), (other, one)] {
-            let (Some(candidate), Some(rival)) = (candidates.get(name), candidates.get(rival_name)) else { continue };
-            let Some(span) = candidate.good.and_then(|spans| spans.get(index)) else { continue };
-            let place = match rival.good.and_then(|spans| spans.get(rival_index)) {
-                Some(rival_span) => format!("by query {rival_name} at {rival_span}"),
-                None => format!("by the last good state of query {rival_name}"),
-            };
-            let metric = &candidate.query.spec.metrics[index].name;
-            let path = format!("spec.metrics[{index}].name");
-            reports.push((name, span.clone(), path, collision_message(metric, &place)));
-        }
-        if reports.is_empty() {
-            candidates.remove(other.0);
-        }
-        for (name, span, path, message) in reports {
-            self.report(&span, path, "metric-collision", message);
-            let Some(candidate) = candidates.remove(name) else { continue };
-            self.frozen.broken.insert(candidate.query.source.clone());
-            if let Some(last) = self.last_queries.get(name) {
-                let frozen = Candidate { query: Arc::clone(last), good: None, file: candidate.file };
-                candidates.insert(name, frozen);
-            }
-        }
-        true
-    }
-
     /// Two documents about one thing: an error at each that names another.
     fn refuse_duplicates<T>(&mut self, what: &str, claims: &[Claim<'a, T>]) {
         if claims.len() < 2 {
@@ -454,46 +287,3 @@ impl<'a> Claims<'a> {
         }
     }
 }
-
-/// A condition that reads a path which a profile with a condition sets, equal, above or below: the reader's name, the
-/// writer's, what is read, and where it is set.
-fn find_oscillation(
-    profiles: &BTreeMap<String, (Arc<Profile>, Arc<str>)>,
-) -> Option<(String, String, String, FileSpan)> {
-    let conditional = || profiles.values().map(|(profile, _)| profile).filter(|p| p.selector.condition.is_some());
-    for reader in conditional() {
-        for (read, attribute) in reader.selector.condition.iter().flat_map(LiveCondition::reads) {
-            for writer in conditional() {
-                let related = |leaf: &Leaf| {
-                    let above_or_below = leaf.path.covers(&read.path) || read.path.covers(&leaf.path);
-                    leaf.section == read.section && above_or_below
-                };
-                if let Some((_, _, place)) = writer.wanted.leaves(&writer.source).find(|(leaf, ..)| related(leaf)) {
-                    return Some((reader.name.clone(), writer.name.clone(), attribute, place));
-                }
-            }
-        }
-    }
-    None
-}
-
-type MetricPlace<'a> = (&'a str, usize);
-
-/// The first two metrics of different queries that cannot be exposed together.
-fn find_collision<'a>(candidates: &BTreeMap<&'a str, Candidate<'a>>) -> Option<(MetricPlace<'a>, MetricPlace<'a>)> {
-    let mut seen: BTreeMap<&str, Vec<(MetricPlace<'a>, &MetricSpec)>> = BTreeMap::new();
-    for (query, candidate) in candidates {
-        for (index, metric) in candidate.query.spec.metrics.iter().enumerate() {
-            let same_name = seen.entry(&metric.name).or_default();
-            let rival = same_name.iter().find(|(place, other)| place.0 != *query && !may_share_name(other, metric));
-            if let Some((place, _)) = rival {
-                return Some((*place, (*query, index)));
-            }
-            same_name.push(((*query, index), metric));
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests;
