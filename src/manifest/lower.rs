@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::parse::{Declares, Identity, ParsedDocument, ParsedFile};
-use crate::plan::{DeclaredState, FileSpan, Frozen, Profile, Subtree, TwinManifest};
+use crate::plan::{DeclaredState, DeclaredTwins, FileSpan, Frozen, Profile, Subtree, TwinManifest};
 use crate::series::QuerySpec;
 use crate::twin::TwinRef;
 
@@ -29,6 +29,10 @@ pub struct DeclaredQuery {
 /// What each file declared when it was last good. Start with the default; hand back what [`lower`] returned.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LastGood {
+    /// Every twin that was declared, in the memory of the state that declared it.
+    twins: DeclaredTwins,
+    /// The file that stands for a twin, where it is not the one its manifest is from: a document that moved and broke.
+    moved: BTreeMap<TwinRef, Arc<str>>,
     files: BTreeMap<Arc<str>, GoodFile>,
     /// Every path that was ever declared sensitive.
     sensitive: BTreeSet<Subtree>,
@@ -37,10 +41,9 @@ pub struct LastGood {
     whole: bool,
 }
 
-/// One file of [`LastGood`]. A twin or query is in at most one of them.
+/// One file of [`LastGood`]. A query or profile is in at most one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct GoodFile {
-    twins: BTreeMap<TwinRef, Arc<TwinManifest>>,
     queries: BTreeMap<String, Arc<DeclaredQuery>>,
     profiles: BTreeMap<String, Arc<Profile>>,
     /// Whether every document of the file could be told apart once in this process; then what cannot be told now is
@@ -52,16 +55,19 @@ impl LastGood {
     /// Whether the last good state declared nothing at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let nothing = |file: &GoodFile| file.twins.is_empty() && file.queries.is_empty() && file.profiles.is_empty();
-        self.files.values().all(nothing)
+        let nothing = |file: &GoodFile| file.queries.is_empty() && file.profiles.is_empty();
+        self.twins.is_empty() && self.files.values().all(nothing)
     }
 
-    /// Exchanges the manifest of a twin that the last good state of its file holds.
-    pub(super) fn replace(&mut self, twin: &TwinRef, manifest: &Arc<TwinManifest>) {
-        let file = self.files.get_mut(&manifest.source.file);
-        if let Some(known) = file.and_then(|file| file.twins.get_mut(twin)) {
-            *known = Arc::clone(manifest);
-        }
+    /// Exchanges the manifests; they are of the same twins, and in the same files.
+    pub(super) fn replace(&mut self, twins: &DeclaredTwins) {
+        self.twins.clone_from(twins);
+    }
+
+    /// The twins that a file declared, or that stand for a broken document of it.
+    fn twins_of<'s>(&'s self, file: &'s Arc<str>) -> impl Iterator<Item = (&'s TwinRef, &'s Arc<TwinManifest>)> {
+        let stands_for = |twin, manifest: &'s TwinManifest| self.moved.get(twin).unwrap_or(&manifest.source.file);
+        self.twins.iter().filter(move |(twin, manifest)| stands_for(*twin, *manifest) == file)
     }
 }
 
@@ -88,15 +94,20 @@ pub fn lower(files: &BTreeMap<Arc<str>, Arc<ParsedFile>>, last_good: &LastGood) 
     let queries = lowering.resolve_queries(&claims.queries);
     let profiles = lowering.resolve_profiles(&claims.profiles);
     let mut sensitive = last_good.sensitive.clone();
-    let wanted = twins.values().map(|manifest| &manifest.wanted).chain(profiles.iter().map(|profile| &profile.wanted));
-    sensitive.extend(wanted.flat_map(|wanted| &wanted.sensitive).cloned());
+    sensitive.extend(files.values().flat_map(|file| &file.sensitive).cloned());
     let whole = last_good.whole || (lowering.frozen.unknown.is_empty() && !files.is_empty());
     let frozen = std::mem::take(&mut lowering.frozen);
     let mut state = DeclaredState { revision: String::new(), twins, profiles, sensitive, frozen };
     lowering.report_ties(&mut state);
     lowering.diagnostics.sort();
     Lowered {
-        last_good: LastGood { files: lowering.next, whole, sensitive: state.sensitive.clone() },
+        last_good: LastGood {
+            twins: state.twins.clone(),
+            moved: lowering.moved,
+            files: lowering.next,
+            whole,
+            sensitive: state.sensitive.clone(),
+        },
         state,
         queries,
         diagnostics: lowering.diagnostics,
@@ -105,7 +116,6 @@ pub fn lower(files: &BTreeMap<Arc<str>, Arc<ParsedFile>>, last_good: &LastGood) 
 
 struct Lowering<'a> {
     /// The last good state by identity, wherever it was declared: a document may move and break at once.
-    last_twins: BTreeMap<&'a TwinRef, &'a Arc<TwinManifest>>,
     last_queries: BTreeMap<&'a str, &'a Arc<DeclaredQuery>>,
     last_profiles: BTreeMap<&'a str, &'a Arc<Profile>>,
     last: &'a LastGood,
@@ -114,19 +124,22 @@ struct Lowering<'a> {
     incomplete: BTreeMap<&'a Arc<str>, FileSpan>,
     frozen: Frozen,
     diagnostics: Vec<Diagnostic>,
+    moved: BTreeMap<TwinRef, Arc<str>>,
     next: BTreeMap<Arc<str>, GoodFile>,
 }
 
 /// Documents by what they are about.
 #[derive(Default)]
 struct Claims<'a> {
-    twins: BTreeMap<&'a TwinRef, Vec<Claim<'a, TwinManifest>>>,
+    /// Sorted by twin: a fleet has a million of them, most of them in order already.
+    twins: Vec<(&'a TwinRef, Claim<'a, TwinManifest>)>,
     queries: BTreeMap<&'a str, Vec<Claim<'a, DeclaredQuery>>>,
     profiles: BTreeMap<&'a str, Vec<Claim<'a, Profile>>>,
 }
 
 /// A document that is about a twin or query.
 struct Claim<'a, T> {
+    file: &'a ParsedFile,
     document: &'a ParsedDocument,
     /// What it declares; `None` when it is broken or its file is frozen.
     good: Option<Arc<T>>,
@@ -134,11 +147,20 @@ struct Claim<'a, T> {
     metrics: &'a [FileSpan],
 }
 
+impl<T> Claim<'_, T> {
+    fn span(&self) -> FileSpan {
+        self.file.span(self.document.at)
+    }
+
+    fn name_span(&self) -> FileSpan {
+        self.file.span(self.document.name_at)
+    }
+}
+
 impl<'a> Lowering<'a> {
     fn new(files: &'a BTreeMap<Arc<str>, Arc<ParsedFile>>, last: &'a LastGood) -> Self {
         let remembered = || last.files.values();
         Self {
-            last_twins: remembered().flat_map(|file| &file.twins).collect(),
             last_queries: remembered()
                 .flat_map(|file| &file.queries)
                 .map(|(name, query)| (name.as_str(), query))
@@ -151,6 +173,7 @@ impl<'a> Lowering<'a> {
             incomplete: BTreeMap::new(),
             frozen: Frozen::default(),
             diagnostics: files.values().flat_map(|file| file.diagnostics()).cloned().collect(),
+            moved: BTreeMap::new(),
             next: BTreeMap::new(),
         }
     }
@@ -161,64 +184,87 @@ impl<'a> Lowering<'a> {
         for (name, file) in files {
             let last = self.last.files.get(name);
             let was_complete = last.map_or(self.last.whole, |last| last.complete);
-            let mut untold: Vec<&FileSpan> = file.unparsed.iter().collect();
+            let mut untold: Vec<FileSpan> = file.unparsed.iter().cloned().collect();
             for document in &file.documents {
                 if let Declares::Broken(identity) = &document.content {
-                    self.frozen.broken.insert(document.span.clone());
-                    untold.extend((*identity == Identity::Unknown).then_some(&document.span));
+                    let span = file.span(document.at);
+                    untold.extend((*identity == Identity::Unknown).then(|| span.clone()));
+                    self.frozen.broken.insert(span);
                 }
                 // A file that does not parse freezes all it declared, its readable documents too. Without a last good
                 // state there is nothing to freeze to, and what cannot be told holds the source anyway.
-                claims.add(document, file.unparsed.is_some() && was_complete);
+                claims.add(file, document, file.unparsed.is_some() && was_complete);
             }
             self.frozen.broken.extend(file.unparsed.clone());
             if let Some(first) = untold.iter().min() {
-                self.incomplete.insert(name, (*first).clone());
+                self.incomplete.insert(name, first.clone());
                 if !was_complete {
-                    self.frozen.unknown.extend(untold.iter().map(|span| (*span).clone()));
+                    self.frozen.unknown.extend(untold.iter().cloned());
                 }
             }
             let complete = untold.is_empty() || was_complete;
             self.next.insert(name.clone(), GoodFile { complete, ..GoodFile::default() });
         }
+        // Stable: of two claims of one twin the one in the first file comes first.
+        claims.twins.sort_by_key(|(twin, _)| *twin);
         claims
     }
 
-    fn resolve_twins(
-        &mut self,
-        claims: &BTreeMap<&'a TwinRef, Vec<Claim<'a, TwinManifest>>>,
-    ) -> BTreeMap<TwinRef, Arc<TwinManifest>> {
-        let mut twins = BTreeMap::new();
-        for (twin, claims) in claims {
-            let what = if twin.module.is_none() { "device" } else { "module" };
-            self.refuse_duplicates(&format!("the {what} {twin}"), claims);
-            let Some(first) = claims.first() else { continue };
-            let (span, file) = (&first.document.span, &first.document.span.file);
-            match (first.good.as_ref().filter(|_| claims.len() == 1), self.last_twins.get(twin)) {
-                (Some(good), _) => self.declare_twin(&mut twins, twin, good, file),
+    fn resolve_twins(&mut self, claims: &[(&'a TwinRef, Claim<'a, TwinManifest>)]) -> DeclaredTwins {
+        let mut twins = Vec::with_capacity(claims.len());
+        for same in claims.chunk_by(|one, other| one.0 == other.0) {
+            let [(twin, first), others @ ..] = same else { continue };
+            match (first.good.as_ref().filter(|_| others.is_empty()), self.last.twins.get(twin)) {
+                (Some(good), _) => twins.push(((*twin).clone(), Arc::clone(good))),
                 (None, Some(last)) => {
-                    let last = Arc::clone(last);
-                    self.declare_twin(&mut twins, twin, &last, file);
-                    self.frozen.kept.insert((*twin).clone(), span.clone());
+                    self.keep_twin(twin, last, first.span());
+                    twins.push(((*twin).clone(), Arc::clone(last)));
                 }
                 (None, None) => {
-                    self.frozen.held.insert((*twin).clone(), span.clone());
+                    self.frozen.held.insert((*twin).clone(), first.span());
                 }
             }
+            if !others.is_empty() {
+                let what = if twin.module.is_none() { "device" } else { "module" };
+                let same: Vec<_> = same.iter().map(|(_, claim)| claim).collect();
+                self.refuse_duplicates(&format!("the {what} {twin}"), &same);
+            }
         }
+        let mut unnamed = BTreeMap::new();
         for (name, span) in self.incomplete.clone() {
-            for (twin, manifest) in self.remembered_for(name).into_iter().flat_map(|file| &file.twins) {
-                if !claims.contains_key(twin) && !twins.contains_key(twin) {
-                    self.declare_twin(&mut twins, twin, manifest, name);
-                    self.frozen.kept.insert(twin.clone(), span.clone());
+            for (twin, manifest) in self.twins_remembered_for(name) {
+                let is_claimed = claims.binary_search_by_key(&twin, |(claimed, _)| claimed).is_ok();
+                if !is_claimed && !unnamed.contains_key(twin) {
+                    self.keep_twin(twin, manifest, span.clone());
+                    unnamed.insert(twin.clone(), Arc::clone(manifest));
                 }
             }
         }
-        twins
+        twins.into_iter().chain(unnamed).collect()
+    }
+
+    /// Notes that a twin stays as it was last good, because of the document at `span`, in whose file it is now.
+    fn keep_twin(&mut self, twin: &TwinRef, manifest: &TwinManifest, span: FileSpan) {
+        if manifest.source.file != span.file {
+            self.moved.insert(twin.clone(), Arc::clone(&span.file));
+        }
+        self.frozen.kept.insert(twin.clone(), span);
     }
 
     /// What a part of `name` that cannot be told may mean: what the file declared, or, if it is new, what has just
     /// left any other file.
+    fn twins_remembered_for(
+        &self,
+        name: &'a Arc<str>,
+    ) -> Box<dyn Iterator<Item = (&'a TwinRef, &'a Arc<TwinManifest>)> + 'a> {
+        if self.last.files.contains_key(name) {
+            Box::new(self.last.twins_of(name))
+        } else {
+            Box::new(self.last.twins.iter())
+        }
+    }
+
+    /// The same for queries and profiles.
     fn remembered_for(&self, name: &Arc<str>) -> Vec<&'a GoodFile> {
         match self.last.files.get(name) {
             Some(file) => vec![file],
@@ -226,28 +272,16 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// Adds a twin to the state and remembers it under `file`.
-    fn declare_twin(
-        &mut self,
-        twins: &mut BTreeMap<TwinRef, Arc<TwinManifest>>,
-        twin: &TwinRef,
-        manifest: &Arc<TwinManifest>,
-        file: &Arc<str>,
-    ) {
-        twins.insert(twin.clone(), Arc::clone(manifest));
-        self.next.entry(file.clone()).or_default().twins.insert(twin.clone(), Arc::clone(manifest));
-    }
-
     /// Two documents about one thing: an error at each that names another.
-    fn refuse_duplicates<T>(&mut self, what: &str, claims: &[Claim<'a, T>]) {
+    fn refuse_duplicates<T>(&mut self, what: &str, claims: &[&Claim<'a, T>]) {
         if claims.len() < 2 {
             return;
         }
         for (index, claim) in claims.iter().enumerate() {
-            let other = &claims[usize::from(index == 0)].document.name_span;
+            let other = claims[usize::from(index == 0)].name_span();
             let message = format!("{what} is also declared at {other}; keep one of the two");
-            self.report(&claim.document.name_span, "metadata.name".to_owned(), "duplicate-identity", message);
-            self.frozen.broken.insert(claim.document.span.clone());
+            self.report(&claim.name_span(), "metadata.name".to_owned(), "duplicate-identity", message);
+            self.frozen.broken.insert(claim.span());
         }
     }
 
@@ -259,29 +293,29 @@ impl<'a> Lowering<'a> {
 
 impl<'a> Claims<'a> {
     /// Sorts a document under its identity; nothing new is taken from one whose file is frozen.
-    fn add(&mut self, document: &'a ParsedDocument, is_frozen: bool) {
+    fn add(&mut self, file: &'a ParsedFile, document: &'a ParsedDocument, is_frozen: bool) {
         match &document.content {
             Declares::Twin(twin, manifest) => {
                 let good = (!is_frozen).then(|| Arc::clone(manifest));
-                self.twins.entry(twin).or_default().push(Claim { document, good, metrics: &[] });
+                self.twins.push((twin, Claim { file, document, good, metrics: &[] }));
             }
             Declares::Query(query, metrics) => {
-                let declared = DeclaredQuery { spec: query.spec.clone(), source: document.span.clone() };
+                let declared = DeclaredQuery { spec: query.spec.clone(), source: file.span(document.at) };
                 let good = (!is_frozen).then(|| Arc::new(declared));
-                self.queries.entry(&query.spec.name).or_default().push(Claim { document, good, metrics });
+                self.queries.entry(&query.spec.name).or_default().push(Claim { file, document, good, metrics });
             }
             Declares::Profile(profile) => {
                 let good = (!is_frozen).then(|| Arc::clone(profile));
-                self.profiles.entry(&profile.name).or_default().push(Claim { document, good, metrics: &[] });
+                self.profiles.entry(&profile.name).or_default().push(Claim { file, document, good, metrics: &[] });
             }
             Declares::Broken(Identity::Profile(name)) => {
-                self.profiles.entry(name).or_default().push(Claim { document, good: None, metrics: &[] });
+                self.profiles.entry(name).or_default().push(Claim { file, document, good: None, metrics: &[] });
             }
             Declares::Broken(Identity::Twin(twin)) => {
-                self.twins.entry(twin).or_default().push(Claim { document, good: None, metrics: &[] });
+                self.twins.push((twin, Claim { file, document, good: None, metrics: &[] }));
             }
             Declares::Broken(Identity::Query(name)) => {
-                self.queries.entry(name).or_default().push(Claim { document, good: None, metrics: &[] });
+                self.queries.entry(name).or_default().push(Claim { file, document, good: None, metrics: &[] });
             }
             Declares::Broken(Identity::Foreign | Identity::Unknown) => {}
         }

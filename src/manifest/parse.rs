@@ -1,5 +1,6 @@
 //! One file's text to its documents.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Severity};
@@ -10,9 +11,8 @@ use super::schema::{Checker, did_you_mean};
 use super::shape::{API_VERSION, DOCUMENT, KINDS};
 use super::tree::{Problem, shortened};
 use super::twin_schema::{ReadTwin, read_device_twin, read_module_twin, warn_if_nothing_is_declared};
-use super::wanted_schema::leaf_places;
 use super::yaml::{Document, read_documents};
-use crate::plan::{FileSpan, LeafPlaces, Profile, TwinManifest};
+use crate::plan::{FileSpan, Labels, LeafPlaces, Profile, Subtree, TwinManifest};
 use crate::twin::{DeviceId, ModuleId, TwinRef};
 
 const API_GROUP: &str = "geminid.dev/";
@@ -22,20 +22,30 @@ const DIAGNOSTICS_MAX: usize = 200;
 /// One file as parsed: a pure function of its name and text, so it can be kept until the text changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedFile {
-    pub(super) documents: Vec<ParsedDocument>,
+    name: Arc<str>,
+    pub(super) documents: Box<[ParsedDocument]>,
     /// Where YAML ends and freezing begins: the whole file keeps what it declared.
     pub(super) unparsed: Option<FileSpan>,
+    /// Every path that a good document of it declares sensitive.
+    pub(super) sensitive: BTreeSet<Subtree>,
     diagnostics: Vec<Diagnostic>,
 }
 
-/// One document.
+/// One document; a fleet has a million of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ParsedDocument {
     /// Where it begins.
-    pub(super) span: FileSpan,
+    pub(super) at: Spot,
     /// Where its `metadata.name` stands, or it itself.
-    pub(super) name_span: FileSpan,
+    pub(super) name_at: Spot,
     pub(super) content: Declares,
+}
+
+/// A line and a column of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spot {
+    line: u32,
+    column: u32,
 }
 
 /// What a document declares.
@@ -66,7 +76,7 @@ impl ParsedFile {
     pub fn unreadable(file: &str, rule: &'static str, message: String) -> Self {
         let file: Arc<str> = file.into();
         let diagnostic = Diagnostic {
-            file: file.clone(),
+            file: Arc::clone(&file),
             line: 0,
             column: 0,
             severity: Severity::Error,
@@ -74,8 +84,24 @@ impl ParsedFile {
             rule,
             message,
         };
-        let unparsed = Some(FileSpan { file, line: 1, column: 1 });
-        Self { documents: Vec::new(), unparsed, diagnostics: vec![diagnostic] }
+        let unparsed = Some(FileSpan { file: Arc::clone(&file), line: 1, column: 1 });
+        Self {
+            name: file,
+            documents: Box::default(),
+            unparsed,
+            sensitive: BTreeSet::new(),
+            diagnostics: vec![diagnostic],
+        }
+    }
+
+    /// A place in this file.
+    pub(super) fn span(&self, at: Spot) -> FileSpan {
+        FileSpan { file: Arc::clone(&self.name), line: at.line as usize, column: at.column as usize }
+    }
+
+    /// The file's name, relative to the root of its source.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// The problems of this file alone, in the order of its text.
@@ -92,8 +118,11 @@ pub fn parse_file(file: &str, text: &str) -> ParsedFile {
     let places = Places::new(file, text);
     let (documents, mut problems) = read_documents(text);
     let unparsed = documents.iter().find(|document| !document.parses).map(|document| places.span(document.at));
-    let documents = documents.iter().map(|document| read_document(document, &places, &mut problems)).collect();
-    ParsedFile { documents, unparsed, diagnostics: diagnostics(problems, &places) }
+    let mut shared = Shared::default();
+    let documents = documents.iter().map(|document| read_document(document, &places, &mut problems, &mut shared));
+    let documents = documents.collect();
+    let diagnostics = diagnostics(problems, &places);
+    ParsedFile { name: places.file, documents, unparsed, sensitive: shared.sensitive, diagnostics }
 }
 
 fn diagnostics(mut problems: Vec<Problem>, places: &Places<'_>) -> Vec<Diagnostic> {
@@ -109,6 +138,24 @@ fn diagnostics(mut problems: Vec<Problem>, places: &Places<'_>) -> Vec<Diagnosti
         message: format!("{total} problems in this file, the first {DIAGNOSTICS_MAX} are listed; fix these first"),
     }));
     problems.into_iter().map(|problem| places.diagnostic(problem)).collect()
+}
+
+/// What the documents of a file have in common.
+#[derive(Default)]
+struct Shared {
+    labels: BTreeSet<Labels>,
+    sensitive: BTreeSet<Subtree>,
+}
+
+impl Shared {
+    /// The same labels as an earlier twin of the file carries, if one does.
+    fn labels(&mut self, labels: Labels) -> Labels {
+        if let Some(known) = self.labels.get(&labels) {
+            return known.clone();
+        }
+        self.labels.insert(labels.clone());
+        labels
+    }
 }
 
 /// Turns offsets into lines and columns.
@@ -134,6 +181,10 @@ impl<'t> Places<'t> {
         FileSpan { file: self.file.clone(), line, column }
     }
 
+    fn spot(&self, at: usize) -> Spot {
+        spot(&self.span(at))
+    }
+
     /// Lines and columns of many offsets; the text is walked once, however long its lines are.
     fn leaf_places(&self, offsets: &[usize]) -> LeafPlaces {
         let mut order: Vec<usize> = (0..offsets.len()).collect();
@@ -148,9 +199,9 @@ impl<'t> Places<'t> {
             }
             column += self.text.as_bytes()[from..at].iter().filter(|byte| **byte & 0xC0 != 0x80).count();
             from = at;
-            found[index] = (line, column);
+            found[index] = (narrow(line), narrow(column));
         }
-        leaf_places(found.into_iter())
+        found.into()
     }
 
     fn diagnostic(&self, problem: Problem) -> Diagnostic {
@@ -160,22 +211,60 @@ impl<'t> Places<'t> {
     }
 }
 
-fn read_document(document: &Document, places: &Places<'_>, problems: &mut Vec<Problem>) -> ParsedDocument {
+fn read_document(
+    document: &Document,
+    places: &Places<'_>,
+    problems: &mut Vec<Problem>,
+    shared: &mut Shared,
+) -> ParsedDocument {
     let span = places.span(document.at);
     let before = problems.len();
     let read = read_root(document, &span, places, &mut Checker { problems });
     let is_broken = document.is_broken || problems[before..].iter().any(|problem| !problem.warning);
-    if let (Some(Declares::Twin(_, manifest)), false) = (&read, is_broken) {
-        warn_if_nothing_is_declared(&mut Checker { problems }, document.at, manifest);
-    }
-    let content = read.filter(|_| !is_broken).unwrap_or_else(|| Declares::Broken(identity(&document.names())));
+    let content = match read.filter(|_| !is_broken) {
+        Some(Read::Twin(twin)) => {
+            warn_if_nothing_is_declared(&mut Checker { problems }, document.at, &twin);
+            declared_twin(twin, places, shared)
+        }
+        Some(Read::Other(content)) => {
+            if let Declares::Profile(profile) = &content {
+                shared.sensitive.extend(profile.wanted.sensitive.iter().cloned());
+            }
+            content
+        }
+        None => Declares::Broken(identity(&document.names())),
+    };
     let name = document.root.as_ref().and_then(|root| root.get("metadata")?.get("name"));
-    let name_span = name.map_or_else(|| span.clone(), |name| places.span(name.at));
-    ParsedDocument { span, name_span, content }
+    let at = spot(&span);
+    ParsedDocument { at, name_at: name.map_or(at, |name| places.spot(name.at)), content }
+}
+
+/// What a document declares; a twin is packed only once it is known to be good.
+enum Read {
+    Twin(Box<ReadTwin>),
+    Other(Declares),
+}
+
+/// A twin as it is kept.
+fn declared_twin(read: Box<ReadTwin>, places: &Places<'_>, shared: &mut Shared) -> Declares {
+    let ReadTwin { twin, mut manifest, mut wanted, leaves } = *read;
+    wanted.places = places.leaf_places(&leaves);
+    shared.sensitive.extend(wanted.sensitive.iter().cloned());
+    manifest.labels = shared.labels(manifest.labels);
+    manifest.wanted = wanted.into();
+    Declares::Twin(twin, Arc::new(manifest))
+}
+
+fn spot(span: &FileSpan) -> Spot {
+    Spot { line: narrow(span.line), column: narrow(span.column) }
+}
+
+fn narrow(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// What the document declares, if it can be told; a document with an error is broken all the same.
-fn read_root(document: &Document, span: &FileSpan, places: &Places<'_>, checker: &mut Checker<'_>) -> Option<Declares> {
+fn read_root(document: &Document, span: &FileSpan, places: &Places<'_>, checker: &mut Checker<'_>) -> Option<Read> {
     let root = document.root.as_ref()?;
     let api_version = root.get("apiVersion").and_then(super::tree::Node::text);
     if let Some(other) = api_version.filter(|version| *version != API_VERSION) {
@@ -195,17 +284,17 @@ fn read_root(document: &Document, span: &FileSpan, places: &Places<'_>, checker:
     let kind =
         checker.required(&fields, "kind", "write kind: and one of DeviceTwin, ModuleTwin, TwinProfile, TwinQuery")?;
     match checker.text(&kind.value, "kind")? {
-        "DeviceTwin" => Some(twin(read_device_twin(checker, &fields, span.clone())?, places)),
-        "ModuleTwin" => Some(twin(read_module_twin(checker, &fields, span.clone())?, places)),
+        "DeviceTwin" => Some(Read::Twin(Box::new(read_device_twin(checker, &fields, span.clone())?))),
+        "ModuleTwin" => Some(Read::Twin(Box::new(read_module_twin(checker, &fields, span.clone())?))),
         "TwinProfile" => {
             let (mut profile, leaves) = read_twin_profile(checker, &fields, span.clone(), &|at| places.span(at))?;
             profile.wanted.places = places.leaf_places(&leaves);
-            Some(Declares::Profile(Arc::new(profile)))
+            Some(Read::Other(Declares::Profile(Arc::new(profile))))
         }
         "TwinQuery" => {
             let query = read_twin_query(checker, &fields)?;
             let metrics = query.metrics_at.iter().map(|at| places.span(*at)).collect();
-            Some(Declares::Query(Arc::new(query), metrics))
+            Some(Read::Other(Declares::Query(Arc::new(query), metrics)))
         }
         other => {
             let kinds = KINDS.map(|(kind, ..)| kind);
@@ -216,11 +305,6 @@ fn read_root(document: &Document, span: &FileSpan, places: &Places<'_>, checker:
             None
         }
     }
-}
-
-fn twin((twin, mut manifest, leaves): ReadTwin, places: &Places<'_>) -> Declares {
-    manifest.wanted.places = places.leaf_places(&leaves);
-    Declares::Twin(twin, Arc::new(manifest))
 }
 
 /// What a broken document is about, by its names alone.

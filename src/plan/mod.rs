@@ -5,8 +5,10 @@
 mod condition;
 mod declare;
 mod declared;
+mod declared_twins;
 mod diff;
 mod guard;
+mod labels;
 mod layers;
 mod mask;
 mod outcome;
@@ -15,14 +17,15 @@ mod selector;
 mod subtree;
 mod sweep;
 mod twin_plan;
+mod wanted;
 
 pub use condition::LiveCondition;
 pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, declare, declare_presumed, leaves_of};
-pub use declared::{
-    DeclaredState, FileSpan, Frozen, LeafPlaces, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest, Wanted,
-};
+pub use declared::{DeclaredState, FileSpan, Frozen, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest};
+pub use declared_twins::DeclaredTwins;
 pub use diff::plan_twin;
 pub use guard::{FleetSize, RemovalGuard, RemovalLimit};
+pub use labels::Labels;
 pub use layers::find_ties;
 pub use mask::Salt;
 pub use outcome::{Condition, Outcome, Synced, TwinState};
@@ -34,3 +37,4 @@ pub use selector::{DeviceGlobs, GlobError, Selector};
 pub use subtree::{Subtree, SubtreeError};
 pub use sweep::{RowVerdict, SweepRow, Verified, judge_row, row_twin, sweep_query};
 pub use twin_plan::{Cause, Change, Held, HeldReason, RemovalHold, Removals, SealAction, TwinPlan};
+pub use wanted::{LeafPlaces, PackedWanted, Wanted};

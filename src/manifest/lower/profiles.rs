@@ -15,15 +15,15 @@ impl<'a> Lowering<'a> {
     ) -> Vec<Arc<Profile>> {
         let mut profiles = BTreeMap::new();
         for (name, claims) in claims {
-            self.refuse_duplicates(&format!("the profile {name}"), claims);
+            self.refuse_duplicates(&format!("the profile {name}"), &claims.iter().collect::<Vec<_>>());
             let Some(first) = claims.first() else { continue };
-            let span = &first.document.span;
+            let span = first.span();
             match (first.good.as_ref().filter(|_| claims.len() == 1), self.last_profiles.get(name)) {
                 (Some(good), _) => {
-                    profiles.insert((*name).to_owned(), (Arc::clone(good), span.file.clone()));
+                    profiles.insert((*name).to_owned(), (Arc::clone(good), Arc::clone(&span.file)));
                 }
                 (None, Some(last)) => {
-                    profiles.insert((*name).to_owned(), (Arc::clone(last), span.file.clone()));
+                    profiles.insert((*name).to_owned(), (Arc::clone(last), Arc::clone(&span.file)));
                     self.frozen.kept_profiles.insert((*name).to_owned(), span.clone());
                 }
                 (None, None) if self.last.whole => {}

@@ -23,9 +23,9 @@ impl<'a> Lowering<'a> {
     ) -> Vec<DeclaredQuery> {
         let mut candidates = BTreeMap::new();
         for (name, claims) in claims {
-            self.refuse_duplicates(&format!("the query {name}"), claims);
+            self.refuse_duplicates(&format!("the query {name}"), &claims.iter().collect::<Vec<_>>());
             let Some(first) = claims.first() else { continue };
-            let file = first.document.span.file.clone();
+            let file = Arc::clone(first.file.name());
             let candidate = match (&first.good, self.last_queries.get(name)) {
                 (Some(good), _) if claims.len() == 1 => {
                     Some(Candidate { query: Arc::clone(good), good: Some(first.metrics), file })
