@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::hub::{ConnectionString, ProxyOptions, RestHub, RestOptions};
-use crate::plan::{Owner, RemovalLimit, Salt, SealScope};
+use crate::plan::{GuardLimits, Owner, Policy, Salt, SealScope};
 use crate::settings::{HubSettings, Secret, Settings};
 
 /// The largest connection string or certificate file read, in bytes.
@@ -30,10 +30,15 @@ pub struct HubParts {
 }
 
 impl HubParts {
-    /// What the removals guard lets pass on this hub.
+    /// What may be done on this hub.
     #[must_use]
-    pub fn removal_limit(&self) -> RemovalLimit {
-        RemovalLimit { share: self.settings.removals, from: self.settings.removals_from }
+    pub fn policy(&self) -> Policy {
+        let guards = GuardLimits {
+            removals: self.settings.removals,
+            from: self.settings.removals_from,
+            ..GuardLimits::default()
+        };
+        Policy { guards, ..Policy::default() }
     }
 }
 

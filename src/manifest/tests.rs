@@ -1,7 +1,6 @@
 //! Tables of broken manifests, each with the exact diagnostics it gives.
 
 mod documents;
-mod queries;
 mod twins;
 
 use super::*;
