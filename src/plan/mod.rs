@@ -14,6 +14,8 @@ mod layers;
 mod mask;
 mod outcome;
 mod policy;
+#[cfg(test)]
+mod profile_tests;
 mod seal;
 mod selector;
 mod subtree;
