@@ -29,7 +29,7 @@ pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
     let opened = args.fleet.open(Access::Owner)?;
     let audit = given.or(opened.audit_log).map(|text| AuditTarget::parse(&text));
     let parts = opened.parts;
-    let (snapshot, problems) = load(&parts.settings.manifests)?;
+    let (snapshot, problems) = load(&parts)?;
     let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
     let mut obeying = JoinSet::new();
     obeying.spawn(StopSignals::catch()?.obey(cancel.clone(), ended.clone()));

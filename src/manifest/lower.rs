@@ -67,7 +67,7 @@ impl LastGood {
     /// The twins that a file declared, or that stand for a broken document of it.
     fn twins_of<'s>(&'s self, file: &'s Arc<str>) -> impl Iterator<Item = (&'s TwinRef, &'s Arc<TwinManifest>)> {
         let stands_for = |twin, manifest: &'s TwinManifest| self.moved.get(twin).unwrap_or(&manifest.source.file);
-        self.twins.iter().filter(move |(twin, manifest)| stands_for(*twin, *manifest) == file)
+        self.twins.iter().filter(move |(twin, manifest)| stands_for(twin, manifest) == file)
     }
 }
 
@@ -125,6 +125,8 @@ struct Lowering<'a> {
     frozen: Frozen,
     diagnostics: Vec<Diagnostic>,
     moved: BTreeMap<TwinRef, Arc<str>>,
+    /// Files that are frozen whole: nothing new is taken from them.
+    set_aside: BTreeSet<&'a Arc<str>>,
     next: BTreeMap<Arc<str>, GoodFile>,
 }
 
@@ -132,12 +134,20 @@ struct Lowering<'a> {
 #[derive(Default)]
 struct Claims<'a> {
     /// Sorted by twin: a fleet has a million of them, most of them in order already.
-    twins: Vec<(&'a TwinRef, Claim<'a, TwinManifest>)>,
+    twins: Vec<TwinClaim<'a>>,
     queries: BTreeMap<&'a str, Vec<Claim<'a, DeclaredQuery>>>,
     profiles: BTreeMap<&'a str, Vec<Claim<'a, Profile>>>,
 }
 
-/// A document that is about a twin or query.
+/// A document that is about a twin.
+#[derive(Clone, Copy)]
+struct TwinClaim<'a> {
+    twin: &'a TwinRef,
+    file: &'a ParsedFile,
+    document: &'a ParsedDocument,
+}
+
+/// A document that is about a query or profile.
 struct Claim<'a, T> {
     file: &'a ParsedFile,
     document: &'a ParsedDocument,
@@ -152,8 +162,8 @@ impl<T> Claim<'_, T> {
         self.file.span(self.document.at)
     }
 
-    fn name_span(&self) -> FileSpan {
-        self.file.span(self.document.name_at)
+    fn places(&self) -> (FileSpan, FileSpan) {
+        self.file.places(self.document)
     }
 }
 
@@ -174,6 +184,7 @@ impl<'a> Lowering<'a> {
             frozen: Frozen::default(),
             diagnostics: files.values().flat_map(|file| file.diagnostics()).cloned().collect(),
             moved: BTreeMap::new(),
+            set_aside: BTreeSet::new(),
             next: BTreeMap::new(),
         }
     }
@@ -181,6 +192,7 @@ impl<'a> Lowering<'a> {
     /// Sorts every document under its identity, and notes what cannot be told.
     fn collect_claims(&mut self, files: &'a BTreeMap<Arc<str>, Arc<ParsedFile>>) -> Claims<'a> {
         let mut claims = Claims::default();
+        claims.twins.reserve_exact(files.values().map(|file| file.documents.len()).sum());
         for (name, file) in files {
             let last = self.last.files.get(name);
             let was_complete = last.map_or(self.last.whole, |last| last.complete);
@@ -195,6 +207,9 @@ impl<'a> Lowering<'a> {
                 // state there is nothing to freeze to, and what cannot be told holds the source anyway.
                 claims.add(file, document, file.unparsed.is_some() && was_complete);
             }
+            if file.unparsed.is_some() && was_complete {
+                self.set_aside.insert(name);
+            }
             self.frozen.broken.extend(file.unparsed.clone());
             if let Some(first) = untold.iter().min() {
                 self.incomplete.insert(name, first.clone());
@@ -206,41 +221,49 @@ impl<'a> Lowering<'a> {
             self.next.insert(name.clone(), GoodFile { complete, ..GoodFile::default() });
         }
         // Stable: of two claims of one twin the one in the first file comes first.
-        claims.twins.sort_by_key(|(twin, _)| *twin);
+        claims.twins.sort_by_key(|claim| claim.twin);
         claims
     }
 
-    fn resolve_twins(&mut self, claims: &[(&'a TwinRef, Claim<'a, TwinManifest>)]) -> DeclaredTwins {
-        let mut twins = Vec::with_capacity(claims.len());
-        for same in claims.chunk_by(|one, other| one.0 == other.0) {
-            let [(twin, first), others @ ..] = same else { continue };
-            match (first.good.as_ref().filter(|_| others.is_empty()), self.last.twins.get(twin)) {
-                (Some(good), _) => twins.push(((*twin).clone(), Arc::clone(good))),
+    fn resolve_twins(&mut self, claims: &[TwinClaim<'a>]) -> DeclaredTwins {
+        let mut twins = DeclaredTwins::default();
+        for same in claims.chunk_by(|one, other| one.twin == other.twin) {
+            let [TwinClaim { twin, file, document }, others @ ..] = same else { continue };
+            let span = || file.span(document.at);
+            let good = match &document.content {
+                Declares::Twin(_, manifest) if others.is_empty() && !self.set_aside.contains(file.name()) => {
+                    Some(manifest)
+                }
+                Declares::Twin(..) | Declares::Broken(_) | Declares::Query(..) | Declares::Profile(_) => None,
+            };
+            match (good, self.last.twins.get(twin)) {
+                (Some(good), _) => drop(twins.insert((*twin).clone(), Arc::clone(good))),
                 (None, Some(last)) => {
-                    self.keep_twin(twin, last, first.span());
-                    twins.push(((*twin).clone(), Arc::clone(last)));
+                    self.keep_twin(twin, last, span());
+                    twins.insert((*twin).clone(), Arc::clone(last));
                 }
                 (None, None) => {
-                    self.frozen.held.insert((*twin).clone(), first.span());
+                    self.frozen.held.insert((*twin).clone(), span());
                 }
             }
             if !others.is_empty() {
                 let what = if twin.module.is_none() { "device" } else { "module" };
-                let same: Vec<_> = same.iter().map(|(_, claim)| claim).collect();
-                self.refuse_duplicates(&format!("the {what} {twin}"), &same);
+                let places = same.iter().map(|claim| claim.file.places(claim.document));
+                self.refuse_duplicates(&format!("the {what} {twin}"), places);
             }
         }
         let mut unnamed = BTreeMap::new();
         for (name, span) in self.incomplete.clone() {
             for (twin, manifest) in self.twins_remembered_for(name) {
-                let is_claimed = claims.binary_search_by_key(&twin, |(claimed, _)| claimed).is_ok();
+                let is_claimed = claims.binary_search_by_key(&twin, |claim| claim.twin).is_ok();
                 if !is_claimed && !unnamed.contains_key(twin) {
                     self.keep_twin(twin, manifest, span.clone());
                     unnamed.insert(twin.clone(), Arc::clone(manifest));
                 }
             }
         }
-        twins.into_iter().chain(unnamed).collect()
+        twins.extend(unnamed);
+        twins
     }
 
     /// Notes that a twin stays as it was last good, because of the document at `span`, in whose file it is now.
@@ -273,15 +296,17 @@ impl<'a> Lowering<'a> {
     }
 
     /// Two documents about one thing: an error at each that names another.
-    fn refuse_duplicates<T>(&mut self, what: &str, claims: &[&Claim<'a, T>]) {
-        if claims.len() < 2 {
+    /// `places` are those of the document and of its name.
+    fn refuse_duplicates(&mut self, what: &str, places: impl Iterator<Item = (FileSpan, FileSpan)>) {
+        let places: Vec<_> = places.collect();
+        if places.len() < 2 {
             return;
         }
-        for (index, claim) in claims.iter().enumerate() {
-            let other = claims[usize::from(index == 0)].name_span();
+        for (index, (span, name_span)) in places.iter().enumerate() {
+            let (_, other) = &places[usize::from(index == 0)];
             let message = format!("{what} is also declared at {other}; keep one of the two");
-            self.report(&claim.name_span(), "metadata.name".to_owned(), "duplicate-identity", message);
-            self.frozen.broken.insert(claim.span());
+            self.report(name_span, "metadata.name".to_owned(), "duplicate-identity", message);
+            self.frozen.broken.insert(span.clone());
         }
     }
 
@@ -295,9 +320,8 @@ impl<'a> Claims<'a> {
     /// Sorts a document under its identity; nothing new is taken from one whose file is frozen.
     fn add(&mut self, file: &'a ParsedFile, document: &'a ParsedDocument, is_frozen: bool) {
         match &document.content {
-            Declares::Twin(twin, manifest) => {
-                let good = (!is_frozen).then(|| Arc::clone(manifest));
-                self.twins.push((twin, Claim { file, document, good, metrics: &[] }));
+            Declares::Twin(twin, _) | Declares::Broken(Identity::Twin(twin)) => {
+                self.twins.push(TwinClaim { twin, file, document });
             }
             Declares::Query(query, metrics) => {
                 let declared = DeclaredQuery { spec: query.spec.clone(), source: file.span(document.at) };
@@ -310,9 +334,6 @@ impl<'a> Claims<'a> {
             }
             Declares::Broken(Identity::Profile(name)) => {
                 self.profiles.entry(name).or_default().push(Claim { file, document, good: None, metrics: &[] });
-            }
-            Declares::Broken(Identity::Twin(twin)) => {
-                self.twins.push((twin, Claim { file, document, good: None, metrics: &[] }));
             }
             Declares::Broken(Identity::Query(name)) => {
                 self.queries.entry(name).or_default().push(Claim { file, document, good: None, metrics: &[] });

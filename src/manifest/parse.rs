@@ -8,12 +8,13 @@ use super::names::Names;
 use super::profile_schema::read_twin_profile;
 use super::query_schema::{QueryDocument, is_query_name, read_twin_query};
 use super::schema::{Checker, did_you_mean};
+use super::secrets::{hide_values, mentioned_paths};
 use super::shape::{API_VERSION, DOCUMENT, KINDS};
 use super::tree::{Problem, shortened};
 use super::twin_schema::{ReadTwin, read_device_twin, read_module_twin, warn_if_nothing_is_declared};
 use super::yaml::{Document, read_documents};
-use crate::plan::{FileSpan, Labels, LeafPlaces, Profile, Subtree, TwinManifest};
-use crate::twin::{DeviceId, ModuleId, TwinRef};
+use crate::plan::{FileSpan, Labels, Leaf, LeafPlaces, Profile, Subtree, TwinManifest, Wanted, leaves_of};
+use crate::twin::{DeviceId, ModuleId, Section, TwinRef};
 
 const API_GROUP: &str = "geminid.dev/";
 /// Diagnostics kept of one file; one more says how many there were.
@@ -26,7 +27,7 @@ pub struct ParsedFile {
     pub(super) documents: Box<[ParsedDocument]>,
     /// Where YAML ends and freezing begins: the whole file keeps what it declared.
     pub(super) unparsed: Option<FileSpan>,
-    /// Every path that a good document of it declares sensitive.
+    /// Every path that a good document of it declares sensitive, and those that a broken one may mean.
     pub(super) sensitive: BTreeSet<Subtree>,
     diagnostics: Vec<Diagnostic>,
 }
@@ -99,6 +100,11 @@ impl ParsedFile {
         FileSpan { file: Arc::clone(&self.name), line: at.line as usize, column: at.column as usize }
     }
 
+    /// The places of a document and of its name.
+    pub(super) fn places(&self, document: &ParsedDocument) -> (FileSpan, FileSpan) {
+        (self.span(document.at), self.span(document.name_at))
+    }
+
     /// The file's name, relative to the root of its source.
     pub(super) fn name(&self) -> &Arc<str> {
         &self.name
@@ -114,13 +120,31 @@ impl ParsedFile {
 /// Parses one file. `file` is its name relative to the root of its source, as diagnostics show it.
 #[must_use]
 pub fn parse_file(file: &str, text: &str) -> ParsedFile {
+    parse_file_within(file, text, &[])
+}
+
+/// The same, for a file that may declare nothing but `allow` and what stands beneath; empty allows every path.
+#[must_use]
+pub fn parse_file_within(file: &str, text: &str, allow: &[Subtree]) -> ParsedFile {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let places = Places::new(file, text);
     let (documents, mut problems) = read_documents(text);
     let unparsed = documents.iter().find(|document| !document.parses).map(|document| places.span(document.at));
-    let mut shared = Shared::default();
-    let documents = documents.iter().map(|document| read_document(document, &places, &mut problems, &mut shared));
-    let documents = documents.collect();
+    let mut shared = Shared { allow, ..Shared::default() };
+    let ends: Vec<usize> =
+        documents.iter().skip(1).map(|document| document.at).chain(std::iter::once(text.len())).collect();
+    let read = documents.iter().zip(ends).map(|(document, end)| {
+        let read = read_document(document, &places, &mut problems, &mut shared);
+        let mentioned = mentioned_paths(&text[document.at..end.max(document.at)]);
+        if !mentioned.is_empty() {
+            hide_values(problems.iter_mut().filter(|problem| (document.at..=end).contains(&problem.at)), &mentioned);
+            if matches!(read.content, Declares::Broken(_)) {
+                shared.sensitive.extend(mentioned);
+            }
+        }
+        read
+    });
+    let documents = read.collect();
     let diagnostics = diagnostics(problems, &places);
     ParsedFile { name: places.file, documents, unparsed, sensitive: shared.sensitive, diagnostics }
 }
@@ -142,12 +166,34 @@ fn diagnostics(mut problems: Vec<Problem>, places: &Places<'_>) -> Vec<Diagnosti
 
 /// What the documents of a file have in common.
 #[derive(Default)]
-struct Shared {
+struct Shared<'a> {
+    /// What may be declared; empty for everything.
+    allow: &'a [Subtree],
     labels: BTreeSet<Labels>,
     sensitive: BTreeSet<Subtree>,
 }
 
-impl Shared {
+impl Shared<'_> {
+    /// Refuses leaves that this hub's manifests may not declare.
+    fn check_allowed(&self, checker: &mut Checker<'_>, wanted: &Wanted, offsets: &[usize]) {
+        if self.allow.is_empty() {
+            return;
+        }
+        let leaves = Section::ALL.into_iter().flat_map(|section| {
+            leaves_of(wanted.section(section)).into_iter().map(move |(path, _)| Leaf { section, path })
+        });
+        for (leaf, at) in leaves.zip(offsets) {
+            if !self.allow.iter().any(|subtree| subtree.covers(&leaf)) {
+                let allowed: Vec<String> = self.allow.iter().map(ToString::to_string).collect();
+                let message = format!(
+                    "{leaf} may not be declared on this hub, whose settings allow {}; remove it, or extend `allow`",
+                    allowed.join(", ")
+                );
+                checker.error(*at, format!("spec.{leaf}"), "not-allowed", message);
+            }
+        }
+    }
+
     /// The same labels as an earlier twin of the file carries, if one does.
     fn labels(&mut self, labels: Labels) -> Labels {
         if let Some(known) = self.labels.get(&labels) {
@@ -215,23 +261,30 @@ fn read_document(
     document: &Document,
     places: &Places<'_>,
     problems: &mut Vec<Problem>,
-    shared: &mut Shared,
+    shared: &mut Shared<'_>,
 ) -> ParsedDocument {
     let span = places.span(document.at);
     let before = problems.len();
     let read = read_root(document, &span, places, &mut Checker { problems });
+    match &read {
+        Some(Read::Twin(twin)) => shared.check_allowed(&mut Checker { problems }, &twin.wanted, &twin.leaves),
+        Some(Read::Profile(profile, leaves)) => {
+            shared.check_allowed(&mut Checker { problems }, &profile.wanted, leaves);
+        }
+        Some(Read::Query(..)) | None => {}
+    }
     let is_broken = document.is_broken || problems[before..].iter().any(|problem| !problem.warning);
     let content = match read.filter(|_| !is_broken) {
         Some(Read::Twin(twin)) => {
             warn_if_nothing_is_declared(&mut Checker { problems }, document.at, &twin);
             declared_twin(twin, places, shared)
         }
-        Some(Read::Other(content)) => {
-            if let Declares::Profile(profile) = &content {
-                shared.sensitive.extend(profile.wanted.sensitive.iter().cloned());
-            }
-            content
+        Some(Read::Profile(mut profile, leaves)) => {
+            profile.wanted.places = places.leaf_places(&leaves);
+            shared.sensitive.extend(profile.wanted.sensitive.iter().cloned());
+            Declares::Profile(Arc::from(profile))
         }
+        Some(Read::Query(query, metrics)) => Declares::Query(query, metrics),
         None => Declares::Broken(identity(&document.names())),
     };
     let name = document.root.as_ref().and_then(|root| root.get("metadata")?.get("name"));
@@ -242,11 +295,14 @@ fn read_document(
 /// What a document declares; a twin is packed only once it is known to be good.
 enum Read {
     Twin(Box<ReadTwin>),
-    Other(Declares),
+    /// With the offset of each leaf.
+    Profile(Box<Profile>, Vec<usize>),
+    /// With the place of each metric.
+    Query(Arc<QueryDocument>, Vec<FileSpan>),
 }
 
 /// A twin as it is kept.
-fn declared_twin(read: Box<ReadTwin>, places: &Places<'_>, shared: &mut Shared) -> Declares {
+fn declared_twin(read: Box<ReadTwin>, places: &Places<'_>, shared: &mut Shared<'_>) -> Declares {
     let ReadTwin { twin, mut manifest, mut wanted, leaves } = *read;
     wanted.places = places.leaf_places(&leaves);
     shared.sensitive.extend(wanted.sensitive.iter().cloned());
@@ -287,14 +343,13 @@ fn read_root(document: &Document, span: &FileSpan, places: &Places<'_>, checker:
         "DeviceTwin" => Some(Read::Twin(Box::new(read_device_twin(checker, &fields, span.clone())?))),
         "ModuleTwin" => Some(Read::Twin(Box::new(read_module_twin(checker, &fields, span.clone())?))),
         "TwinProfile" => {
-            let (mut profile, leaves) = read_twin_profile(checker, &fields, span.clone(), &|at| places.span(at))?;
-            profile.wanted.places = places.leaf_places(&leaves);
-            Some(Read::Other(Declares::Profile(Arc::new(profile))))
+            let (profile, leaves) = read_twin_profile(checker, &fields, span.clone(), &|at| places.span(at))?;
+            Some(Read::Profile(Box::new(profile), leaves))
         }
         "TwinQuery" => {
             let query = read_twin_query(checker, &fields)?;
             let metrics = query.metrics_at.iter().map(|at| places.span(*at)).collect();
-            Some(Read::Other(Declares::Query(Arc::new(query), metrics)))
+            Some(Read::Query(Arc::new(query), metrics))
         }
         other => {
             let kinds = KINDS.map(|(kind, ..)| kind);

@@ -66,13 +66,12 @@ impl DeclaredTwins {
 
     /// Gives `twin` this manifest; answers the one it had.
     pub fn insert(&mut self, twin: TwinRef, manifest: Arc<TwinManifest>) -> Option<Arc<TwinManifest>> {
-        let at = self.chunk_of(&twin).min(self.chunks.len().saturating_sub(1));
-        let Some(chunk) = self.chunks.get_mut(at) else {
-            self.chunks.push(Arc::new(vec![(twin, manifest)]));
-            self.len = 1;
+        if self.last().is_none_or(|last| *last < twin) {
+            self.append(twin, manifest);
             return None;
-        };
-        let chunk = Arc::make_mut(chunk);
+        }
+        let at = self.chunk_of(&twin).min(self.chunks.len().saturating_sub(1));
+        let chunk = Arc::make_mut(self.chunks.get_mut(at)?);
         match chunk.binary_search_by(|(key, _)| key.cmp(&twin)) {
             Ok(index) => Some(std::mem::replace(&mut chunk[index].1, manifest)),
             Err(index) => {
@@ -139,6 +138,23 @@ impl DeclaredTwins {
         }
     }
 
+    fn last(&self) -> Option<&TwinRef> {
+        Some(&self.chunks.last()?.last()?.0)
+    }
+
+    /// Adds a twin behind all others: a fleet in order needs no memory but its own.
+    fn append(&mut self, twin: TwinRef, manifest: Arc<TwinManifest>) {
+        match self.chunks.last_mut().filter(|chunk| chunk.len() < CHUNK_SIZE) {
+            Some(chunk) => Arc::make_mut(chunk).push((twin, manifest)),
+            None => {
+                let mut chunk = Vec::with_capacity(CHUNK_SIZE);
+                chunk.push((twin, manifest));
+                self.chunks.push(Arc::new(chunk));
+            }
+        }
+        self.len += 1;
+    }
+
     /// The first chunk that may hold `twin`: the first whose last key is not below it.
     fn chunk_of(&self, twin: &TwinRef) -> usize {
         self.chunks.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| last < twin))
@@ -191,17 +207,9 @@ impl Eq for DeclaredTwins {}
 impl FromIterator<Entry> for DeclaredTwins {
     /// Of two manifests of one twin the later stays.
     fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Self {
-        let mut entries: Vec<Entry> = entries.into_iter().collect();
-        if !entries.is_sorted_by(|one, two| one.0 < two.0) {
-            entries = entries.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect();
-        }
-        let len = entries.len();
-        let mut entries = entries.into_iter();
-        let chunks = std::iter::from_fn(|| {
-            let chunk: Vec<Entry> = entries.by_ref().take(CHUNK_SIZE).collect();
-            (!chunk.is_empty()).then(|| Arc::new(chunk))
-        });
-        Self { chunks: chunks.collect(), len }
+        let mut twins = Self::default();
+        twins.extend(entries);
+        twins
     }
 }
 

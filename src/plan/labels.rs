@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 /// `metadata.labels`: for profiles and for `-l`; never sent to the hub. Kept in one piece, because a fleet has millions.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Labels(Option<Arc<[(Box<str>, Box<str>)]>>);
+pub struct Labels(Option<Arc<[Pair]>>);
+
+/// A label and its value.
+type Pair = (Box<str>, Box<str>);
 
 impl Labels {
     /// The value of a label.

@@ -72,7 +72,7 @@ impl PackedWanted {
             return Wanted::default();
         }
         let (places, json) = self.parts();
-        let text = std::str::from_utf8(json).expect("only JSON text was packed");
+        let Ok(text) = std::str::from_utf8(json) else { unreachable!("only JSON text was packed") };
         let Ok(Value::Array(parts)) = Value::parse_json(text) else { unreachable!("only a JSON array was packed") };
         let mut parts = parts.into_iter();
         let mut object = || match parts.next() {

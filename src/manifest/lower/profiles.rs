@@ -15,7 +15,7 @@ impl<'a> Lowering<'a> {
     ) -> Vec<Arc<Profile>> {
         let mut profiles = BTreeMap::new();
         for (name, claims) in claims {
-            self.refuse_duplicates(&format!("the profile {name}"), &claims.iter().collect::<Vec<_>>());
+            self.refuse_duplicates(&format!("the profile {name}"), claims.iter().map(Claim::places));
             let Some(first) = claims.first() else { continue };
             let span = first.span();
             match (first.good.as_ref().filter(|_| claims.len() == 1), self.last_profiles.get(name)) {

@@ -23,7 +23,7 @@ impl<'a> Lowering<'a> {
     ) -> Vec<DeclaredQuery> {
         let mut candidates = BTreeMap::new();
         for (name, claims) in claims {
-            self.refuse_duplicates(&format!("the query {name}"), &claims.iter().collect::<Vec<_>>());
+            self.refuse_duplicates(&format!("the query {name}"), claims.iter().map(Claim::places));
             let Some(first) = claims.first() else { continue };
             let file = Arc::clone(first.file.name());
             let candidate = match (&first.good, self.last_queries.get(name)) {

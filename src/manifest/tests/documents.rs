@@ -3,13 +3,7 @@
 use super::{Case, check};
 
 const DOCUMENTS: &[Case] = &[
-    (
-        "\tkind: DeviceTwin\n",
-        &[(
-            "yaml-syntax",
-            "1:1: error: not valid YAML: found character that cannot start any token, while scanning for the next token",
-        )],
-    ),
+    ("\tkind: DeviceTwin\n", &[("tab", "1:1: error: a tab indents this line; indent with spaces")]),
     (
         "%YAML 1.1\n---\napiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata: {name: d1}\nspec:\n  create: true\n",
         &[("directive", "1:1: error: YAML directives are not taken; remove the line")],
