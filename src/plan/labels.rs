@@ -44,6 +44,12 @@ impl FromIterator<(String, String)> for Labels {
     }
 }
 
+impl<const N: usize> From<[(String, String); N]> for Labels {
+    fn from(labels: [(String, String); N]) -> Self {
+        labels.into_iter().collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

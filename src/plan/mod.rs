@@ -8,6 +8,7 @@ mod declare;
 mod declared;
 mod declared_twins;
 mod diff;
+mod filter;
 mod guard;
 mod labels;
 mod layers;
@@ -30,6 +31,7 @@ pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, decla
 pub use declared::{DeclaredState, FileSpan, Frozen, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest};
 pub use declared_twins::DeclaredTwins;
 pub use diff::plan_twin;
+pub use filter::{FilterError, TwinFilter};
 pub use guard::{FleetSize, GuardLimit, GuardLimits, RemovalGuard};
 pub use labels::Labels;
 pub use layers::find_ties;
@@ -38,7 +40,7 @@ pub use outcome::{Condition, Outcome, Synced, TwinState};
 pub use policy::{Mode, Policy};
 pub use seal::{
     DeclaredHash, Owner, OwnerError, PathHash, SEAL_KEY, SEAL_VERSION, Seal, SealScope, SealState, etag_counter,
-    identity_hash, next_etag,
+    identity_hash, next_etag, sealing_owners,
 };
 pub use selector::{DeviceGlobs, GlobError, Selector};
 pub use subtree::{Subtree, SubtreeError};
