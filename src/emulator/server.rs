@@ -22,10 +22,11 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::{Gate, Policies, PolicyName};
-use super::background::{evaluate_configurations, run_jobs};
+use super::background::evaluate_configurations;
 use super::fill::{self, FillError};
 use super::handle::{HubHandle, Randomness};
 use super::http;
+use super::job_runner::run_jobs;
 use super::mqtt::{Desk, MqttServer, Presence, WebSocketDoor};
 use super::options::ServiceOptions;
 use super::quick_ack::QuickAck;
@@ -217,8 +218,8 @@ impl EmbeddedHub {
         }
         let mut background = JoinSet::new();
         background.spawn(evaluate_configurations(hub.clone(), options.service.configuration_period));
-        background.spawn(run_jobs(hub.clone()));
         let trial = Trial::new(&options.service.trials);
+        background.spawn(run_jobs(hub.clone(), trial.clone()));
         let desk = Desk { hub: hub.clone(), gate: Arc::new(gate.clone()), trial: trial.clone() };
         let stop = CancellationToken::new();
         let mqtt_tls = ServerConfig::clone(&tls.get_inner());

@@ -12,7 +12,7 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::mqtt::SessionRecord;
-use super::registry::{Kept, Registry};
+use super::registry::{Kept, Registry, RowBatch};
 use super::stored;
 
 /// How many changes fill a commit; the batch that reaches it is still in it.
@@ -29,6 +29,8 @@ const MODULES: TableDefinition<&str, &[u8]> = TableDefinition::new("modules");
 const SESSIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("sessions");
 const CONFIGURATIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("configurations");
 const JOBS: TableDefinition<&str, &[u8]> = TableDefinition::new("jobs");
+/// By the number of the step, in twenty digits.
+const JOB_ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("job_rows");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
 /// The form of everything in the file, checked at every opening.
 const FORMAT_KEY: &str = "format";
@@ -110,6 +112,10 @@ impl Store {
             registry.restore_job(stored::read_job(key, record)?);
             Ok(())
         })?;
+        self.each(JOB_ROWS, |key, record| {
+            registry.restore_job_rows(stored::read_job_rows(key, record)?);
+            Ok(())
+        })?;
         Ok(registry)
     }
 
@@ -177,6 +183,7 @@ impl Store {
                 let (mut devices, mut modules) = (transaction.open_table(DEVICES)?, transaction.open_table(MODULES)?);
                 let mut configurations = transaction.open_table(CONFIGURATIONS)?;
                 let mut jobs = transaction.open_table(JOBS)?;
+                let mut job_rows = transaction.open_table(JOB_ROWS)?;
                 let mut session_table = transaction.open_table(SESSIONS)?;
                 for one in kept {
                     let (table, key, record) = match one {
@@ -192,6 +199,9 @@ impl Store {
                             (&mut configurations, id.to_string(), after.as_deref().map(stored::configuration))
                         }
                         Kept::Job { id, after } => (&mut jobs, id.to_string(), after.as_deref().map(stored::job)),
+                        Kept::JobRows { number, rows } => {
+                            (&mut job_rows, RowBatch::key(*number), rows.as_deref().map(stored::job_rows))
+                        }
                     };
                     match record {
                         Some(record) => table.insert(key.as_str(), record.as_slice())?,

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::emulator::identity::IdentitySpec;
 use crate::emulator::if_match::IfMatch;
-use crate::emulator::job::{JobId, JobSpec};
+use crate::emulator::job::{JobAction, JobId, JobSpec};
 use crate::emulator::registry::JobsNext;
 use crate::twin::{DeviceId, MergePatch, TwinRef};
 
@@ -272,13 +272,13 @@ fn what_jobs_did_is_found_by_their_columns_and_in_pages() {
     for name in ["one", "two"] {
         let spec = JobSpec {
             document: Object::new(),
-            patch: MergePatch { tags: object_of(r#"{"a":1}"#), desired: None },
+            action: JobAction::UpdateTwin(MergePatch { tags: object_of(r#"{"a":1}"#), desired: None }),
             condition: "deviceId != 'd03'".to_owned(),
             start: None,
             seconds_max: None,
         };
         registry.put_job(&JobId::new(name).unwrap(), spec, 9, Timestamp::UNIX_EPOCH).unwrap();
-        while matches!(registry.step_jobs(2, Timestamp::UNIX_EPOCH), JobsNext::Step) {}
+        while matches!(registry.step_jobs(2, Timestamp::UNIX_EPOCH), JobsNext::Step { .. }) {}
     }
     let all = |text: &str, page_size: usize| {
         let (mut found, mut token) = (Vec::new(), None);
