@@ -96,6 +96,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("base64", &["hub/sas.rs", "device/credentials.rs", "emulator", "plan/mask.rs", "plan/seal.rs", "plan/sweep.rs"]),
     ("clap", &["cli"]),
     ("config", &["settings.rs"]),
+    ("crc32fast", &["emulator/store"]),
     ("fastrand", &["controller", "device/run.rs", "exporter", "emulator", "app.rs", "app"]),
     ("http_body", &["emulator/http"]),
     ("globset", &["plan/selector.rs"]),
