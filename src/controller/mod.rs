@@ -4,6 +4,7 @@
 //! All retries live in the queue. Dropping the loop at any await loses nothing: the next one converges from the live
 //! twins alone.
 
+mod audit;
 mod backoff;
 mod change;
 mod command;
@@ -11,6 +12,7 @@ mod events;
 mod gate;
 mod health;
 mod obey;
+mod planned;
 mod queue;
 mod reconcile;
 mod report;
@@ -19,12 +21,14 @@ mod status;
 mod survey;
 mod sweep;
 
+pub use audit::{AuditLog, AuditTarget, AuditWriter};
 pub use backoff::{Circumstances, Requeue, next as next_try};
 pub use command::{
     Approved, Command, Commands, GuardHold, Inputs, LoopEnded, Overview, Page, REPORTS_MAX, Refused, TwinReport,
 };
+pub use planned::{PlannedWrite, Written, apply_planned};
 pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;
 pub use run::{Ended, Options, run};
 pub use status::{Statuses, TwinStatus};
-pub use survey::{Surveyed, survey};
+pub use survey::{PlannedTwin, Surveyed, survey};
