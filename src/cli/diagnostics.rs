@@ -2,12 +2,13 @@
 //!
 //! Invariant: a line that may hold a sensitive value is never drawn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::json;
 
 use crate::manifest::{Diagnostic, Severity};
+use crate::plan::Subtree;
 
 /// The most of a source line that is drawn, in characters.
 const DRAWN_MAX: usize = 160;
@@ -65,13 +66,13 @@ fn property(text: &str) -> String {
 /// Draws lines of files, each read once.
 pub(super) struct Drawing<'a> {
     folder: &'a Path,
-    /// The last key of each sensitive path: a line that names it is not drawn.
-    hidden: Vec<String>,
+    /// Sensitive paths. A line that names the last key of one is not drawn, nor one with a problem at or beneath one.
+    hidden: &'a BTreeSet<Subtree>,
     files: BTreeMap<String, Vec<String>>,
 }
 
 impl<'a> Drawing<'a> {
-    pub(super) fn new(folder: &'a Path, hidden: Vec<String>) -> Self {
+    pub(super) fn new(folder: &'a Path, hidden: &'a BTreeSet<Subtree>) -> Self {
         Self { folder, hidden, files: BTreeMap::new() }
     }
 
@@ -81,12 +82,12 @@ impl<'a> Drawing<'a> {
             let text = std::fs::read_to_string(self.folder.join(&*found.file)).unwrap_or_default();
             text.lines().map(str::to_owned).collect()
         });
-        // A broken manifest does not tell which of its values are sensitive.
-        if lines.iter().any(|line| line.contains("sensitive")) {
-            return None;
-        }
         let line = lines.get(found.line.checked_sub(1)?)?;
-        if found.column > DRAWN_MAX || self.hidden.iter().any(|key| line.contains(key.as_str())) {
+        // A file that calls anything sensitive is not drawn from where it is not known what a line belongs to, or what is
+        // sensitive: a broken manifest does not tell.
+        let unknown = found.path.is_empty() || found.severity == Severity::Error;
+        let is_unclear = unknown && lines.iter().any(|line| line.contains("sensitive"));
+        if found.column > DRAWN_MAX || is_unclear || self.hidden.iter().any(|path| may_show(path, line, found)) {
             return None;
         }
         let drawn: String = line.chars().take(DRAWN_MAX).map(|c| if c == '\t' { ' ' } else { c }).collect();
@@ -94,6 +95,13 @@ impl<'a> Drawing<'a> {
         let margin = " ".repeat(number.len());
         Some(format!("{number} | {drawn}\n{margin} | {}^", " ".repeat(found.column.saturating_sub(1))))
     }
+}
+
+/// Whether a line may hold a value of the path.
+fn may_show(path: &Subtree, line: &str, found: &Diagnostic) -> bool {
+    let names_it = path.path.keys().last().is_none_or(|key| line.contains(key.as_str()));
+    let full = format!("spec.{path}");
+    names_it || found.path.starts_with(&full) || (found.path.starts_with("spec.") && full.starts_with(&found.path))
 }
 
 #[cfg(test)]
@@ -132,10 +140,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("plant")).unwrap();
         std::fs::write(folder.path().join("plant/a,b.yaml"), "first\n\tü x: 1\n").unwrap();
-        let drawn = Drawing::new(folder.path(), Vec::new()).draw(&found("m"));
+        let nothing = BTreeSet::new();
+        let drawn = Drawing::new(folder.path(), &nothing).draw(&found("m"));
         assert_eq!(drawn.as_deref(), Some("2 |  ü x: 1\n  |   ^"));
-        assert_eq!(Drawing::new(folder.path(), vec!["x".to_owned()]).draw(&found("m")), None);
-        std::fs::write(folder.path().join("plant/a,b.yaml"), "sensitive: [tags.y]\n\tx: 1\n").unwrap();
-        assert_eq!(Drawing::new(folder.path(), Vec::new()).draw(&found("m")), None, "nobody knows whose value it is");
+        for hidden in ["tags.y.x", "tags", "properties.desired"] {
+            let hidden = BTreeSet::from([Subtree::parse(hidden).unwrap()]);
+            assert_eq!(Drawing::new(folder.path(), &hidden).draw(&found("m")), None);
+        }
+        std::fs::write(folder.path().join("plant/a,b.yaml"), "sensitive: [tags.k\n  a value: [\n").unwrap();
+        let syntax = Diagnostic { path: String::new(), ..found("m") };
+        assert_eq!(Drawing::new(folder.path(), &nothing).draw(&syntax), None, "whose value it is cannot be told");
+        std::fs::write(folder.path().join("plant/a,b.yaml"), "sensitive: [tags.k]\n  k.x: 1\n").unwrap();
+        assert_eq!(Drawing::new(folder.path(), &nothing).draw(&found("m")), None, "what is sensitive was not read");
     }
 }

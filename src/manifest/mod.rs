@@ -27,6 +27,7 @@ mod query_tests;
 mod query_text;
 mod scalar;
 mod schema;
+mod secrets;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -41,5 +42,5 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use export::{ExportedProfile, ExportedTwin, can_be_declared, factor_profiles};
 pub use json_schema::{json_schema, kind_names};
 pub use lower::{DeclaredQuery, LastGood, Lowered, lower};
-pub use parse::{ParsedFile, parse_file};
+pub use parse::{ParsedFile, parse_file, parse_file_within};
 pub use print::to_yaml;
