@@ -22,6 +22,12 @@ pub(super) struct RunArgs {
     /// Where to serve /metrics, /livez and /readyz [default: 127.0.0.1:9797]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Who may see /metrics, and over TLS: a web configuration file as Prometheus' exporters take it
+    #[arg(long, value_name = "FILE")]
+    web_config: Option<PathBuf>,
+    /// File with a token that lets a client see /metrics (Authorization: Bearer)
+    #[arg(long, value_name = "FILE")]
+    metrics_token_file: Option<PathBuf>,
     /// Time from one sweep over all twins to the next, such as 10m
     #[arg(long, value_name = "DURATION")]
     sweep: Option<String>,
@@ -40,6 +46,8 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<u8> {
     if let Some(listen) = args.listen {
         settings.listen = listen;
     }
+    settings.web_config = args.web_config.or(settings.web_config);
+    settings.metrics_token_file = args.metrics_token_file.or(settings.metrics_token_file);
     let sweep = args.sweep.as_deref().map(|text| settings::parse_sweep("--sweep", text)).transpose()?;
     if let Some(sweep) = sweep {
         settings.hubs.values_mut().for_each(|hub| hub.sweep = sweep);
@@ -76,6 +84,7 @@ fn announce(about: &Announcement) {
     for (name, host, manifests) in &about.hubs {
         out.line(&format!("  hub {name:<10} {host}, manifests in {}", manifests.display()));
     }
-    out.line(&format!("  metrics        http://{}/metrics", about.listen));
+    let scheme = if about.tls { "https" } else { "http" };
+    out.line(&format!("  metrics        {scheme}://{}/metrics", about.listen));
     out.line("  stop           Ctrl-C");
 }
