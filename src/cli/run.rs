@@ -31,6 +31,9 @@ pub(super) struct RunArgs {
     /// Time from one sweep over all twins to the next, such as 10m
     #[arg(long, value_name = "DURATION")]
     sweep: Option<String>,
+    /// Where to record every write, one JSON line each: stdout or a file [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<String>,
     #[command(flatten)]
     settings: SettingsArgs,
     #[command(flatten)]
@@ -48,6 +51,9 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<u8> {
     }
     settings.web_config = args.web_config.or(settings.web_config);
     settings.metrics_token_file = args.metrics_token_file.or(settings.metrics_token_file);
+    if let Some(audit_log) = args.audit_log {
+        settings.audit_log = Some(settings::parse_audit_log("--audit-log", audit_log)?);
+    }
     let sweep = args.sweep.as_deref().map(|text| settings::parse_sweep("--sweep", text)).transpose()?;
     if let Some(sweep) = sweep {
         settings.hubs.values_mut().for_each(|hub| hub.sweep = sweep);
