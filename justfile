@@ -22,6 +22,7 @@ doc:
 bench:
     cargo bench --locked --bench load
     cargo bench --locked --bench latency
+    cargo bench --locked --bench scrape
 
 # Any text as a manifest, for five minutes; needs nightly and cargo-fuzz.
 fuzz-manifest:

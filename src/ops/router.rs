@@ -324,4 +324,37 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "no line {line}");
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scrape_lives_through_queries_that_panic_hang_fail_and_crawl() {
+        let (_, ops) = ops();
+        let hub = FakeHub::default();
+        hub.answer("good", None, Answer::Page(vec!["{}"], None));
+        hub.answer("panics", None, Answer::Panic);
+        hub.answer("fails", None, Answer::failed());
+        hub.answer("crawls", None, Answer::Slow(Duration::from_secs(40)));
+        let names = ["good", "panics", "fails", "crawls", "hangs"];
+        let specs = names.map(|name| query(name, vec![counting(&format!("twinquery_{name}"), &[])]));
+        let (_sender, receiver) = watch::channel(Arc::new(specs.to_vec()));
+        let cancel = CancellationToken::new();
+        let process = Metrics::register(&Registry::new(), &["prod"]).unwrap().process;
+        let rng = fastrand::Rng::with_seed(1);
+        let published = ops.published.clone();
+        let exporter = crate::exporter::run("prod".to_owned(), hub, receiver, published, process, cancel.clone(), rng);
+        let router = router(ops, Access::default());
+        let scrapes = async {
+            for seconds in 1..200_u32 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let (status, _, text) = get_path(&router, "/metrics").await;
+                assert_eq!(status, 200);
+                let families = strict::parse(&text).unwrap();
+                assert!(seconds < 6 || families["twinquery_good"].samples[0].2 == 1.0, "after {seconds} s");
+                assert!(!families.contains_key("twinquery_panics") && !families.contains_key("twinquery_hangs"));
+                assert_eq!(families["geminid_query_up"].samples.len(), names.len());
+                assert!(seconds < 46 || families.contains_key("twinquery_crawls"), "after {seconds} s");
+            }
+            cancel.cancel();
+        };
+        tokio::join!(exporter, scrapes);
+    }
 }
