@@ -114,7 +114,7 @@ async fn rules_runbooks_and_dashboard_ask_for_what_exists() {
             judged += 1;
         }
     }
-    assert!(judged > 100, "the files were read");
+    assert!(judged > 60, "the files were read");
 }
 
 fn alerts() -> Vec<String> {
