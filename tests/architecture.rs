@@ -92,7 +92,7 @@ const IMPURE: &[&str] = &[
 const LIVES_IN: &[(&str, &[&str])] = &[
     ("anyhow", &["main.rs", "cli", "app.rs", "app"]),
     ("axum", &["ops", "emulator/http.rs", "emulator/http", "emulator/server.rs", "emulator/mqtt/websocket.rs"]),
-    ("aws_lc_rs", &["hub/certificate.rs", "device/tls.rs"]),
+    ("aws_lc_rs", &["hub/certificate.rs", "device/tls.rs", "ops/web_config.rs"]),
     ("azure_core", &["hub/entra.rs", "hub/certificate.rs"]),
     ("azure_identity", &["hub/entra.rs", "hub/certificate.rs"]),
     ("axum_server", &["emulator/server.rs", "emulator/http.rs"]),
