@@ -4,6 +4,7 @@
 //! included. This is no wire format: it may change with the store's format number, never without.
 
 mod documents;
+mod job_rows;
 mod outline;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use super::wire::Map;
 use crate::twin::{DeviceId, ModuleId, Object, TwinRef};
 
 pub use documents::{configuration, job, read_configuration, read_job};
+pub use job_rows::{job_rows, read_job_rows};
 pub use outline::{Outline, outline};
 
 /// Nanoseconds in one stored step of time.
