@@ -3,12 +3,14 @@
 //! Invariant: pages are written as they come and never collected; the answer of any size takes the memory of one page.
 
 mod advice;
+mod metrics;
 mod table;
 
 use std::io::{IsTerminal as _, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +39,11 @@ const LANGUAGE: &str = include_str!("../../docs/query.md");
 #[command(after_long_help = LANGUAGE)]
 pub(super) struct QueryArgs {
     /// The query, such as "SELECT deviceId FROM devices WHERE tags.location.plant = 'Redmond43'"
-    query: String,
+    #[arg(required_unless_present = "metrics", conflicts_with = "metrics")]
+    query: Option<String>,
+    /// Run the twin queries that this manifest declares once, and print the metrics they would give
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["output", "watch", "explain"])]
+    metrics: Option<PathBuf>,
     /// How rows are written
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -65,14 +71,18 @@ enum Format {
 
 /// Asks the hub and writes its rows.
 pub(super) async fn run(args: QueryArgs) -> anyhow::Result<u8> {
+    let Some(text) = args.query else {
+        let file = args.metrics.context("give a query, or --metrics FILE")?;
+        return metrics::show_metrics(&file, &args.one).await;
+    };
     let watch = args.watch.as_deref().map(|text| parse_duration("--watch", text)).transpose()?;
     if watch.is_some_and(|pause| pause < WATCH_MIN) {
         bail!("--watch takes 1s or more; a hub answers few queries a minute");
     }
     // What a hub may take, but is not known to, is the hub's to refuse.
-    let query = match parse_as(&args.query, Dialect::Permissive) {
+    let query = match parse_as(&text, Dialect::Permissive) {
         Ok(query) => query,
-        Err(error) => return refuse(&args.query, &error),
+        Err(error) => return refuse(&text, &error),
     };
     let opened = args.one.open_to_read()?;
     let hub = opened.parts.hub;
@@ -81,7 +91,7 @@ pub(super) async fn run(args: QueryArgs) -> anyhow::Result<u8> {
     }
     let (result, _) = until_stopped(async |cancel: CancellationToken| -> anyhow::Result<()> {
         loop {
-            let round = write_rows(&hub, &args.query, &query, args.output, opened.colour, watch);
+            let round = write_rows(&hub, &text, &query, args.output, opened.colour, watch);
             match cancel.run_until_cancelled(round).await {
                 Some(written) => written?,
                 None => return Ok(()),
