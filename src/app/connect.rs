@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::hub::{ConnectionString, ProxyOptions, RestHub, RestOptions};
-use crate::plan::{GuardLimits, Owner, Policy, Salt, SealScope};
-use crate::settings::{HubSettings, Secret, Settings};
+use crate::plan::{GuardLimits, Mode, Owner, Policy, Salt, SealScope};
+use crate::settings::{GuardSettings, HubSettings, ModeSetting, Secret, Settings};
 
 /// The largest connection string or certificate file read, in bytes.
 const FILE_SIZE_MAX: u64 = 1024 * 1024;
@@ -27,18 +27,24 @@ pub struct HubParts {
     pub hub: RestHub,
     /// The policy of the credential.
     pub policy: String,
+    /// What is done about differences.
+    pub mode: Mode,
+    /// Whether the settings suspend every hub.
+    pub all_suspended: bool,
 }
 
 impl HubParts {
     /// What may be done on this hub.
     #[must_use]
-    pub fn policy(&self) -> Policy {
-        let guards = GuardLimits {
-            removals: self.settings.removals,
-            from: self.settings.removals_from,
-            ..GuardLimits::default()
+    pub fn rules(&self) -> Policy {
+        let GuardSettings { removals, creates, updates, from } = self.settings.guards;
+        let suspend = if self.all_suspended {
+            Some("`suspend` in the settings".to_owned())
+        } else {
+            self.settings.suspend.then(|| format!("`hubs.{}.suspend` in the settings", self.name))
         };
-        Policy { guards, ..Policy::default() }
+        let guards = GuardLimits { removals, creates, updates, from };
+        Policy { guards, mode: self.mode, suspend, prune: true }
     }
 }
 
@@ -73,6 +79,7 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
     let connection = ConnectionString::parse(text.expose_secret())?;
     let mut scope = SealScope::new(owner.clone(), connection.address().host());
     let mut rng = fastrand::Rng::new();
+    scope.seals = hub.seals;
     scope.salt = Salt::new([rng.u64(..), rng.u64(..)]);
     let policy = connection.policy().to_owned();
     let mut options = RestOptions::new(wall_clock);
@@ -84,7 +91,13 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
         options.proxy = Some(ProxyOptions { url: SecretString::from(url.as_str()), except });
     }
     let client = RestHub::new(connection, options)?;
-    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, policy })
+    let mode = match settings.mode {
+        ModeSetting::Sync => Mode::Sync,
+        ModeSetting::Upsert => Mode::Upsert,
+        ModeSetting::Observe => Mode::Observe,
+    };
+    let all_suspended = settings.suspend;
+    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, policy, mode, all_suspended })
 }
 
 /// The text of a small file.

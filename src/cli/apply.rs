@@ -17,6 +17,9 @@ use crate::plan::{Synced, TwinState};
 pub(super) struct ApplyArgs {
     #[command(flatten)]
     fleet: FleetArgs,
+    /// Settle twins whose manifest is gone, too: take the seal away, and what it owns where the policy is `clear`
+    #[arg(long)]
+    prune: bool,
 }
 
 /// Makes one pass: 0 when every twin is in sync, 1 when not.
@@ -26,7 +29,7 @@ pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
     let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
     let mut obeying = JoinSet::new();
     obeying.spawn(StopSignals::catch()?.obey(cancel.clone(), ended.clone()));
-    let result = apply_once(parts, snapshot.state, cancel.clone()).await;
+    let result = apply_once(parts, snapshot.state, args.prune, cancel.clone()).await;
     ended.cancel();
     while obeying.join_next().await.is_some() {}
     let statuses = result?.statuses;

@@ -4,6 +4,7 @@
 //! All retries live in the queue. Dropping the loop at any await loses nothing: the next one converges from the live
 //! twins alone.
 
+mod access;
 mod backoff;
 mod change;
 mod command;
@@ -11,6 +12,7 @@ mod events;
 mod gate;
 mod health;
 mod obey;
+mod permit;
 mod queue;
 mod reconcile;
 mod report;
@@ -25,6 +27,6 @@ pub use command::{
 };
 pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;
-pub use run::{Ended, Options, run};
+pub use run::{Ended, Options, observe, run};
 pub use status::{Statuses, TwinStatus};
 pub use survey::{Surveyed, survey};

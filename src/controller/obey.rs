@@ -2,15 +2,15 @@
 //!
 //! Invariant: an approval is taken only for what is held at this moment, at this revision, in at most this number.
 
+use super::access::Access;
 use super::command::{Approved, Command, Overview, Page, REPORTS_MAX, Refused, TwinReport};
 use super::queue::Lane;
 use super::run::Controller;
 use super::status::TwinStatus;
-use crate::hub::WriteTwins;
 use crate::plan::{APPROVAL_LIFE, Approval};
 use crate::twin::TwinRef;
 
-impl<H: WriteTwins + 'static> Controller<H> {
+impl<H: Access> Controller<H> {
     /// Follows one command. Whoever asked and did not wait for the answer gets none.
     pub(super) fn obey(&mut self, command: Command) {
         match command {
@@ -32,12 +32,18 @@ impl<H: WriteTwins + 'static> Controller<H> {
         self.context.gate().approve(approval, now)?;
         self.report.approved(approval);
         self.check_guards();
+        if let Some(twin) = &approval.twin {
+            self.add(twin, Lane::Git, now);
+        }
         let until = (self.options.wall_clock)() + APPROVAL_LIFE;
         Ok(Approved { guard: approval.guard, count: approval.count, until })
     }
 
     fn nudge(&mut self, twin: Option<&TwinRef>) -> Result<(), Refused> {
         let now = self.now();
+        if let Some(reason) = &self.options.policy.suspend {
+            return Err(Refused(format!("hub {} is suspended: {reason}", self.options.hub)));
+        }
         match twin {
             None => {
                 self.sweep_soon();

@@ -9,12 +9,14 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::access::Access;
 use super::gate::Gate;
+use super::permit::permitted_plan;
 use super::queue::Lane;
-use crate::hub::{HubError, WriteTwins};
+use crate::hub::{HubError, WriteTwins as _};
 use crate::plan::{
-    Cause, Change, Declaration, DeclaredState, Held, HeldReason, Outcome, Removals, SealScope, TwinPlan, Verified,
-    declare, plan_twin,
+    Cause, Change, Declaration, DeclaredState, Held, HeldReason, Outcome, SealAction, SealScope, TwinPlan, Verified,
+    declare,
 };
 use crate::twin::{Twin, TwinRef};
 
@@ -91,6 +93,8 @@ pub struct Reconciled {
     pub planned: bool,
     /// The leaves written.
     pub changes: Vec<Change>,
+    /// The leaves that differ and that nobody may write.
+    pub drift: Vec<Change>,
     /// Why they differed.
     pub cause: Cause,
     /// What was held.
@@ -120,6 +124,7 @@ impl Reconciled {
             outcome: Outcome::Pending,
             planned: false,
             changes: Vec::new(),
+            drift: Vec::new(),
             cause: Cause::FirstContact,
             held: Vec::new(),
             sealed: false,
@@ -148,12 +153,12 @@ enum Step {
 }
 
 /// Reconciles one twin.
-pub(super) async fn reconcile<H: WriteTwins>(context: &Context<H>, task: &Task) -> Reconciled {
+pub(super) async fn reconcile<H: Access>(context: &Context<H>, task: &Task) -> Reconciled {
     let mut result = Reconciled::new(&task.twin);
     if let Some(suspend) = context.state().suspension(&task.twin, context.unix_now()) {
         // Not even read: nothing follows from what it is.
         result.planned = true;
-        context.gate().removes_nothing(&task.twin);
+        context.gate().touches_nothing(&task.twin);
         let outcome = hold(&mut result, HeldReason::Suspended(suspend.clone()));
         return result.ended(outcome);
     }
@@ -170,7 +175,7 @@ pub(super) async fn reconcile<H: WriteTwins>(context: &Context<H>, task: &Task) 
     result.ended(Outcome::Conflict)
 }
 
-async fn write_plan<H: WriteTwins>(context: &Context<H>, task: &Task, live: &Twin, result: &mut Reconciled) -> Step {
+async fn write_plan<H: Access>(context: &Context<H>, task: &Task, live: &Twin, result: &mut Reconciled) -> Step {
     let state = context.state();
     let declaration = declare(&state, &task.twin, Some(live));
     let plan = permitted_plan(context, &declaration, live).masked(&state.sensitive, context.scope.salt);
@@ -189,7 +194,8 @@ async fn write_plan<H: WriteTwins>(context: &Context<H>, task: &Task, live: &Twi
         result.error = Some(rejection.clone());
         return Step::Ended(Outcome::Rejected);
     }
-    match context.hub.patch_twin(&task.twin, patch, &live.etag).await {
+    let Some(writer) = context.hub.writer() else { return Step::Ended(observed(result, &declaration, plan)) };
+    match writer.patch_twin(&task.twin, patch, &live.etag).await {
         Ok(after) => {
             result.sealed = true;
             result.foretold = plan.etag_after.as_ref().map(|foretold| *foretold == after.etag);
@@ -208,26 +214,36 @@ async fn write_plan<H: WriteTwins>(context: &Context<H>, task: &Task, live: &Twi
     }
 }
 
-/// The plan with removals only where the gate lets them pass; every removal is counted before it is made.
-fn permitted_plan<H>(context: &Context<H>, declaration: &Declaration, live: &Twin) -> TwinPlan {
-    let plan = plan_twin(&context.scope, declaration, live, &Removals::Go);
-    let mut gate = context.gate();
-    if !plan.removes {
-        gate.removes_nothing(&live.twin_ref);
-        return plan;
-    }
-    let verdict = gate.permit(&live.twin_ref, *declaration == Declaration::Absent, context.now());
-    drop(gate);
-    match verdict {
-        Removals::Go => plan,
-        Removals::Held(_) => plan_twin(&context.scope, declaration, live, &verdict),
+/// What a plan that nobody may carry out says of its twin.
+fn observed(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) -> Outcome {
+    let released = plan.seal == SealAction::Remove;
+    result.drift.clone_from(&plan.changes);
+    let outcome = settle(result, declaration, TwinPlan { patch: None, changes: Vec::new(), ..plan });
+    match outcome {
+        Outcome::InSync | Outcome::Kept if !result.drift.is_empty() => Outcome::Drifted,
+        // Its manifest is gone and the seal stays: nobody may take it away.
+        Outcome::Released if released => Outcome::Drifted,
+        Outcome::InSync
+        | Outcome::Applied
+        | Outcome::Drifted
+        | Outcome::Kept
+        | Outcome::Held(_)
+        | Outcome::Pending
+        | Outcome::Conflict
+        | Outcome::Throttled
+        | Outcome::Missing
+        | Outcome::Rejected
+        | Outcome::Unauthorized
+        | Outcome::Quota
+        | Outcome::Failed
+        | Outcome::Released => outcome,
     }
 }
 
 /// What is known after a read or a write. While a removal waits for the guard nothing counts as verified, so that
 /// every sweep asks again.
 fn verified(twin: &Twin, plan: &TwinPlan, at: Duration) -> Verified {
-    let waits = plan.held.iter().any(|held| matches!(held.reason, HeldReason::Removal(_)));
+    let waits = plan.held.iter().any(|held| matches!(held.reason, HeldReason::Removal(_) | HeldReason::Guarded(_)));
     Verified {
         etag: twin.etag.clone(),
         device_etag: twin.device_etag.clone(),
@@ -265,25 +281,29 @@ fn settle(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) ->
 }
 
 /// The hub says that the twin does not exist.
-async fn missing<H: WriteTwins>(context: &Context<H>, task: &Task, result: &mut Reconciled) -> Step {
+async fn missing<H: Access>(context: &Context<H>, task: &Task, result: &mut Reconciled) -> Step {
     result.verified = None;
     result.planned = true;
-    context.gate().removes_nothing(&task.twin);
+    context.gate().loses_nothing(&task.twin);
     let state = context.state();
     let declaration = declare(&state, &task.twin, None);
-    if let Some(reason) = declaration.hold() {
-        return Step::Ended(hold(result, reason));
-    }
-    let Some(create) = declaration.declared().map(|declared| declared.create) else {
-        return Step::Ended(Outcome::Released);
+    let create = declaration.declared().map(|declared| declared.create && task.twin.module.is_none());
+    let writer = match (declaration.hold(), create, context.hub.writer()) {
+        (None, Some(true), Some(writer)) if !task.seen => writer,
+        (reason, create, _) => {
+            context.gate().creates_nothing(&task.twin);
+            return Step::Ended(match (reason, create) {
+                (Some(reason), _) => hold(result, reason),
+                (None, None) => Outcome::Released,
+                (None, Some(true)) if task.seen => hold(result, HeldReason::DeletedOutside),
+                (None, Some(_)) => Outcome::Missing,
+            });
+        }
     };
-    if !create || task.twin.module.is_some() {
-        return Step::Ended(Outcome::Missing);
+    if let Some(held) = context.gate().permit_create(&task.twin, context.now()) {
+        return Step::Ended(hold(result, HeldReason::Guarded(held)));
     }
-    if task.seen {
-        return Step::Ended(hold(result, HeldReason::DeletedOutside));
-    }
-    match context.hub.create_device(&task.twin.device).await {
+    match writer.create_device(&task.twin.device).await {
         Ok(()) if result.created => Step::Ended(Outcome::Missing),
         Ok(()) => {
             result.created = true;
@@ -303,7 +323,7 @@ fn hold(result: &mut Reconciled, reason: HeldReason) -> Outcome {
     Outcome::Held(reason)
 }
 
-async fn failed<H: WriteTwins>(context: &Context<H>, error: HubError, result: &mut Reconciled) -> Step {
+async fn failed<H: Access>(context: &Context<H>, error: HubError, result: &mut Reconciled) -> Step {
     let outcome = match &error {
         HubError::Throttled { .. } => Outcome::Throttled,
         HubError::Quota => Outcome::Quota,

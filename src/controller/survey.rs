@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::hub::{HubError, PAGE_SIZE_MAX, PageError, Pages, ReadTwins};
 use crate::plan::{
-    Change, Declaration, DeclaredLeaf, DeclaredState, HeldReason, Leaf, ProfileTarget, Removals, SealScope, SealState,
+    Change, Declaration, DeclaredLeaf, DeclaredState, HeldReason, Leaf, Permits, ProfileTarget, SealScope, SealState,
     SweepRow, TwinPlan, declare, plan_twin, row_twin, sweep_query,
 };
 use crate::twin::{TwinRef, Value};
@@ -43,8 +43,8 @@ pub async fn survey<H: ReadTwins + 'static>(
     unix_now: i64,
 ) -> Result<BTreeMap<TwinRef, Surveyed>, PageError> {
     let mut twins: BTreeSet<TwinRef> = state.twins.keys().chain(state.frozen.held.keys()).cloned().collect();
-    for target in ProfileTarget::ALL {
-        let query = sweep_query(&scope.owner, target);
+    for target in ProfileTarget::ALL.into_iter().filter(|_| scope.seals) {
+        let query = sweep_query(scope, target);
         let mut pages = Pages::new(&*hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
         while let Some(page) = pages.next().await {
             twins.extend(page?.iter().filter_map(SweepRow::from_value).map(|row| row.twin));
@@ -105,7 +105,7 @@ async fn survey_twin<H: ReadTwins>(
     if declaration == Declaration::Absent && SealState::read(&live, scope.owner.as_str()) == SealState::Absent {
         return None;
     }
-    let plan = plan_twin(scope, &declaration, &live, &Removals::Go);
+    let plan = plan_twin(scope, &declaration, &live, &Permits::ALL);
     Some(Surveyed::Plan(Box::new(plan.masked(&state.sensitive, scope.salt))))
 }
 

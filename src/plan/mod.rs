@@ -26,7 +26,7 @@ pub use declared::{
     DeclaredState, FileSpan, Frozen, LeafPlaces, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest, Wanted,
 };
 pub use diff::plan_twin;
-pub use guard::{FleetSize, GuardLimit, GuardLimits, RemovalGuard};
+pub use guard::{ChangeGuard, FleetSize, GuardLimit, GuardLimits, RemovalGuard};
 pub use layers::find_ties;
 pub use mask::Salt;
 pub use outcome::{Condition, Outcome, Synced, TwinState};
@@ -39,4 +39,6 @@ pub use selector::{DeviceGlobs, GlobError, Selector};
 pub use subtree::{Subtree, SubtreeError};
 pub use sweep::{RowVerdict, SweepRow, Verified, judge_row, row_twin, sweep_query};
 pub use tally::Tally;
-pub use twin_plan::{Cause, Change, Held, HeldReason, RemovalHold, Removals, SealAction, TwinPlan};
+pub use twin_plan::{
+    Cause, Change, ChangeHold, Held, HeldReason, Permits, RemovalHold, Removals, SealAction, TwinPlan,
+};

@@ -4,6 +4,7 @@
 //!   outcome        reason               Synced    state
 //!   InSync         InSync               True      in_sync
 //!   Applied        Applied              True      in_sync
+//!   Drifted        Drifted              False     drifted (mode observe)
 //!   Kept           ManifestBroken       False     frozen
 //!   Held           the hold's           False     held, or frozen when a manifest is broken,
 //!                                                   or suspended
@@ -27,6 +28,8 @@ pub enum Outcome {
     InSync,
     /// Written; the twin is as declared now.
     Applied,
+    /// Not as declared, and nobody may write.
+    Drifted,
     /// As its last good manifest declares; the present one is broken.
     Kept,
     /// Something is not done; what may be done is.
@@ -67,6 +70,8 @@ pub enum Synced {
 pub enum TwinState {
     /// As declared.
     InSync,
+    /// Not as declared, in mode observe.
+    Drifted,
     /// Waits for its turn or for the hub.
     Pending,
     /// Something is held.
@@ -89,8 +94,9 @@ pub enum TwinState {
 
 impl TwinState {
     /// Every state, in the order of the table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::InSync,
+        Self::Drifted,
         Self::Pending,
         Self::Held,
         Self::Conflict,
@@ -107,6 +113,7 @@ impl TwinState {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InSync => "in_sync",
+            Self::Drifted => "drifted",
             Self::Pending => "pending",
             Self::Held => "held",
             Self::Conflict => "conflict",
@@ -134,10 +141,11 @@ pub struct Condition {
 impl Outcome {
     /// The row of the table for this outcome; `None` for a twin that is no longer ours.
     #[must_use]
-    pub const fn condition(&self) -> Option<Condition> {
+    pub fn condition(&self) -> Option<Condition> {
         let (reason, synced, state) = match self {
             Self::InSync => ("InSync", Synced::True, TwinState::InSync),
             Self::Applied => ("Applied", Synced::True, TwinState::InSync),
+            Self::Drifted => ("Drifted", Synced::False, TwinState::Drifted),
             Self::Kept => ("ManifestBroken", Synced::False, TwinState::Frozen),
             Self::Held(reason) => (reason.as_str(), Synced::False, held_state(reason)),
             Self::Pending => ("Pending", Synced::Unknown, TwinState::Pending),
@@ -164,6 +172,7 @@ const fn held_state(reason: &HeldReason) -> TwinState {
         | HeldReason::SealTooLarge { .. }
         | HeldReason::SectionTooLarge { .. }
         | HeldReason::Removal(_)
+        | HeldReason::Guarded(_)
         | HeldReason::Leaving { .. }
         | HeldReason::ProfileTie(_)
         | HeldReason::DeletedOutside => TwinState::Held,
@@ -182,6 +191,7 @@ mod tests {
         let rows = [
             (Outcome::InSync, "InSync True in_sync"),
             (Outcome::Applied, "Applied True in_sync"),
+            (Outcome::Drifted, "Drifted False drifted"),
             (Outcome::Kept, "ManifestBroken False frozen"),
             (Outcome::Held(HeldReason::DeletedOutside), "DeletedOutside False held"),
             (Outcome::Held(HeldReason::Suspended(suspend)), "Suspended False suspended"),

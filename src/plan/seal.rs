@@ -72,6 +72,8 @@ pub struct SealScope {
     pub owner: Owner,
     /// The hub's host name without port, in lower case.
     pub host: String,
+    /// Whether seals are written and read at all; without them nothing is ours and nothing is removed.
+    pub seals: bool,
     /// What sensitive values are hidden with in everything shown.
     pub salt: Salt,
 }
@@ -83,7 +85,7 @@ impl SealScope {
         let name = host
             .rsplit_once(':')
             .map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
-        Self { owner, host: name.to_ascii_lowercase(), salt: Salt::default() }
+        Self { owner, host: name.to_ascii_lowercase(), seals: true, salt: Salt::default() }
     }
 }
 

@@ -5,5 +5,6 @@
 mod approving;
 mod fleet;
 mod guarding;
+mod modes;
 mod simulation;
 mod witness;
