@@ -444,7 +444,8 @@ pub fn hub_defaults(manifests: PathBuf, connection: Secret, ca_file: Option<Path
         ca_file,
         sweep: SWEEP_DEFAULT,
         verify: VERIFY_DEFAULT,
-        guards: GuardSettings::default(),
+        // Such a hub begins empty: whoever starts one wants its devices registered.
+        guards: GuardSettings { creates: 1.0, ..GuardSettings::default() },
         seals: true,
         suspend: false,
     }
