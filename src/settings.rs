@@ -16,7 +16,7 @@ const PREFIX: &str = "GEMINID_";
 /// What Kubernetes injects for a service named `geminid`; not ours, not an error.
 const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
 /// Settings of the whole process that the environment may set, with their place in the file.
-const TOP_KEYS: [&str; 6] = ["owner", "listen", "log_format", "log_level", "mode", "suspend"];
+const TOP_KEYS: [&str; 7] = ["owner", "listen", "log_format", "log_level", "audit_log", "mode", "suspend"];
 /// Settings of one hub, longest first so that no name is taken for a part of another.
 const HUB_KEYS: [&str; 12] = [
     "connection_string_file",
@@ -147,6 +147,9 @@ pub struct Settings {
     pub mode: ModeSetting,
     /// Nothing is done on any hub.
     pub suspend: bool,
+    /// Where every write is recorded: `stdout` or a file. `run` records on standard output unless told otherwise,
+    /// a single pass nowhere.
+    pub audit_log: Option<String>,
     /// The hubs by name.
     pub hubs: BTreeMap<String, HubSettings>,
     /// `HTTPS_PROXY`.
@@ -166,6 +169,7 @@ impl Default for Settings {
             log_level: "info".to_owned(),
             mode: ModeSetting::default(),
             suspend: false,
+            audit_log: None,
             hubs: BTreeMap::new(),
             https_proxy: None,
             no_proxy: None,
@@ -183,6 +187,7 @@ struct RawSettings {
     log_level: Option<String>,
     mode: Option<String>,
     suspend: Option<bool>,
+    audit_log: Option<String>,
     #[serde(default)]
     hubs: BTreeMap<String, RawHub>,
 }
@@ -309,6 +314,7 @@ fn settings_of(raw: RawSettings, mut secrets: BTreeMap<String, SecretString>) ->
         log_level: raw.log_level.unwrap_or(defaults.log_level),
         mode: raw.mode.as_deref().map_or(Ok(ModeSetting::default()), parse_mode)?,
         suspend: raw.suspend.unwrap_or_default(),
+        audit_log: raw.audit_log.map(|text| parse_audit_log("audit_log", text)).transpose()?,
         hubs,
         https_proxy: None,
         no_proxy: None,
@@ -402,6 +408,18 @@ pub fn parse_log_format(text: &str) -> Result<LogFormat, SettingsError> {
             problem: format!("{other:?} is neither text nor json"),
         }),
     }
+}
+
+/// A place of the audit log: `stdout`, or the path of a file.
+///
+/// # Errors
+/// [`SettingsError::Value`] naming `key` when it is empty.
+pub fn parse_audit_log(key: &str, text: String) -> Result<String, SettingsError> {
+    if text.is_empty() {
+        let problem = "empty; write \"stdout\" or the path of a file".to_owned();
+        return Err(SettingsError::Value { key: key.to_owned(), problem });
+    }
+    Ok(text)
 }
 
 /// A sweep interval such as `10m`, at least a second.
@@ -544,6 +562,7 @@ mod tests {
                 vec![("GEMINID_HUBS_PROD_GUARDS_CREATES", "101%")],
                 "hubs.prod.guards.creates: \"101%\" is no share",
             ),
+            ("audit_log = \"\"", vec![], "audit_log: empty; write \"stdout\" or the path of a file"),
             ("log_format = \"xml\"", vec![], "log_format: \"xml\" is neither text nor json"),
             ("[hubs.prod]\nmanifests = \"/m\"", vec![], "hubs.prod.connection_string_file: missing"),
             ("[hubs.prod]\nconnection_string_file = \"/c\"", vec![], "hubs.prod.manifests: missing"),

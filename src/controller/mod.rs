@@ -5,6 +5,7 @@
 //! twins alone.
 
 mod access;
+mod audit;
 mod backoff;
 mod change;
 mod command;
@@ -21,6 +22,7 @@ mod status;
 mod survey;
 mod sweep;
 
+pub use audit::{AuditLog, AuditTarget, AuditWriter};
 pub use backoff::{Circumstances, Requeue, next as next_try};
 pub use command::{
     Approved, Command, Commands, GuardHold, Inputs, LoopEnded, Overview, Page, REPORTS_MAX, Refused, TwinReport,

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::access::Access;
+use super::audit::{Auditor, Occasion};
 use super::gate::Gate;
 use super::permit::permitted_plan;
 use super::queue::Lane;
@@ -30,6 +31,8 @@ const PROBE_QUERY: &str = "SELECT deviceId AS d FROM devices";
 pub(super) struct Context<H> {
     pub(super) hub: H,
     pub(super) scope: SealScope,
+    /// What is recorded of every write.
+    pub(super) audit: Auditor,
     pub(super) gate: Mutex<Gate>,
     /// What this process last saw of each twin.
     pub(super) memory: Mutex<BTreeMap<TwinRef, Verified>>,
@@ -164,8 +167,14 @@ pub(super) async fn reconcile<H: Access>(context: &Context<H>, task: &Task) -> R
     }
     while result.conflicts <= CONFLICTS_MAX {
         let step = match context.hub.get_twin(&task.twin).await {
-            Ok(live) => write_plan(context, task, &live, &mut result).await,
-            Err(HubError::NotFound(_)) => missing(context, task, &mut result).await,
+            Ok(live) => {
+                context.audit.read(&task.twin, Some(&live));
+                write_plan(context, task, &live, &mut result).await
+            }
+            Err(HubError::NotFound(_)) => {
+                context.audit.read(&task.twin, None);
+                missing(context, task, &mut result).await
+            }
             Err(error) => failed(context, error, &mut result).await,
         };
         if let Step::Ended(outcome) = step {
@@ -195,7 +204,11 @@ async fn write_plan<H: Access>(context: &Context<H>, task: &Task, live: &Twin, r
         return Step::Ended(Outcome::Rejected);
     }
     let Some(writer) = context.hub.writer() else { return Step::Ended(observed(result, &declaration, plan)) };
-    match writer.patch_twin(&task.twin, patch, &live.etag).await {
+    let occasion = Occasion { revision: &state.revision, lane: task.lane };
+    let attempt = context.audit.patch(occasion, live, &plan, patch);
+    let answer = writer.patch_twin(&task.twin, patch, &live.etag).await;
+    attempt.answered(&answer, |after| Some(after));
+    match answer {
         Ok(after) => {
             result.sealed = true;
             result.foretold = plan.etag_after.as_ref().map(|foretold| *foretold == after.etag);
@@ -303,7 +316,10 @@ async fn missing<H: Access>(context: &Context<H>, task: &Task, result: &mut Reco
     if let Some(held) = context.gate().permit_create(&task.twin, context.now()) {
         return Step::Ended(hold(result, HeldReason::Guarded(held)));
     }
-    match writer.create_device(&task.twin.device).await {
+    let attempt = context.audit.create(Occasion { revision: &state.revision, lane: task.lane }, &task.twin);
+    let answer = writer.create_device(&task.twin.device).await;
+    attempt.answered(&answer, |()| None);
+    match answer {
         Ok(()) if result.created => Step::Ended(Outcome::Missing),
         Ok(()) => {
             result.created = true;

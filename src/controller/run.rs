@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, ReadOnly, ReadWrite};
+use super::audit::{AuditLog, Auditor};
 use super::change::{StateChange, compare};
 use super::command::{Command, Inputs};
 use super::gate::Gate;
@@ -52,6 +53,8 @@ pub struct Options {
     pub single_pass: bool,
     /// Cancelled once the hub has been asked something, whatever it said.
     pub first_contact: CancellationToken,
+    /// What is recorded of every write.
+    pub audit: AuditLog,
     /// The wall clock, for the daily quota.
     pub wall_clock: fn() -> SystemTime,
 }
@@ -185,8 +188,10 @@ async fn sleep_until(wake: Option<Instant>) {
 impl<H: Access> Controller<H> {
     #[expect(clippy::disallowed_methods, reason = "the one clock of the loop; everything below takes ages")]
     fn new(options: Options, hub: H, metrics: ControllerHub, rng: fastrand::Rng) -> Self {
+        let audit = Auditor::new(&options.hub, &options.scope, options.audit.clone(), options.wall_clock);
         let context = Context {
             hub,
+            audit,
             scope: options.scope.clone(),
             gate: Mutex::new(Gate::new(&options.hub, &options.policy)),
             memory: Mutex::new(BTreeMap::new()),

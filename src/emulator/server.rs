@@ -33,8 +33,8 @@ use super::registry::{Kept as Record, Registry};
 use super::state_dir::{StateDir, StateDirError};
 use super::store::{CHANGES_WAITING_MAX, Durable, Store, StoreError, run_committer};
 use super::tls::{CertificateError, Certificates};
+use super::trial::Trial;
 
-const STORE_FILE: &str = "store.redb";
 const TLS_FILE: &str = "tls.json";
 const AUTHORITY_FILE: &str = "ca.pem";
 const CONNECTION_FILE: &str = "hub.json";
@@ -217,11 +217,12 @@ impl EmbeddedHub {
         let mut background = JoinSet::new();
         background.spawn(evaluate_configurations(hub.clone(), options.service.configuration_period));
         background.spawn(run_jobs(hub.clone()));
-        let desk = Desk { hub: hub.clone(), gate: Arc::new(gate.clone()) };
+        let trial = Trial::new(&options.service.trials);
+        let desk = Desk { hub: hub.clone(), gate: Arc::new(gate.clone()), trial: trial.clone() };
         let stop = CancellationToken::new();
         let mqtt_tls = ServerConfig::clone(&tls.get_inner());
         let door = WebSocketDoor::new(desk.clone(), stop.clone());
-        let router = http::router(hub.clone(), gate, options.service).merge(door.router());
+        let router = http::router_with(hub.clone(), gate, options.service, trial).merge(door.router());
         let (server, mut serving) = serve(listener, tls, router).map_err(|error| StartError::Bind {
             address: bound,
             flag: HTTPS_FLAG,
@@ -296,17 +297,14 @@ struct Kept {
 
 impl Kept {
     fn open(state: &StateDir, random: &mut Randomness) -> Result<Self, StartError> {
-        let store = Store::open(state.open_file(STORE_FILE)?, &state.path(STORE_FILE))?;
+        let store = Store::open(state)?;
         let registry = store.registry()?;
-        let presence = Presence::restored(store.sessions()?).map_err(|key| StoreError::Damaged {
-            path: state.path(STORE_FILE),
-            reason: format!("the session of {key:?}"),
-        })?;
+        let presence =
+            Presence::restored(store.sessions()?).map_err(|key| store.damaged(format!("the session of {key:?}")))?;
         let policies = match store.policies()? {
-            Some(stored) => Policies::from_stored(&stored).ok_or_else(|| StoreError::Damaged {
-                path: state.path(STORE_FILE),
-                reason: "the policies' keys".to_owned(),
-            })?,
+            Some(stored) => {
+                Policies::from_stored(&stored).ok_or_else(|| store.damaged("the policies' keys".to_owned()))?
+            }
             None => {
                 let policies = Policies::generate(random);
                 store.put_policies(&policies.to_stored())?;

@@ -5,6 +5,8 @@
 //! [`ReadTwins`] cannot write. No implementation retries, one renewal of an expired credential excepted.
 
 mod address;
+#[cfg(test)]
+pub(crate) mod fake;
 mod observe;
 mod pages;
 mod refusal;

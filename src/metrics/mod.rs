@@ -19,8 +19,8 @@ mod source;
 
 pub use client::{ClientHub, ClientMetrics, InFlight};
 pub use controller::{ControllerHub, ControllerMetrics, QueueHandle};
+pub use label::{AuditResult, Target, Task, TwinKind, TwinState};
 pub use label::{Code, Guard, Handler, Label, Level, ManifestKind, ManifestState, Operation, Reason};
-pub use label::{Target, Task, TwinKind, TwinState};
 pub use ops::OpsMetrics;
 pub use process::ProcessMetrics;
 pub use register::Metrics;
