@@ -73,6 +73,7 @@ impl<H: Access> Controller<H> {
         let (members, queries) = (std::mem::take(&mut swept.members), std::mem::take(&mut swept.queries));
         self.context.gate().take_sweep(swept.sealed, members, queries);
         self.modules_sealed = swept.modules;
+        self.rivals.forget_old(now);
         for twin in &swept.untouched {
             self.context.gate().creates_nothing(twin);
             let pending = self.statuses.get(twin).is_some_and(|status| status.outcome == Outcome::Pending);
@@ -145,6 +146,8 @@ impl<H: Access> Controller<H> {
         let twin = result.twin.clone();
         self.queue.done(&twin);
         self.remember(result);
+        self.rivals.see(&twin, result.sighting.clone(), now);
+        self.wished(result);
         let hub_down = match &result.error {
             Some(error @ HubError::Transport { .. }) => self.hub_failed(error),
             Some(error) if result.hub_unauthorized => self.hub_failed(error),
@@ -218,6 +221,13 @@ impl<H: Access> Controller<H> {
             let seconds = until.saturating_sub(self.context.unix_now());
             let due = self.now() + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
             self.add(twin, Lane::Sweep, due);
+            return false;
+        }
+        if let Outcome::Held(HeldReason::Contested(_) | HeldReason::SealContested | HeldReason::DuplicateOwner) =
+            outcome
+            && let Some(end) = self.rivals.next_end(twin, self.now()).filter(|_| !self.options.single_pass)
+        {
+            self.add(twin, Lane::Sweep, end);
             return false;
         }
         let failures = self.statuses.get(twin).map_or(0, |status| status.failures);

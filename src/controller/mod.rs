@@ -17,6 +17,7 @@ mod permit;
 mod queue;
 mod reconcile;
 mod report;
+mod rivals;
 mod run;
 mod status;
 mod survey;

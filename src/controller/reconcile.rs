@@ -14,10 +14,11 @@ use super::audit::{Auditor, Occasion};
 use super::gate::Gate;
 use super::permit::permitted_plan;
 use super::queue::Lane;
+use super::rivals::{look_around, restrained};
 use crate::hub::{HubError, WriteTwins as _};
 use crate::plan::{
-    Cause, Change, Declaration, DeclaredState, Held, HeldReason, Outcome, SealAction, SealScope, TwinPlan, Verified,
-    declare,
+    Cause, Change, Declaration, DeclaredState, Held, HeldReason, Outcome, Restraint, SealAction, SealScope, SealState,
+    Sighting, TwinPlan, Verified, declare, plan_suspension,
 };
 use crate::twin::{Twin, TwinRef};
 
@@ -83,7 +84,14 @@ pub(super) struct Task {
     pub(super) seen: bool,
     /// What the hub said when it refused the last write: the same write is not sent again.
     pub(super) rejection: Option<HubError>,
+    /// What is left alone because of others.
+    pub(super) restraint: Restraint,
+    /// A suspension that somebody wants recorded, or ended.
+    pub(super) wish: Option<Wish>,
 }
+
+/// A suspension at run time: why, or `None` for its end.
+pub(super) type Wish = Option<String>;
 
 /// How a reconcile ended, and everything worth telling of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +126,8 @@ pub struct Reconciled {
     pub error: Option<HubError>,
     /// Whether the credential is refused for the hub as a whole.
     pub hub_unauthorized: bool,
+    /// What was seen of others who write.
+    pub sighting: Sighting,
 }
 
 impl Reconciled {
@@ -138,6 +148,7 @@ impl Reconciled {
             verified: None,
             error: None,
             hub_unauthorized: false,
+            sighting: Sighting::default(),
         }
     }
 
@@ -158,7 +169,7 @@ enum Step {
 /// Reconciles one twin.
 pub(super) async fn reconcile<H: Access>(context: &Context<H>, task: &Task) -> Reconciled {
     let mut result = Reconciled::new(&task.twin);
-    if let Some(suspend) = context.state().suspension(&task.twin, context.unix_now()) {
+    if let Some(suspend) = context.state().suspension(&task.twin, context.unix_now()).filter(|_| task.wish.is_none()) {
         // Not even read: nothing follows from what it is.
         result.planned = true;
         context.gate().touches_nothing(&task.twin);
@@ -187,15 +198,23 @@ pub(super) async fn reconcile<H: Access>(context: &Context<H>, task: &Task) -> R
 async fn write_plan<H: Access>(context: &Context<H>, task: &Task, live: &Twin, result: &mut Reconciled) -> Step {
     let state = context.state();
     let declaration = declare(&state, &task.twin, Some(live));
-    let plan = permitted_plan(context, &declaration, live).masked(&state.sensitive, context.scope.salt);
+    let plan = match &task.wish {
+        Some(suspended) => plan_suspension(&context.scope, live, suspended.as_deref()),
+        None => permitted_plan(context, &declaration, live).masked(&state.sensitive, context.scope.salt),
+    };
     result.planned = true;
-    let known = verified(live, &plan, context.now());
+    let seen = look_around(context, live, &plan);
+    let known = verified(context, live, &plan);
     let same = context.memory().get(&task.twin).is_some_and(|last| last.is_same_as(&known));
     result.verified = Some(known);
     let Some(patch) = &plan.patch else {
         return Step::Ended(settle(result, &declaration, plan));
     };
-    if plan.seal_only() && task.lane < Lane::Sweep && plan.held.is_empty() {
+    result.sighting = Sighting { corrected: Vec::new(), ..seen.clone() };
+    if let Some(reason) = restrained(task, &plan, &seen) {
+        return Step::Ended(hold(result, reason));
+    }
+    if plan.seal_only() && task.lane < Lane::Sweep && plan.held.is_empty() && task.wish.is_none() {
         result.seal_due = true;
         return Step::Ended(settle(result, &declaration, TwinPlan { patch: None, ..plan }));
     }
@@ -212,7 +231,8 @@ async fn write_plan<H: Access>(context: &Context<H>, task: &Task, live: &Twin, r
         Ok(after) => {
             result.sealed = true;
             result.foretold = plan.etag_after.as_ref().map(|foretold| *foretold == after.etag);
-            result.verified = Some(verified(&after, &plan, context.now()));
+            result.verified = Some(verified(context, &after, &plan));
+            result.sighting = seen;
             Step::Ended(settle(result, &declaration, plan))
         }
         Err(HubError::PreconditionFailed) => {
@@ -255,13 +275,14 @@ fn observed(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) 
 
 /// What is known after a read or a write. While a removal waits for the guard nothing counts as verified, so that
 /// every sweep asks again.
-fn verified(twin: &Twin, plan: &TwinPlan, at: Duration) -> Verified {
+fn verified<H>(context: &Context<H>, twin: &Twin, plan: &TwinPlan) -> Verified {
     let waits = plan.held.iter().any(|held| matches!(held.reason, HeldReason::Removal(_) | HeldReason::Guarded(_)));
     Verified {
         etag: twin.etag.clone(),
         device_etag: twin.device_etag.clone(),
         declared: plan.declared.clone().filter(|_| !waits),
-        at,
+        seal: SealState::mark(twin, context.scope.owner.as_str()),
+        at: context.now(),
     }
 }
 

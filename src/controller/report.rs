@@ -118,6 +118,8 @@ impl Report {
         for state in TwinState::ALL {
             self.metrics.set_twins(label_of(state), statuses.count(state));
         }
+        self.metrics.set_contested(statuses.count(TwinState::Contested));
+        self.metrics.set_ownership_conflicts(statuses.ownership_conflicts());
     }
 
     pub(super) fn swept(&mut self, swept: &Swept, statuses: &Statuses, at: SystemTime) {
@@ -295,6 +297,7 @@ fn label_of(state: TwinState) -> StateLabel {
         TwinState::Pending => StateLabel::Pending,
         TwinState::Held => StateLabel::Held,
         TwinState::Conflict => StateLabel::Conflict,
+        TwinState::Contested => StateLabel::Contested,
         TwinState::Frozen => StateLabel::Frozen,
         TwinState::Rejected => StateLabel::Rejected,
         TwinState::Suspended => StateLabel::Suspended,

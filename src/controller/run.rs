@@ -18,6 +18,7 @@ use super::change::{StateChange, compare};
 use super::command::{Command, Inputs};
 use super::gate::Gate;
 use super::health::HubHealth;
+use super::obey::PendingWish;
 use super::queue::{Lane, Queue, Taken};
 use super::reconcile::{Context, Reconciled, Task, reconcile};
 use super::report::Report;
@@ -25,7 +26,7 @@ use super::status::Statuses;
 use super::sweep::{SweepOptions, Swept, sweep};
 use crate::hub::{HubError, PageError, ReadTwins, WriteTwins};
 use crate::metrics::ControllerHub;
-use crate::plan::{DeclaredState, HeldReason, Outcome, Policy, RemovalHold, SealScope, Suspend};
+use crate::plan::{DeclaredState, HeldReason, Outcome, Policy, RemovalHold, Rivals, SealScope, Suspend};
 use crate::twin::TwinRef;
 
 /// How long running writes may take to end once the loop is told to.
@@ -98,6 +99,10 @@ pub(super) struct Controller<H> {
     pub(super) seen: BTreeSet<TwinRef>,
     /// What the hub said when it refused to write these; until their manifest changes or a write succeeds.
     pub(super) rejections: BTreeMap<TwinRef, HubError>,
+    /// Who fights with us over what.
+    pub(super) rivals: Rivals,
+    /// Suspensions that somebody wants recorded or ended, until that was tried.
+    pub(super) wishes: BTreeMap<TwinRef, PendingWish>,
     pub(super) next_sweep: Option<Duration>,
     pub(super) sweep_failures: u32,
     /// Whether modules may carry our seal: unknown before the first sweep, so taken for granted.
@@ -198,6 +203,7 @@ impl<H: Access> Controller<H> {
             started: Instant::now(),
             wall_clock: options.wall_clock,
         };
+        let rivals = Rivals::new(options.sweep);
         let suspended = options.policy.suspend.is_some();
         if suspended {
             // Nobody will ask the hub anything.
@@ -215,6 +221,8 @@ impl<H: Access> Controller<H> {
             health: HubHealth::default(),
             seen: BTreeSet::new(),
             rejections: BTreeMap::new(),
+            rivals,
+            wishes: BTreeMap::new(),
             next_sweep: (!suspended).then_some(Duration::ZERO),
             sweep_failures: 0,
             modules_sealed: true,
@@ -239,6 +247,7 @@ impl<H: Access> Controller<H> {
         for twin in &change.changed {
             self.seen.remove(twin);
             self.rejections.remove(twin);
+            self.rivals.settle(twin);
             // The etag stays known: a row older than what we wrote must not pass for untouched.
             if let Some(known) = self.context.memory().get_mut(twin) {
                 known.declared = None;
@@ -359,6 +368,8 @@ impl<H: Access> Controller<H> {
         let task = Task {
             seen: self.seen.contains(&taken.twin),
             rejection: self.rejections.get(&taken.twin).cloned(),
+            restraint: self.rivals.restraint(&taken.twin, now),
+            wish: self.wishes.get_mut(&taken.twin).map(PendingWish::begin),
             twin: taken.twin.clone(),
             lane: taken.lane,
         };

@@ -18,8 +18,8 @@ use super::declare::leaves_of;
 use super::seal::Ownership;
 use super::{
     Cause, Change, Declaration, Declared, DeclaredHash, DeclaredLeaf, Held, HeldReason, Leaf, PathHash, Permits,
-    RemovalHold, RemovalPolicy, Removals, SEAL_KEY, Seal, SealAction, SealScope, SealState, TwinPlan, identity_hash,
-    next_etag,
+    RemovalHold, RemovalPolicy, Removals, SEAL_KEY, Seal, SealAction, SealScope, SealState, Suspend, TwinPlan,
+    identity_hash, next_etag,
 };
 use crate::twin::{MergePatch, Object, Path, Section, Twin, Value, section_size, size_max};
 
@@ -29,6 +29,12 @@ pub fn plan_twin(scope: &SealScope, declaration: &Declaration, live: &Twin, perm
     let seal = if scope.seals { SealState::read(live, scope.owner.as_str()) } else { SealState::Absent };
     if let SealState::Newer(version) = seal {
         return TwinPlan::nothing(Some(HeldReason::SealNewer { version }));
+    }
+    if let Some(reason) = seal.seal().and_then(|seal| seal.suspended.clone()) {
+        let held = HeldReason::Suspended(Suspend { reason, until: None });
+        let hash = |declared| DeclaredHash::of(scope, &live.twin_ref, declared);
+        // Known, so that a row that shows the twin untouched since needs no read.
+        return TwinPlan { declared: declaration.declared().map(hash), ..TwinPlan::nothing(Some(held)) };
     }
     match declaration {
         Declaration::Broken(_) | Declaration::Incomplete(_) | Declaration::Tied(_) => {
@@ -41,6 +47,33 @@ pub fn plan_twin(scope: &SealScope, declaration: &Declaration, live: &Twin, perm
         Declaration::Left(left) => Planner::new(scope, live, &seal, permits).plan_absent(left),
         Declaration::Absent => Planner::new(scope, live, &seal, permits).plan_absent(&BTreeMap::new()),
     }
+}
+
+/// The plan that records in the seal why `live` is left alone from now on, or that it is not any more.
+#[must_use]
+pub fn plan_suspension(scope: &SealScope, live: &Twin, suspended: Option<&str>) -> TwinPlan {
+    let seal = SealState::read(live, scope.owner.as_str());
+    if let SealState::Newer(version) = seal {
+        return TwinPlan::nothing(Some(HeldReason::SealNewer { version }));
+    }
+    let mut planner = Planner::new(scope, live, &seal, &Permits::ALL);
+    if let Some(blocked) = planner.blocked_seal_place() {
+        return TwinPlan::nothing(Some(blocked));
+    }
+    let next = Seal {
+        declared: None,
+        etag: next_etag(&live.etag).map(|etag| etag.to_string()),
+        identity: live.device_etag.as_deref().map(identity_hash),
+        suspended: suspended.map(str::to_owned),
+        ..seal.seal().cloned().unwrap_or_default()
+    };
+    planner.set_seal(&next);
+    if let Some(reason) = planner.too_large() {
+        return TwinPlan::nothing(Some(reason));
+    }
+    let held = suspended.map(|reason| Suspend { reason: reason.to_owned(), until: None });
+    planner.held.extend(held.map(|held| Held { change: None, reason: HeldReason::Suspended(held) }));
+    planner.finish(SealAction::Write, Cause::Git, None)
 }
 
 /// Collects a plan. Lives for one call of [`plan_twin`].
@@ -323,6 +356,7 @@ impl<'a> Planner<'a> {
             etag: next_etag(&self.live.etag).map(|etag| etag.to_string()),
             identity: self.live.device_etag.as_deref().map(identity_hash),
             removal_policy: declared.removal_policy,
+            suspended: None,
         };
         let stands = match self.seal {
             SealState::Present(seal) => seal.records_the_same_as(&next),

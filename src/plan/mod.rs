@@ -12,6 +12,7 @@ mod layers;
 mod mask;
 mod outcome;
 mod policy;
+mod rival;
 mod seal;
 mod selector;
 mod subtree;
@@ -25,12 +26,13 @@ pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, decla
 pub use declared::{
     DeclaredState, FileSpan, Frozen, LeafPlaces, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest, Wanted,
 };
-pub use diff::plan_twin;
+pub use diff::{plan_suspension, plan_twin};
 pub use guard::{ChangeGuard, FleetSize, GuardLimit, GuardLimits, RemovalGuard};
 pub use layers::find_ties;
 pub use mask::Salt;
 pub use outcome::{Condition, Outcome, Synced, TwinState};
 pub use policy::{Mode, Policy};
+pub use rival::{Contest, Restraint, Rivals, Sighting};
 pub use seal::{
     DeclaredHash, Owner, OwnerError, PathHash, SEAL_KEY, SEAL_VERSION, Seal, SealScope, SealState, etag_counter,
     identity_hash, next_etag,

@@ -7,7 +7,7 @@
 //!   Drifted        Drifted              False     drifted (mode observe)
 //!   Kept           ManifestBroken       False     frozen
 //!   Held           the hold's           False     held, or frozen when a manifest is broken,
-//!                                                   or suspended
+//!                                                   or suspended, or contested
 //!   Pending        Pending              Unknown   pending
 //!   Conflict       Conflict             False     conflict
 //!   Throttled      Throttled            Unknown   pending
@@ -78,6 +78,8 @@ pub enum TwinState {
     Held,
     /// Written by others faster than by us.
     Conflict,
+    /// Somebody else keeps writing other values, or deleting our seal.
+    Contested,
     /// Its manifest is broken.
     Frozen,
     /// Refused by the hub.
@@ -94,12 +96,13 @@ pub enum TwinState {
 
 impl TwinState {
     /// Every state, in the order of the table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::InSync,
         Self::Drifted,
         Self::Pending,
         Self::Held,
         Self::Conflict,
+        Self::Contested,
         Self::Frozen,
         Self::Rejected,
         Self::Suspended,
@@ -117,6 +120,7 @@ impl TwinState {
             Self::Pending => "pending",
             Self::Held => "held",
             Self::Conflict => "conflict",
+            Self::Contested => "contested",
             Self::Frozen => "frozen",
             Self::Rejected => "rejected",
             Self::Suspended => "suspended",
@@ -166,6 +170,7 @@ const fn held_state(reason: &HeldReason) -> TwinState {
     match reason {
         HeldReason::ManifestBroken(_) | HeldReason::SourceIncomplete(_) => TwinState::Frozen,
         HeldReason::Suspended(_) => TwinState::Suspended,
+        HeldReason::Contested(_) | HeldReason::SealContested => TwinState::Contested,
         HeldReason::ShapeConflict { .. }
         | HeldReason::OwnershipConflict { .. }
         | HeldReason::SealNewer { .. }
@@ -175,6 +180,7 @@ const fn held_state(reason: &HeldReason) -> TwinState {
         | HeldReason::Guarded(_)
         | HeldReason::Leaving { .. }
         | HeldReason::ProfileTie(_)
+        | HeldReason::DuplicateOwner
         | HeldReason::DeletedOutside => TwinState::Held,
     }
 }
@@ -194,6 +200,8 @@ mod tests {
             (Outcome::Drifted, "Drifted False drifted"),
             (Outcome::Kept, "ManifestBroken False frozen"),
             (Outcome::Held(HeldReason::DeletedOutside), "DeletedOutside False held"),
+            (Outcome::Held(HeldReason::SealContested), "Contested False contested"),
+            (Outcome::Held(HeldReason::DuplicateOwner), "DuplicateOwner False held"),
             (Outcome::Held(HeldReason::Suspended(suspend)), "Suspended False suspended"),
             (Outcome::Held(HeldReason::ManifestBroken(place.clone())), "ManifestBroken False frozen"),
             (Outcome::Held(HeldReason::SourceIncomplete(place)), "SourceIncomplete False frozen"),

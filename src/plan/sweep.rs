@@ -82,6 +82,8 @@ pub struct Verified {
     pub device_etag: Option<String>,
     /// What was declared then, and was in the twin; `None` when something was held.
     pub declared: Option<DeclaredHash>,
+    /// A mark of our seal as it was then ([`SealState::mark`](super::SealState::mark)); `None` when there was none.
+    pub seal: Option<u64>,
     /// When it was read or written, since the start of the process.
     pub at: Duration,
 }
@@ -188,7 +190,13 @@ mod tests {
     }
 
     fn verified(counter: u8, declared: Option<DeclaredHash>) -> Verified {
-        Verified { etag: etag(counter), device_etag: Some("MQ==".to_owned()), declared, at: Duration::from_secs(100) }
+        Verified {
+            etag: etag(counter),
+            device_etag: Some("MQ==".to_owned()),
+            declared,
+            seal: None,
+            at: Duration::from_secs(100),
+        }
     }
 
     fn judge(row: &SweepRow, known: Option<&Verified>, now: u64) -> RowVerdict {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Approval, DeclaredHash, FileSpan, GuardKind, Leaf, Salt, Subtree, Suspend, Tie};
+use super::{Approval, Contest, DeclaredHash, FileSpan, GuardKind, Leaf, Salt, Subtree, Suspend, Tie};
 use crate::twin::{ETag, MergePatch, Section, Value};
 
 /// One leaf to set or remove.
@@ -210,6 +210,12 @@ pub enum HeldReason {
     Suspended(Suspend),
     /// Profiles of one priority contradict one another.
     ProfileTie(Box<Tie>),
+    /// Somebody else keeps writing a leaf.
+    Contested(Contest),
+    /// Somebody keeps deleting our seal.
+    SealContested,
+    /// Another process writes as the same owner, for another declared state.
+    DuplicateOwner,
     /// The device was there and is gone; `create` does not bring back what somebody deleted.
     DeletedOutside,
 }
@@ -233,6 +239,8 @@ impl HeldReason {
             Self::SourceIncomplete(_) => "SourceIncomplete",
             Self::Suspended(_) => "Suspended",
             Self::ProfileTie(_) => "ProfileTie",
+            Self::Contested(_) | Self::SealContested => "Contested",
+            Self::DuplicateOwner => "DuplicateOwner",
             Self::DeletedOutside => "DeletedOutside",
         }
     }
@@ -275,6 +283,19 @@ impl fmt::Display for HeldReason {
                 write!(f, "suspended until {until}: {reason}")
             }
             Self::ProfileTie(tie) => write!(f, "{tie}; give one of them another priority"),
+            Self::Contested(Contest { leaf, by, .. }) => {
+                let who = by.as_ref().map_or_else(
+                    || "somebody else".to_owned(),
+                    |by| format!("the configuration {by}"),
+                );
+                write!(f, "{who} keeps writing {leaf}, it was corrected again and again; let one of both go of it")
+            }
+            Self::SealContested => {
+                f.write_str("somebody keeps deleting our seal, it is not written again; whoever edits tags by hand must keep tags.geminid")
+            }
+            Self::DuplicateOwner => f.write_str(
+                "another process has sealed the twin as the same owner for other manifests; give each instance an owner of its own",
+            ),
             Self::DeletedOutside => {
                 f.write_str("the device was deleted by somebody else; change its manifest to create it again")
             }

@@ -6,5 +6,6 @@ mod approving;
 mod fleet;
 mod guarding;
 mod modes;
+mod quarrels;
 mod simulation;
 mod witness;
