@@ -83,9 +83,9 @@ pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
 
 /// Whether the metadata of a section says of any leaf which configuration wrote it (`iot-hub.md` 1.4).
 fn names_a_writer(metadata: &Value) -> bool {
-    metadata.as_object().is_some_and(|object| {
-        object.contains_key("$lastUpdatedBy") || object.values().any(|below| names_a_writer(below))
-    })
+    metadata
+        .as_object()
+        .is_some_and(|object| object.contains_key("$lastUpdatedBy") || object.values().any(names_a_writer))
 }
 
 /// What is left of the fields once ids, etag and version are out.
