@@ -23,7 +23,7 @@ const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
 /// Settings of the whole process that the environment may set, with their place in the file.
 const TOP_KEYS: [&str; 7] = ["owner", "listen", "log_format", "log_level", "audit_log", "mode", "suspend"];
 /// Settings of one hub, longest first so that no name is taken for a part of another.
-const HUB_KEYS: [&str; 16] = [
+const HUB_KEYS: [&str; 17] = [
     "connection_string_file",
     "connection_string",
     "sas_token_file",
@@ -40,6 +40,7 @@ const HUB_KEYS: [&str; 16] = [
     "suspend",
     "verify",
     "sweep",
+    "allow",
 ];
 /// Where the daemon listens unless told otherwise.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:9797";
@@ -108,6 +109,8 @@ pub struct HubSettings {
     pub seals: bool,
     /// Nothing is done on this hub.
     pub suspend: bool,
+    /// The paths manifests may declare, such as `tags.location`; empty for every path.
+    pub allow: Vec<String>,
 }
 
 /// Shares of the fleet that may pass within 24 h, 0 to 1.
@@ -216,6 +219,8 @@ struct RawHub {
     ownership: Option<String>,
     suspend: Option<bool>,
     #[serde(default)]
+    allow: Vec<String>,
+    #[serde(default)]
     guards: RawGuards,
 }
 
@@ -256,6 +261,10 @@ pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> R
             continue;
         }
         match place_of(rest) {
+            Some(Place::List(key)) => {
+                let items: Vec<&str> = value.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+                builder = builder.set_override(key, items).map_err(|error| file_error(&error))?;
+            }
             Some(Place::Key(key)) => {
                 builder = builder.set_override(key, value.as_str()).map_err(|error| file_error(&error))?;
             }
@@ -280,6 +289,8 @@ pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> R
 /// Where a variable goes.
 enum Place {
     Key(String),
+    /// Items with commas between them.
+    List(String),
     ConnectionString(String),
 }
 
@@ -296,6 +307,7 @@ fn place_of(rest: &str) -> Option<Place> {
     }
     Some(match *key {
         "connection_string" => Place::ConnectionString(hub),
+        "allow" => Place::List(format!("hubs.{hub}.allow")),
         key => Place::Key(format!("hubs.{hub}.{}", key.replace("guards_", "guards."))),
     })
 }
@@ -377,6 +389,7 @@ fn hub_of(
         guards: guards_of(&raw.guards, &key)?,
         seals: raw.ownership.as_deref().map_or(Ok(true), |text| parse_ownership(&key("ownership"), text))?,
         suspend: raw.suspend.unwrap_or_default(),
+        allow: raw.allow,
     })
 }
 
@@ -487,6 +500,7 @@ pub fn hub_defaults(manifests: PathBuf, connection: Secret, ca_file: Option<Path
         guards: GuardSettings { creates: 1.0, ..GuardSettings::default() },
         seals: true,
         suspend: false,
+        allow: Vec::new(),
     }
 }
 
@@ -569,6 +583,15 @@ mod tests {
         };
         assert!(secret.expose_secret().ends_with("canary"));
         assert!(!format!("{settings:?}").contains("canary"));
+    }
+
+    #[test]
+    fn allowed_paths_are_a_list_in_the_file_and_in_the_environment() {
+        let file = load_text(&format!("{PROD}allow = [\"tags.location\"]\n"), &[]).unwrap();
+        assert_eq!(file.hubs["prod"].allow, ["tags.location"]);
+        let over = [("GEMINID_HUBS_PROD_ALLOW", "tags.a, properties.desired.b")];
+        let both = load_text(&format!("{PROD}allow = [\"tags.location\"]\n"), &over).unwrap();
+        assert_eq!(both.hubs["prod"].allow, ["tags.a", "properties.desired.b"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use crate::hub::{EntraCredential, EntraOptions, HubAddress, Login, ProxyOptions, RestHub, RestOptions, SecretText};
-use crate::plan::{GuardLimits, Mode, Owner, Policy, Salt, SealScope};
+use crate::plan::{GuardLimits, Mode, Owner, Policy, Salt, SealScope, Subtree};
 use crate::settings::{
     AzureEnvironment, EntraKind, GuardSettings, HubSettings, LoginSettings, ModeSetting, Secret, Settings,
 };
@@ -32,6 +32,8 @@ pub struct HubParts {
     pub mode: Mode,
     /// Whether the settings suspend every hub.
     pub all_suspended: bool,
+    /// The paths manifests may declare; empty for every path.
+    pub allow: Vec<Subtree>,
 }
 
 impl HubParts {
@@ -92,7 +94,16 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
         ModeSetting::Observe => Mode::Observe,
     };
     let all_suspended = settings.suspend;
-    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, mode, all_suspended })
+    let allow = allowed_paths(hub)?;
+    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, mode, all_suspended, allow })
+}
+
+/// The paths that manifests of a hub may declare; empty for every path.
+///
+/// # Errors
+/// Naming the first that is none.
+pub fn allowed_paths(hub: &HubSettings) -> anyhow::Result<Vec<Subtree>> {
+    hub.allow.iter().map(|path| Subtree::parse(path).map_err(|error| anyhow!("allow: {error}"))).collect()
 }
 
 /// The client of a hub, with its credential.

@@ -2,9 +2,9 @@
 
 use geminid::controller::Page;
 use geminid::emulator::SimHub;
-use geminid::plan::{DeclaredState, GuardKind, GuardLimits, Mode, TwinState};
+use geminid::plan::{DeclaredState, GuardKind, GuardLimits, Mode, RemovalPolicy, TwinState};
 
-use crate::fleet::{Daemon, device, object, options, settle, state, tags, twin};
+use crate::fleet::{Daemon, device, manifest, object, options, settle, state, tags, twin};
 
 const BOTH: &str = r#"{"a":1,"b":1}"#;
 const LESS: &str = r#"{"a":1}"#;
@@ -15,6 +15,10 @@ async fn settled(count: usize) -> SimHub {
     settle(60).await;
     daemon.stop().await;
     hub
+}
+
+fn declare_too(state: &mut DeclaredState, id: &str, tags: &str) {
+    state.twins.insert(twin(id), manifest(object(tags), RemovalPolicy::Clear));
 }
 
 fn plain(hub: &SimHub, id: &str) -> String {
@@ -32,7 +36,7 @@ async fn observing_writes_nothing_and_says_what_differs() {
     options.policy.mode = Mode::Observe;
     let mut next = state(3, BOTH);
     next.twins.extend(state(1, r#"{"a":1,"c":1}"#).twins);
-    next.twins.extend(state(6, BOTH).twins.split_off(&twin("d05")));
+    declare_too(&mut next, "d05", BOTH);
     let daemon = Daemon::start(hub.clone(), options, &next);
     settle(3000).await;
     assert_eq!(hub.applied().len(), before);
@@ -53,7 +57,7 @@ async fn upserting_sets_and_registers_but_removes_nothing() {
     let mut options = options("demo", 4);
     options.policy.mode = Mode::Upsert;
     let mut next = state(2, r#"{"a":2}"#);
-    next.twins.extend(state(4, LESS).twins.split_off(&twin("d03")));
+    declare_too(&mut next, "d03", LESS);
     let daemon = Daemon::start(hub.clone(), options, &next);
     settle(3000).await;
     assert_eq!(plain(&hub, "d00"), r#"{"a":2,"b":1}"#);
@@ -97,7 +101,7 @@ async fn without_seals_values_are_kept_and_nothing_is_ever_removed() {
     let mut options = options("demo", 4);
     options.scope.seals = false;
     let mut next = state(2, BOTH);
-    next.twins.extend(state(3, r#"{"a":1,"gone":null}"#).twins.split_off(&twin("d02")));
+    declare_too(&mut next, "d02", r#"{"a":1,"gone":null}"#);
     let daemon = Daemon::start(hub.clone(), options, &next);
     settle(700).await;
     assert_eq!(hub.twin(&device("d00")).unwrap().tags, object(BOTH));
@@ -108,7 +112,7 @@ async fn without_seals_values_are_kept_and_nothing_is_ever_removed() {
     settle(700).await;
     assert_eq!((hub.calls().reads, plain(&hub, "d01").as_str()), (reads + 1, BOTH), "one row told of one change");
     let mut less = state(1, LESS);
-    less.twins.extend(next.twins.clone().split_off(&twin("d02")));
+    declare_too(&mut less, "d02", r#"{"a":1,"gone":null}"#);
     daemon.declare(&less);
     settle(700).await;
     assert_eq!((plain(&hub, "d00").as_str(), plain(&hub, "d01").as_str()), (BOTH, BOTH));
