@@ -249,7 +249,7 @@ mod tests {
 
     use super::*;
     use crate::manifest::{LastGood, Severity, lower, parse_file};
-    use crate::plan::{Owner, Removals, SealScope, declare, plan_twin};
+    use crate::plan::{Owner, Permits, SealScope, declare, plan_twin};
     use crate::twin::{DeviceId, ETag};
 
     fn twin_ref(device: &str, module: Option<&str>) -> TwinRef {
@@ -284,7 +284,7 @@ mod tests {
         for twin in twins {
             let declaration = declare(&lowered.state, &twin.twin_ref, Some(twin));
             assert!(declaration.declared().is_some(), "{} is declared\n{text}", twin.twin_ref);
-            let plan = plan_twin(&scope, &declaration, twin, &Removals::Go);
+            let plan = plan_twin(&scope, &declaration, twin, &Permits::ALL);
             found.extend(plan.changes.iter().map(|change| format!("{change}\n{text}")));
             found.extend(plan.held.iter().map(|held| format!("{held}\n{text}")));
         }
