@@ -22,6 +22,7 @@ doc:
 bench:
     cargo bench --locked --bench load
     cargo bench --locked --bench latency
+    cargo bench --locked --bench scrape
 
 # Each fuzz target for five minutes, or those named; needs a nightly toolchain and a C++ compiler.
 fuzz *targets:
