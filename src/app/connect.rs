@@ -5,9 +5,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
+use prometheus::Registry;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::hub::{ConnectionString, ProxyOptions, RestHub, RestOptions};
+use crate::hub::{
+    BudgetOptions, Budgeted, ConnectionString, HubBudget, Observed, ProxyOptions, RestHub, RestOptions, Tier,
+};
+use crate::metrics::Metrics;
 use crate::plan::{Owner, RemovalLimit, Salt, SealScope};
 use crate::settings::{HubSettings, Secret, Settings};
 
@@ -25,11 +29,32 @@ pub struct HubParts {
     pub scope: SealScope,
     /// The client.
     pub hub: RestHub,
+    /// How fast it may be asked.
+    pub budget: BudgetOptions,
     /// The policy of the credential.
     pub policy: String,
 }
 
+/// A hub as everybody here asks it. The waiting is outside of the counting: a request's duration is the hub's alone.
+pub type PacedHub = Budgeted<Observed<RestHub>>;
+
 impl HubParts {
+    /// The hub, asked at its budget's pace and told to `metrics`.
+    #[must_use]
+    pub fn paced(self, metrics: &Metrics) -> PacedHub {
+        let budget = HubBudget::new(&self.name, self.budget, metrics.budget.hub(&self.name));
+        Budgeted::new(Observed::new(self.hub, metrics.client.hub(&self.name)), budget)
+    }
+
+    /// The hub, asked at its budget's pace, for a command that serves no metrics.
+    ///
+    /// # Errors
+    /// When counters cannot be set up.
+    pub fn paced_alone(self) -> anyhow::Result<PacedHub> {
+        let metrics = Metrics::register(&Registry::new(), &[&self.name]).context("cannot set up counters")?;
+        Ok(self.paced(&metrics))
+    }
+
     /// What the removals guard lets pass on this hub.
     #[must_use]
     pub fn removal_limit(&self) -> RemovalLimit {
@@ -65,6 +90,7 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
         Secret::Value(value) => value.clone(),
         Secret::File(file) => SecretString::from(hub_file(file).context("connection_string_file")?),
     };
+    let budget = budget_options(hub)?;
     let connection = ConnectionString::parse(text.expose_secret())?;
     let mut scope = SealScope::new(owner.clone(), connection.address().host());
     let mut rng = fastrand::Rng::new();
@@ -79,7 +105,24 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
         options.proxy = Some(ProxyOptions { url: SecretString::from(url.as_str()), except });
     }
     let client = RestHub::new(connection, options)?;
-    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, policy })
+    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, budget, policy })
+}
+
+fn budget_options(hub: &HubSettings) -> anyhow::Result<BudgetOptions> {
+    let tier = match &hub.tier {
+        None => None,
+        Some(name) => {
+            let tier = Tier::named(name).with_context(|| {
+                format!("tier: {name:?} is none of F1, S1, S2, S3 and none; basic tiers have no twins")
+            })?;
+            let (units, most) = (hub.units, tier.units_max());
+            if !(1..=most).contains(&units) {
+                bail!("units: {units}: a hub of tier {name} has 1 to {most} units");
+            }
+            Some((tier, units))
+        }
+    };
+    Ok(BudgetOptions { tier, share: hub.budget, quota_share: hub.quota_share, wall_clock: system_time })
 }
 
 /// The text of a small file.

@@ -35,7 +35,8 @@ pub(super) async fn run(args: PlanArgs) -> anyhow::Result<u8> {
     start_logging(&log_options(&settings, &args.log)?, None)?;
     let parts = args.settings.one_hub(&settings, args.hub.as_deref())?;
     let (snapshot, problems) = load(&parts.settings.manifests)?;
-    let plans = survey(Arc::new(parts.hub), &parts.scope, &snapshot.state, wall_clock().as_second()).await?;
+    let scope = parts.scope.clone();
+    let plans = survey(Arc::new(parts.paced_alone()?), &scope, &snapshot.state, wall_clock().as_second()).await?;
     let counts = show(&plans, &mut Output::stdout());
     Ok(if counts.failed > 0 || problems > 0 { 2 } else { u8::from(counts.changes()) })
 }

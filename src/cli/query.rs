@@ -31,7 +31,8 @@ pub(super) async fn run(args: QueryArgs) -> anyhow::Result<u8> {
     settings.owner.get_or_insert_with(|| super::args::DEMO_OWNER.to_owned());
     start_logging(&log_options(&settings, &args.log)?, None)?;
     let parts = args.settings.one_hub(&settings, args.hub.as_deref())?;
-    let mut pages = Pages::new(&parts.hub, &args.query, PAGE_SIZE_MAX, PAGES_MAX);
+    let hub = parts.paced_alone()?;
+    let mut pages = Pages::new(&hub, &args.query, PAGE_SIZE_MAX, PAGES_MAX);
     let mut out = Output::stdout();
     while let Some(page) = pages.next().await {
         page?.iter().for_each(|row| out.line(&row.to_string()));

@@ -13,7 +13,7 @@ use super::reconcile::Reconciled;
 use super::report::Report;
 use super::run::{Controller, Finished, MISPREDICTIONS_MAX};
 use super::sweep::Swept;
-use crate::hub::{HubError, PageError, WriteTwins};
+use crate::hub::{HubError, Paced, PageError, WriteTwins};
 use crate::plan::{HeldReason, Outcome, Suspend};
 use crate::twin::TwinRef;
 
@@ -27,7 +27,7 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 const SWEEP_RETRY_FIRST: Duration = Duration::from_secs(2);
 const SWEEP_RETRY_MAX: Duration = Duration::from_secs(60);
 
-impl<H: WriteTwins + 'static> Controller<H> {
+impl<H: WriteTwins + Paced + 'static> Controller<H> {
     pub(super) fn finished(&mut self, finished: Result<(Id, Finished), JoinError>) {
         let id = finished.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         self.options.first_contact.cancel();

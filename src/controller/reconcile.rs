@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::gate::Gate;
 use super::queue::Lane;
-use crate::hub::{HubError, WriteTwins};
+use crate::hub::{HubError, Paced, WriteTwins};
 use crate::plan::{
     Cause, Change, Declaration, DeclaredState, Held, HeldReason, Outcome, Removals, SealScope, TwinPlan, Verified,
     declare, plan_twin,
@@ -60,6 +60,13 @@ impl<H> Context<H> {
     /// The gate; a worker that panicked while it held it leaves counts that are still good.
     pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<H: Paced> Context<H> {
+    /// The hub as it is asked for a twin of `lane`.
+    fn hub(&self, lane: Lane) -> H {
+        self.hub.in_lane(lane.of_budget())
     }
 }
 
@@ -148,7 +155,7 @@ enum Step {
 }
 
 /// Reconciles one twin.
-pub(super) async fn reconcile<H: WriteTwins>(context: &Context<H>, task: &Task) -> Reconciled {
+pub(super) async fn reconcile<H: WriteTwins + Paced>(context: &Context<H>, task: &Task) -> Reconciled {
     let mut result = Reconciled::new(&task.twin);
     if let Some(suspend) = context.state().suspension(&task.twin, context.unix_now()) {
         // Not even read: nothing follows from what it is.
@@ -158,7 +165,7 @@ pub(super) async fn reconcile<H: WriteTwins>(context: &Context<H>, task: &Task) 
         return result.ended(outcome);
     }
     while result.conflicts <= CONFLICTS_MAX {
-        let step = match context.hub.get_twin(&task.twin).await {
+        let step = match context.hub(task.lane).get_twin(&task.twin).await {
             Ok(live) => write_plan(context, task, &live, &mut result).await,
             Err(HubError::NotFound(_)) => missing(context, task, &mut result).await,
             Err(error) => failed(context, error, &mut result).await,
@@ -170,7 +177,12 @@ pub(super) async fn reconcile<H: WriteTwins>(context: &Context<H>, task: &Task) 
     result.ended(Outcome::Conflict)
 }
 
-async fn write_plan<H: WriteTwins>(context: &Context<H>, task: &Task, live: &Twin, result: &mut Reconciled) -> Step {
+async fn write_plan<H: WriteTwins + Paced>(
+    context: &Context<H>,
+    task: &Task,
+    live: &Twin,
+    result: &mut Reconciled,
+) -> Step {
     let state = context.state();
     let declaration = declare(&state, &task.twin, Some(live));
     let plan = permitted_plan(context, &declaration, live).masked(&state.sensitive, context.scope.salt);
@@ -189,7 +201,7 @@ async fn write_plan<H: WriteTwins>(context: &Context<H>, task: &Task, live: &Twi
         result.error = Some(rejection.clone());
         return Step::Ended(Outcome::Rejected);
     }
-    match context.hub.patch_twin(&task.twin, patch, &live.etag).await {
+    match context.hub(task.lane).patch_twin(&task.twin, patch, &live.etag).await {
         Ok(after) => {
             result.sealed = true;
             result.foretold = plan.etag_after.as_ref().map(|foretold| *foretold == after.etag);
@@ -265,7 +277,7 @@ fn settle(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) ->
 }
 
 /// The hub says that the twin does not exist.
-async fn missing<H: WriteTwins>(context: &Context<H>, task: &Task, result: &mut Reconciled) -> Step {
+async fn missing<H: WriteTwins + Paced>(context: &Context<H>, task: &Task, result: &mut Reconciled) -> Step {
     result.verified = None;
     result.planned = true;
     context.gate().removes_nothing(&task.twin);
@@ -283,7 +295,7 @@ async fn missing<H: WriteTwins>(context: &Context<H>, task: &Task, result: &mut 
     if task.seen {
         return Step::Ended(hold(result, HeldReason::DeletedOutside));
     }
-    match context.hub.create_device(&task.twin.device).await {
+    match context.hub(task.lane).create_device(&task.twin.device).await {
         Ok(()) if result.created => Step::Ended(Outcome::Missing),
         Ok(()) => {
             result.created = true;
@@ -303,15 +315,15 @@ fn hold(result: &mut Reconciled, reason: HeldReason) -> Outcome {
     Outcome::Held(reason)
 }
 
-async fn failed<H: WriteTwins>(context: &Context<H>, error: HubError, result: &mut Reconciled) -> Step {
+async fn failed<H: WriteTwins + Paced>(context: &Context<H>, error: HubError, result: &mut Reconciled) -> Step {
     let outcome = match &error {
         HubError::Throttled { .. } => Outcome::Throttled,
-        HubError::Quota => Outcome::Quota,
+        HubError::Quota | HubError::QuotaShare => Outcome::Quota,
         HubError::Rejected { .. } => Outcome::Rejected,
         HubError::NotFound(_) => Outcome::Missing,
         HubError::Unauthorized { .. } => {
             // One twin may be refused alone (a module of a disabled device); a query tells whether all are.
-            let probe = context.hub.query_page(PROBE_QUERY, 1, None).await;
+            let probe = context.hub(Lane::Retry).query_page(PROBE_QUERY, 1, None).await;
             result.hub_unauthorized = matches!(probe, Err(HubError::Unauthorized { .. }));
             Outcome::Unauthorized
         }

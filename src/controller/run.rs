@@ -20,7 +20,7 @@ use super::reconcile::{Context, Reconciled, Task, reconcile};
 use super::report::Report;
 use super::status::Statuses;
 use super::sweep::{SweepOptions, Swept, sweep};
-use crate::hub::{HubError, PageError, WriteTwins};
+use crate::hub::{HubError, Paced, PageError, WriteTwins};
 use crate::metrics::ControllerHub;
 use crate::plan::{DeclaredState, Outcome, RemovalHold, RemovalLimit, SealScope};
 use crate::twin::TwinRef;
@@ -108,7 +108,7 @@ pub(super) struct Controller<H> {
 }
 
 /// Reconciles one hub until cancelled, or once. `declared` holds a loaded state from the start.
-pub async fn run<H: WriteTwins + 'static>(
+pub async fn run<H: WriteTwins + Paced + 'static>(
     options: Options,
     hub: H,
     mut declared: watch::Receiver<Arc<DeclaredState>>,
@@ -143,7 +143,7 @@ async fn sleep_until(wake: Option<Instant>) {
     }
 }
 
-impl<H: WriteTwins + 'static> Controller<H> {
+impl<H: WriteTwins + Paced + 'static> Controller<H> {
     #[expect(clippy::disallowed_methods, reason = "the one clock of the loop; everything below takes ages")]
     fn new(options: Options, hub: H, metrics: ControllerHub, rng: fastrand::Rng) -> Self {
         let context = Context {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::reconcile::Context;
-use crate::hub::{PAGE_SIZE_MAX, PageError, Pages, ReadTwins};
+use crate::hub::{Lane, PAGE_SIZE_MAX, Paced, PageError, Pages, ReadTwins};
 use crate::plan::{
     Declaration, DeclaredHash, DeclaredState, Members, ProfileTarget, RowVerdict, SweepRow, declare, declare_presumed,
     judge_row, row_twin, sweep_query,
@@ -53,13 +53,17 @@ pub(super) struct Swept {
 ///
 /// # Errors
 /// What stopped it; nothing that it found until then counts.
-pub(super) async fn sweep<H: ReadTwins>(context: &Context<H>, options: SweepOptions) -> Result<Swept, PageError> {
+pub(super) async fn sweep<H: ReadTwins + Paced>(
+    context: &Context<H>,
+    options: SweepOptions,
+) -> Result<Swept, PageError> {
     let state = context.state();
+    let hub = context.hub.in_lane(Lane::Sweep);
     let mut swept = Swept { is_whole: state.frozen.hides_nothing(), ..Swept::default() };
     let mut seen = BTreeSet::new();
     for (profile, condition) in state.conditional() {
         let query = condition.nominating_query(profile.target);
-        let mut pages = Pages::new(&context.hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
+        let mut pages = Pages::new(&hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
         let members = swept.members.entry(profile.name.clone()).or_default();
         while let Some(page) = pages.next().await {
             swept.pages += 1;
@@ -72,7 +76,7 @@ pub(super) async fn sweep<H: ReadTwins>(context: &Context<H>, options: SweepOpti
             continue;
         }
         let query = sweep_query(&context.scope.owner, target);
-        let mut pages = Pages::new(&context.hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
+        let mut pages = Pages::new(&hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
         while let Some(page) = pages.next().await {
             swept.pages += 1;
             for row in page?.iter().filter_map(SweepRow::from_value) {

@@ -8,6 +8,7 @@
 //! Cheap handles are made once and kept by who counts: `metrics.controller.hub("prod").patched(Target::Tags)`.
 //! Where a text says when something happened, the time is an argument.
 
+mod budget;
 mod client;
 mod controller;
 mod instrument;
@@ -17,6 +18,7 @@ mod process;
 mod register;
 mod source;
 
+pub use budget::{BudgetHub, BudgetMetrics};
 pub use client::{ClientHub, ClientMetrics, InFlight};
 pub use controller::{ControllerHub, ControllerMetrics, QueueHandle};
 pub use label::{Code, Guard, Handler, Label, Level, ManifestKind, ManifestState, Operation, Reason};

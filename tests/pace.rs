@@ -1,0 +1,184 @@
+//! The reconcile loop at the pace of its budget, on a hub that throttles as its tier does, on a paused clock.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up fails")]
+
+#[path = "pace/throttled.rs"]
+mod throttled;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use geminid::controller::{Ended, Options, run};
+use geminid::emulator::throttle;
+use geminid::hub::{BudgetOptions, Budgeted, HubBudget, HubError, Lane, Paced as _, ReadTwins as _, Tier};
+use geminid::metrics::Metrics;
+use geminid::plan::{DeclaredState, FileSpan, Owner, RemovalLimit, SealScope, TwinManifest, Wanted};
+use geminid::twin::{DeviceId, TwinRef, Value};
+use prometheus::Registry;
+use throttled::{Call, Throttled};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+fn twin(number: usize) -> TwinRef {
+    TwinRef::device(DeviceId::new(&format!("device-{number:05}")).unwrap())
+}
+
+fn declared(count: usize, power: i64) -> Arc<DeclaredState> {
+    let desired: BTreeMap<String, Value> = BTreeMap::from([("power".to_owned(), Value::from(power))]);
+    let manifest = Arc::new(TwinManifest {
+        wanted: Wanted { desired, ..Wanted::default() },
+        ..TwinManifest::empty(FileSpan { file: "fleet.yaml".into(), line: 1, column: 1 })
+    });
+    let twins = (0..count).map(|number| (twin(number), Arc::clone(&manifest))).collect();
+    Arc::new(DeclaredState { revision: format!("power {power}"), twins, ..DeclaredState::default() })
+}
+
+fn options() -> Options {
+    Options {
+        hub: "sim".to_owned(),
+        scope: SealScope::new(Owner::new("demo").unwrap(), "sim"),
+        sweep: Duration::from_secs(600),
+        verify: Duration::from_secs(24 * 3600),
+        removals: RemovalLimit::default(),
+        workers: 32,
+        single_pass: true,
+        first_contact: CancellationToken::new(),
+        wall_clock: || SystemTime::UNIX_EPOCH,
+    }
+}
+
+/// A budget, and the registry of its metrics.
+fn budget(tier: Option<(Tier, u32)>, quota_share: f64) -> (HubBudget, Metrics, Registry) {
+    let registry = Registry::new();
+    let metrics = Metrics::register(&registry, &["sim"]).unwrap();
+    let options = BudgetOptions { tier, share: 0.5, quota_share, wall_clock: || SystemTime::UNIX_EPOCH };
+    (HubBudget::new("sim", options, metrics.budget.hub("sim")), metrics, registry)
+}
+
+fn value(registry: &Registry, series: &str) -> f64 {
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    let line =
+        text.lines().find(|line| line.split(' ').next() == Some(series)).unwrap_or_else(|| panic!("no {series}"));
+    line.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+async fn pass(hub: Budgeted<Throttled>, metrics: &Metrics, state: &Arc<DeclaredState>) -> Ended {
+    let (_sender, receiver) = watch::channel(Arc::clone(state));
+    let rng = fastrand::Rng::with_seed(7);
+    run(options(), hub, receiver, metrics.controller.hub("sim"), CancellationToken::new(), rng).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tier_s_writes_are_used_to_the_allowed_share_without_a_refusal() {
+    for (tier, throttles, count, per_second) in
+        [(Tier::S1, throttle::Tier::S1, 4500, 25.0), (Tier::S3, throttle::Tier::S3, 22_500, 125.0)]
+    {
+        let hub = Throttled::new(Some((throttles, 1)));
+        (0..count).for_each(|number| hub.create(&twin(number)));
+        let (budget, metrics, registry) = budget(Some((tier, 1)), 1.0);
+        let ended = pass(Budgeted::new(hub.clone(), budget), &metrics, &declared(count, 1)).await;
+        assert_eq!(ended.error, None);
+        assert_eq!(hub.refused(), 0, "no 429");
+        let writes = hub.times(Call::Patch);
+        assert_eq!(writes.len(), count);
+        let end = *writes.last().unwrap();
+        let mut start = Duration::from_secs(60);
+        while start + Duration::from_secs(60) <= end {
+            let inside = writes.iter().filter(|at| (start..start + Duration::from_secs(60)).contains(*at)).count();
+            let ratio = f64::from(u32::try_from(inside).unwrap()) / (60.0 * per_second);
+            assert!((0.97..=1.0 + 1.0 / 60.0).contains(&ratio), "{tier:?}: {ratio} from {start:?}");
+            start += Duration::from_secs(7);
+        }
+        assert!(start > Duration::from_secs(100), "some minutes were looked at");
+        let waits = value(&registry, r#"geminid_hub_ratelimit_wait_seconds_count{hub="sim",operation="patch"}"#);
+        assert!(waits > f64::from(u32::try_from(count).unwrap()) - 0.5, "{waits}");
+        let messages = value(&registry, r#"geminid_quota_messages_estimated{hub="sim"}"#);
+        let exact = hub.messages();
+        assert!((messages - exact).abs() <= exact * 0.02, "estimated {messages}, the hub counts {exact}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_budget_serves_all_lanes_and_a_dropped_request_gives_its_turn_back() {
+    let hub = Throttled::new(None);
+    (0..10).for_each(|number| hub.create(&twin(number)));
+    let (budget, ..) = budget(Some((Tier::S1, 1)), 1.0);
+    let git = Budgeted::new(hub.clone(), budget);
+    let mut readers = JoinSet::new();
+    for lane in Lane::ALL {
+        for _ in 0..10 {
+            let hub = git.in_lane(lane);
+            readers.spawn(async move {
+                loop {
+                    hub.get_twin(&twin(1)).await.unwrap();
+                }
+            });
+        }
+    }
+    // A caller that gives up at once, again and again, takes no turn from the others.
+    let impatient = git.in_lane(Lane::Git);
+    readers.spawn(async move {
+        loop {
+            let wanted = twin(1);
+            let read = impatient.get_twin(&wanted);
+            let _ = tokio::time::timeout(Duration::from_millis(3), read).await;
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let reads = hub.times(Call::Read).len();
+    assert!((2950..=3051).contains(&reads), "{reads} reads in a minute of 50 a second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_refuses_is_asked_less_until_it_is_calm_again() {
+    // The hub is smaller than the settings say.
+    let hub = Throttled::new(Some((throttle::Tier::S1, 1)));
+    (0..10).for_each(|number| hub.create(&twin(number)));
+    let (budget, ..) = budget(Some((Tier::S3, 1)), 1.0);
+    let paced = Budgeted::new(hub.clone(), budget.clone());
+    let mut readers = JoinSet::new();
+    for _ in 0..1500 {
+        let hub = paced.clone();
+        readers.spawn(async move {
+            loop {
+                match hub.get_twin(&twin(1)).await {
+                    Ok(_) | Err(HubError::Throttled { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    }
+    let full = budget.allowance().reads_per_second.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let lowered = budget.allowance().reads_per_second.unwrap();
+    assert!(lowered < full * 0.6, "{lowered} of {full}");
+    let refused = hub.refused();
+    let answered = hub.times(Call::Read).len();
+    assert!(answered > 50_000, "{answered} of at most 60,000 were answered");
+    assert!(refused * 20 < answered, "{refused} refused of {answered}");
+    readers.shutdown().await;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        paced.get_twin(&twin(1)).await.unwrap();
+    }
+    assert_eq!(budget.allowance().reads_per_second, Some(full));
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_share_of_the_day_s_messages_is_never_exceeded() {
+    let hub = Throttled::new(None);
+    (0..10).for_each(|number| hub.create(&twin(number)));
+    // 8,000 messages of half a KB, of which one percent is ours; a twin is two of them.
+    let (budget, ..) = budget(Some((Tier::F1, 1)), 0.01);
+    let git = Budgeted::new(hub.clone(), budget.clone());
+    let mut lanes = Vec::new();
+    for lane in [Lane::Query, Lane::Sweep, Lane::Drift, Lane::Git] {
+        while git.in_lane(lane).get_twin(&twin(1)).await.is_ok() {}
+        assert_eq!(git.in_lane(lane).get_twin(&twin(1)).await, Err(HubError::QuotaShare));
+        lanes.push(budget.messages_used());
+    }
+    assert_eq!(lanes, [64, 72, 80, 80], "the last part is left to drift and to Git");
+    assert_eq!(hub.times(Call::Read).len(), 40);
+}
