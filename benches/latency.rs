@@ -16,7 +16,7 @@ use geminid::controller::{self, Options};
 use geminid::emulator::SimHub;
 use geminid::hub::{Continuation, HubError, Paced, QueryPage, ReadTwins, WriteTwins};
 use geminid::metrics::Metrics;
-use geminid::plan::{DeclaredState, Owner, RemovalLimit, SealScope};
+use geminid::plan::{DeclaredState, Owner, Policy, SealScope};
 use geminid::source::{Loader, WatchOptions, Watcher};
 use geminid::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
 use prometheus::Registry;
@@ -149,7 +149,7 @@ fn options() -> Options {
         scope: SealScope::new(Owner::new("bench").unwrap(), "sim"),
         sweep: Duration::from_secs(3600),
         verify: Duration::from_secs(24 * 3600),
-        removals: RemovalLimit::default(),
+        policy: Policy::default(),
         workers: 32,
         single_pass: false,
         first_contact: CancellationToken::new(),

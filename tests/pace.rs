@@ -13,7 +13,7 @@ use geminid::controller::{Ended, Options, run};
 use geminid::emulator::throttle;
 use geminid::hub::{BudgetOptions, Budgeted, HubBudget, HubError, Lane, Paced as _, ReadTwins as _, Tier};
 use geminid::metrics::Metrics;
-use geminid::plan::{DeclaredState, FileSpan, Owner, RemovalLimit, SealScope, TwinManifest, Wanted};
+use geminid::plan::{DeclaredState, FileSpan, Owner, Policy, SealScope, TwinManifest, Wanted};
 use geminid::twin::{DeviceId, TwinRef, Value};
 use prometheus::Registry;
 use throttled::{Call, Throttled};
@@ -41,7 +41,7 @@ fn options() -> Options {
         scope: SealScope::new(Owner::new("demo").unwrap(), "sim"),
         sweep: Duration::from_secs(600),
         verify: Duration::from_secs(24 * 3600),
-        removals: RemovalLimit::default(),
+        policy: Policy::default(),
         workers: 32,
         single_pass: true,
         first_contact: CancellationToken::new(),

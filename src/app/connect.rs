@@ -12,7 +12,7 @@ use crate::hub::{
     BudgetOptions, Budgeted, ConnectionString, HubBudget, Observed, ProxyOptions, RestHub, RestOptions, Tier,
 };
 use crate::metrics::Metrics;
-use crate::plan::{Owner, RemovalLimit, Salt, SealScope};
+use crate::plan::{GuardLimits, Owner, Policy, Salt, SealScope};
 use crate::settings::{HubSettings, Secret, Settings};
 
 /// The largest connection string or certificate file read, in bytes.
@@ -55,10 +55,15 @@ impl HubParts {
         Ok(self.paced(&metrics))
     }
 
-    /// What the removals guard lets pass on this hub.
+    /// What may be done on this hub.
     #[must_use]
-    pub fn removal_limit(&self) -> RemovalLimit {
-        RemovalLimit { share: self.settings.removals, from: self.settings.removals_from }
+    pub fn policy(&self) -> Policy {
+        let guards = GuardLimits {
+            removals: self.settings.removals,
+            from: self.settings.removals_from,
+            ..GuardLimits::default()
+        };
+        Policy { guards, ..Policy::default() }
     }
 }
 

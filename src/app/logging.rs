@@ -18,8 +18,31 @@ pub struct LogOptions {
     pub format: LogFormat,
     /// A level, or tracing directives such as `info,geminid=debug`.
     pub level: String,
-    /// Whether colour is allowed on a terminal.
-    pub colour: bool,
+    /// When lines are coloured.
+    pub colour: Colour,
+}
+
+/// When output is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// On terminals.
+    Auto,
+    /// Everywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+impl Colour {
+    /// Whether a stream that is a terminal, or is none, is coloured.
+    #[must_use]
+    pub const fn is_on(self, is_terminal: bool) -> bool {
+        match self {
+            Self::Auto => is_terminal,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
 }
 
 /// Starts logging. `metrics` counts messages, where there are metrics.
@@ -34,7 +57,7 @@ pub fn start_logging(options: &LogOptions, metrics: Option<ProcessMetrics>) -> a
     match options.format {
         LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(stderr)).try_init(),
         LogFormat::Text => {
-            let colour = options.colour && stderr().is_terminal();
+            let colour = options.colour.is_on(stderr().is_terminal());
             registry.with(fmt::layer().with_target(false).with_ansi(colour).with_writer(stderr)).try_init()
         }
     }

@@ -12,6 +12,6 @@ mod source;
 
 pub use connect::{HubParts, PacedHub, hub_file, hub_parts, wall_clock};
 pub use daemon::{Announcement, EmbeddedAddresses, run_daemon};
-pub use logging::{LogOptions, start_logging};
+pub use logging::{Colour, LogOptions, start_logging};
 pub use pass::{apply_once, run_hub};
 pub use shutdown::StopSignals;

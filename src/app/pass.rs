@@ -17,7 +17,7 @@ use crate::exporter::{self, Published};
 use crate::hub::{Lane, Paced as _};
 use crate::metrics::Metrics;
 use crate::ops::Readiness;
-use crate::plan::DeclaredState;
+use crate::plan::{DeclaredState, Policy};
 use crate::source::Snapshot;
 
 /// Reconciles under way at one time on one hub; as many as the client keeps connections open.
@@ -44,7 +44,7 @@ fn options(parts: &HubParts, single_pass: bool, first_contact: CancellationToken
         scope: parts.scope.clone(),
         sweep: parts.settings.sweep,
         verify: parts.settings.verify,
-        removals: parts.removal_limit(),
+        policy: Policy { prune: !single_pass, ..parts.policy() },
         workers: WORKERS,
         single_pass,
         first_contact,

@@ -1,41 +1,28 @@
 //! `geminid apply`.
 
-use std::path::PathBuf;
-
 use anyhow::bail;
 use clap::Args;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{Access, LogArgs, SettingsArgs, log_options};
+use super::args::{Access, FleetArgs};
 use super::output::{Output, counted};
 use super::validate::load;
-use crate::app::{StopSignals, apply_once, start_logging};
+use crate::app::{StopSignals, apply_once};
 use crate::controller::Statuses;
 use crate::plan::{Synced, TwinState};
 
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
 pub(super) struct ApplyArgs {
-    /// Folder of manifests [default: that of the settings]
-    #[arg(long, value_name = "FOLDER")]
-    manifests: Option<PathBuf>,
-    /// The hub, when several are configured
-    #[arg(long, value_name = "NAME")]
-    hub: Option<String>,
     #[command(flatten)]
-    settings: SettingsArgs,
-    #[command(flatten)]
-    log: LogArgs,
+    fleet: FleetArgs,
 }
 
 /// Makes one pass: 0 when every twin is in sync, 1 when not.
 pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
-    let settings = args.settings.load(args.manifests.as_ref(), Access::Owner)?;
-    let log = log_options(&settings, &args.log)?;
-    let parts = args.settings.one_hub(&settings, args.hub.as_deref())?;
+    let parts = args.fleet.open(Access::Owner)?.parts;
     let (snapshot, problems) = load(&parts.settings.manifests)?;
-    start_logging(&log, None)?;
     let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
     let mut obeying = JoinSet::new();
     obeying.spawn(StopSignals::catch()?.obey(cancel.clone(), ended.clone()));

@@ -8,7 +8,7 @@ use clap::Args;
 use secrecy::SecretString;
 
 use super::trials::TrialArgs;
-use crate::app::{HubParts, LogOptions, hub_file, hub_parts, wall_clock};
+use crate::app::{Colour, HubParts, LogOptions, hub_file, hub_parts, start_logging, wall_clock};
 use crate::emulator::{HubOptions, ServiceOptions};
 use crate::settings::{self, Secret, Settings, hub_defaults};
 
@@ -31,15 +31,90 @@ pub(super) struct SettingsArgs {
     pub(super) owner: Option<String>,
 }
 
-/// How to log.
+/// How to log, and how to look.
 #[derive(Debug, Clone, Args)]
 pub(super) struct LogArgs {
     /// Log lines as text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(super) log_format: Option<String>,
     /// error, warn, info, debug or trace [default: info]
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", conflicts_with_all = ["quiet", "verbose"])]
     pub(super) log_level: Option<String>,
+    /// Say nothing but results and errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+    /// Say more: once for every step, twice for everything
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Colour: auto is on terminals, unless `NO_COLOR` is set
+    #[arg(long, value_name = "WHEN", value_enum)]
+    pub(super) color: Option<ColourChoice>,
+}
+
+/// When output is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ColourChoice {
+    /// On terminals
+    Auto,
+    /// Into files and pipes too
+    Always,
+    /// Not at all
+    Never,
+}
+
+/// One hub, as a verb that asks it takes it.
+#[derive(Debug, Clone, Args)]
+pub(super) struct OneHubArgs {
+    /// The hub, when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub(super) hub: Option<String>,
+    #[command(flatten)]
+    pub(super) settings: SettingsArgs,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
+}
+
+/// Manifests and the one hub they are for.
+#[derive(Debug, Clone, Args)]
+pub(super) struct FleetArgs {
+    /// Folder of manifests [default: that of the settings]
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) manifests: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) one: OneHubArgs,
+}
+
+/// What a verb about one hub works with.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) parts: HubParts,
+    /// When results are coloured.
+    pub(super) colour: Colour,
+}
+
+impl OneHubArgs {
+    /// The hub for somebody who owns nothing: who only reads needs no owner.
+    pub(super) fn open_to_read(&self) -> anyhow::Result<Opened> {
+        let mut settings = self.settings.load(None, Access::Service)?;
+        settings.owner.get_or_insert_with(|| DEMO_OWNER.to_owned());
+        self.open(&settings)
+    }
+
+    /// The one hub of these settings; from now on there are log lines.
+    fn open(&self, settings: &Settings) -> anyhow::Result<Opened> {
+        let log = log_options(settings, &self.log)?;
+        start_logging(&log, None)?;
+        let parts = self.settings.one_hub(settings, self.hub.as_deref())?;
+        Ok(Opened { parts, colour: log.colour })
+    }
+}
+
+impl FleetArgs {
+    /// The hub with its folder of manifests.
+    pub(super) fn open(&self, access: Access) -> anyhow::Result<Opened> {
+        let settings = self.one.settings.load(self.manifests.as_ref(), access)?;
+        self.one.open(&settings)
+    }
 }
 
 /// The embedded hub.
@@ -149,8 +224,23 @@ impl SettingsArgs {
 /// Flags over settings.
 pub(super) fn log_options(settings: &Settings, args: &LogArgs) -> anyhow::Result<LogOptions> {
     let format = args.log_format.as_deref().map_or(Ok(settings.log_format), settings::parse_log_format)?;
-    let level = args.log_level.clone().unwrap_or_else(|| settings.log_level.clone());
-    Ok(LogOptions { format, level, colour: settings.colour })
+    let asked = match (args.quiet, args.verbose) {
+        (true, _) => Some("error"),
+        (false, 0) => None,
+        (false, 1) => Some("debug"),
+        (false, _) => Some("trace"),
+    };
+    let level = args.log_level.as_deref().or(asked).unwrap_or(&settings.log_level).to_owned();
+    Ok(LogOptions { format, level, colour: colour(settings, args) })
+}
+
+/// The flag over `NO_COLOR`.
+fn colour(settings: &Settings, args: &LogArgs) -> Colour {
+    match (args.color, settings.colour) {
+        (Some(ColourChoice::Always), _) => Colour::Always,
+        (Some(ColourChoice::Never), _) | (None, false) => Colour::Never,
+        (Some(ColourChoice::Auto), _) | (None, true) => Colour::Auto,
+    }
 }
 
 fn read_hub_json(file: &std::path::Path, access: Access) -> anyhow::Result<(Secret, PathBuf)> {

@@ -3,30 +3,78 @@
 //! Invariant: text of a hub or a device reaches a terminal with its control characters escaped, and a closed pipe is
 //! the end of the output, not of the process.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
+
+use crate::app::Colour;
 
 /// Standard output or standard error.
 pub(super) struct Output<W> {
     stream: W,
+    coloured: bool,
+}
+
+/// How a line looks where there is colour; everywhere else it is the same text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    Plain,
+    /// What other lines stand under.
+    Heading,
+    Added,
+    Changed,
+    Removed,
+    /// What needs somebody.
+    Trouble,
+}
+
+impl Style {
+    /// The attributes of a terminal (ECMA-48) that make it; empty for none.
+    const fn attributes(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Heading => "1",
+            Self::Added => "32",
+            Self::Changed => "33",
+            Self::Removed => "31",
+            Self::Trouble => "35",
+        }
+    }
 }
 
 impl Output<std::io::Stdout> {
     pub(super) fn stdout() -> Self {
-        Self { stream: std::io::stdout() }
+        Self { stream: std::io::stdout(), coloured: false }
+    }
+
+    pub(super) fn coloured_stdout(colour: Colour) -> Self {
+        let stream = std::io::stdout();
+        let coloured = colour.is_on(stream.is_terminal());
+        Self { stream, coloured }
     }
 }
 
 impl Output<std::io::Stderr> {
     pub(super) fn stderr() -> Self {
-        Self { stream: std::io::stderr() }
+        Self { stream: std::io::stderr(), coloured: false }
     }
 }
 
 impl<W: Write> Output<W> {
     /// One line, or several.
     pub(super) fn line(&mut self, text: &str) {
+        self.styled(Style::Plain, text);
+    }
+
+    /// One line, or several, of one look.
+    pub(super) fn styled(&mut self, style: Style, text: &str) {
+        let text = printable(text);
+        let attributes = if self.coloured { style.attributes() } else { "" };
+        let written = if attributes.is_empty() {
+            writeln!(self.stream, "{text}")
+        } else {
+            writeln!(self.stream, "\u{1b}[{attributes}m{text}\u{1b}[0m")
+        };
         // Nobody reads on when the pipe is closed; the exit code still tells.
-        let _ = writeln!(self.stream, "{}", printable(text)).and_then(|()| self.stream.flush());
+        let _ = written.and_then(|()| self.stream.flush());
     }
 }
 
@@ -50,6 +98,17 @@ pub(super) fn counted(count: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn colour_is_around_the_text_and_never_of_the_text() {
+        let mut out = Output { stream: Vec::new(), coloured: true };
+        out.styled(Style::Added, "+ a\u{1b}[31m");
+        out.line("b");
+        out.coloured = false;
+        out.styled(Style::Removed, "- c");
+        let written = String::from_utf8(out.stream).unwrap();
+        assert_eq!(written, "\u{1b}[32m+ a\\u{1b}[31m\u{1b}[0m\nb\n- c\n");
+    }
 
     #[test]
     fn control_characters_of_others_never_reach_the_terminal() {

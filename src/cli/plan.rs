@@ -1,15 +1,14 @@
 //! `geminid plan`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 
-use super::args::{Access, LogArgs, SettingsArgs, log_options};
-use super::output::{Output, counted};
+use super::args::{Access, FleetArgs, Opened};
+use super::output::{Output, Style, counted};
 use super::validate::load;
-use crate::app::{start_logging, wall_clock};
+use crate::app::wall_clock;
 use crate::controller::{Surveyed, survey};
 use crate::plan::{Cause, Change, SealAction, TwinPlan};
 use crate::twin::TwinRef;
@@ -17,27 +16,17 @@ use crate::twin::TwinRef;
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
-    /// Folder of manifests [default: that of the settings]
-    #[arg(long, value_name = "FOLDER")]
-    manifests: Option<PathBuf>,
-    /// The hub, when several are configured
-    #[arg(long, value_name = "NAME")]
-    hub: Option<String>,
     #[command(flatten)]
-    settings: SettingsArgs,
-    #[command(flatten)]
-    log: LogArgs,
+    fleet: FleetArgs,
 }
 
 /// Shows the plan: 0 no change, 1 changes, 2 when not everything could be planned.
 pub(super) async fn run(args: PlanArgs) -> anyhow::Result<u8> {
-    let settings = args.settings.load(args.manifests.as_ref(), Access::Service)?;
-    start_logging(&log_options(&settings, &args.log)?, None)?;
-    let parts = args.settings.one_hub(&settings, args.hub.as_deref())?;
+    let Opened { parts, colour } = args.fleet.open(Access::Service)?;
     let (snapshot, problems) = load(&parts.settings.manifests)?;
     let scope = parts.scope.clone();
     let plans = survey(Arc::new(parts.paced_alone()?), &scope, &snapshot.state, wall_clock().as_second()).await?;
-    let counts = show(&plans, &mut Output::stdout());
+    let counts = show(&plans, &mut Output::coloured_stdout(colour));
     Ok(if counts.failed > 0 || problems > 0 { 2 } else { u8::from(counts.changes()) })
 }
 
@@ -67,16 +56,17 @@ fn show<W: std::io::Write>(plans: &BTreeMap<TwinRef, Surveyed>, out: &mut Output
             Surveyed::Plan(plan) => show_plan(twin, plan, &mut counts, out),
             Surveyed::Create(plan) => {
                 counts.create += 1;
-                out.line(&format!("{twin}: would be registered"));
-                plan.changes.iter().for_each(|change| out.line(&format!("  {change}{}", from_where(change))));
+                out.styled(Style::Heading, &format!("{twin}: would be registered"));
+                let added = |change| out.styled(Style::Added, &format!("  {change}{}", from_where(change)));
+                plan.changes.iter().for_each(added);
             }
             Surveyed::Missing => {
                 counts.missing += 1;
-                out.line(&format!("{twin}: is not registered; register it, or set `create: true`"));
+                out.styled(Style::Trouble, &format!("{twin}: is not registered; register it, or set `create: true`"));
             }
             Surveyed::Failed(error) => {
                 counts.failed += 1;
-                out.line(&format!("{twin}: cannot be planned: {error}"));
+                out.styled(Style::Trouble, &format!("{twin}: cannot be planned: {error}"));
             }
         }
     }
@@ -109,12 +99,19 @@ fn show_plan<W: std::io::Write>(twin: &TwinRef, plan: &TwinPlan, counts: &mut Co
         return;
     }
     let why = if plan.cause == Cause::Drift && !plan.changes.is_empty() { " (changed outside)" } else { "" };
-    out.line(&format!("{twin}{why}"));
-    plan.changes.iter().for_each(|change| out.line(&format!("  {change}{}", from_where(change))));
-    plan.held.iter().for_each(|held| out.line(&format!("  {held}")));
+    out.styled(Style::Heading, &format!("{twin}{why}"));
+    for change in &plan.changes {
+        let style = match (&change.from, &change.to) {
+            (None, _) => Style::Added,
+            (Some(_), Some(_)) => Style::Changed,
+            (Some(_), None) => Style::Removed,
+        };
+        out.styled(style, &format!("  {change}{}", from_where(change)));
+    }
+    plan.held.iter().for_each(|held| out.styled(Style::Trouble, &format!("  {held}")));
     if plan.seal == SealAction::Remove {
         counts.release += 1;
-        out.line("  its manifest is gone: the seal would be removed");
+        out.styled(Style::Removed, "  its manifest is gone: the seal would be removed");
     }
     counts.change += usize::from(!plan.changes.is_empty() && plan.seal != SealAction::Remove);
     counts.held += usize::from(!plan.held.is_empty());

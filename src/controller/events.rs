@@ -93,7 +93,7 @@ impl<H: WriteTwins + Paced + 'static> Controller<H> {
         }
         self.judge_first_sweep();
         self.removals_wait = true;
-        self.check_removals();
+        self.check_guards();
     }
 
     fn sweep_failed(&mut self, error: &PageError) {
@@ -163,7 +163,7 @@ impl<H: WriteTwins + Paced + 'static> Controller<H> {
             self.requeue(&twin, &result.outcome, result.error.as_ref())
         };
         self.judge_twin(&twin, result.planned, abandoned);
-        self.check_removals();
+        self.check_guards();
     }
 
     /// Takes over what the reconcile found out about twin and hub.

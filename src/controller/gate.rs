@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::command::{GuardHold, Refused};
 use crate::plan::{
-    DeclaredState, FleetSize, Leaf, LiveCondition, Members, Profile, RemovalGuard, RemovalHold, RemovalLimit, Removals,
+    Approval, Approvals, DeclaredState, FleetSize, GuardKind, Leaf, LiveCondition, Members, Policy, Profile,
+    RemovalGuard, RemovalHold, Removals,
 };
 use crate::twin::TwinRef;
 
@@ -17,9 +19,9 @@ use crate::twin::TwinRef;
 pub(super) struct Gate {
     state: Arc<DeclaredState>,
     guard: RemovalGuard,
+    approvals: Approvals,
     fleet: FleetSize,
-    /// Whether twins whose manifest is gone are settled at all.
-    prune: bool,
+    policy: Policy,
     /// Who was in each profile with a condition, as the last complete sweep saw it.
     members: Members,
     /// The nominating queries that the last sweep had answered to the end.
@@ -27,13 +29,13 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(limit: RemovalLimit, prune: bool) -> Self {
-        let fleet = FleetSize { declared: 0, sealed: 0, broken: None, unknown: None };
+    pub(super) fn new(hub: &str, policy: &Policy) -> Self {
         Self {
             state: Arc::default(),
-            guard: RemovalGuard::new(limit),
-            fleet,
-            prune,
+            guard: RemovalGuard::new(policy.guards.of_removals()),
+            approvals: Approvals::default(),
+            fleet: FleetSize { hub: hub.to_owned(), ..FleetSize::default() },
+            policy: policy.clone(),
             members: Members::new(),
             answered: BTreeSet::new(),
         }
@@ -50,6 +52,7 @@ impl Gate {
         // Members that nobody names are not counted here: they carry our seal, and that counts.
         self.fleet.declared = state.twins.len().max(usize::from(state.conditional().next().is_some()));
         self.fleet.broken = state.frozen.broken.first().cloned();
+        self.fleet.revision.clone_from(&state.revision);
         // A profile that goes, or wants less, takes from all its members; who they are only rows have told.
         for (profile, _) in self.state.conditional() {
             let after = state.profiles.iter().find(|after| after.name == profile.name);
@@ -64,12 +67,12 @@ impl Gate {
 
     /// Whether `twin`, whose plan removes something, may do so now. `absent`: because its manifest is gone.
     pub(super) fn permit(&mut self, twin: &TwinRef, absent: bool, now: Duration) -> Removals {
-        if absent && !self.prune {
+        if absent && !self.policy.prune {
             self.guard.settle(twin);
             return Removals::Held(RemovalHold::NotPruned);
         }
         self.guard.wait(twin);
-        let verdict = self.guard.verdict(&self.fleet, now);
+        let verdict = self.guard.verdict(&self.fleet, &self.approvals, now);
         if verdict == Removals::Go {
             self.guard.lose(twin, now);
         }
@@ -121,9 +124,35 @@ impl Gate {
         self.guard.waiting()
     }
 
+    /// Grants `approval` if it is about what is held now.
+    pub(super) fn approve(&mut self, approval: &Approval, now: Duration) -> Result<(), Refused> {
+        let holds = self.holds(now);
+        let Some(hold) =
+            holds.iter().find_map(|hold| hold.approve.as_ref().filter(|held| held.guard == approval.guard))
+        else {
+            return Err(Refused(format!("the guard {} holds nothing now", approval.guard)));
+        };
+        if approval.count < hold.count {
+            return Err(Refused(format!("by now {} wait, not {}; `{hold}`", hold.count, approval.count)));
+        }
+        if !self.approvals.grant(approval, now) {
+            return Err(Refused("too many approvals hold at one time; wait for one to end".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What guards hold now.
+    pub(super) fn holds(&mut self, now: Duration) -> Vec<GuardHold> {
+        let waiting = self.guard.waiting().len();
+        let Some(hold) = self.hold(now).filter(|_| waiting > 0) else { return Vec::new() };
+        let approve = hold.approval().cloned();
+        let guard = approve.as_ref().map_or(GuardKind::Removals, |approve| approve.guard);
+        vec![GuardHold { guard, twins: waiting, message: format!("removals: {hold}"), approve }]
+    }
+
     /// Why removals are held now, if they are.
     pub(super) fn hold(&mut self, now: Duration) -> Option<RemovalHold> {
-        match self.guard.verdict(&self.fleet, now) {
+        match self.guard.verdict(&self.fleet, &self.approvals, now) {
             Removals::Go => None,
             Removals::Held(hold) => Some(hold),
         }

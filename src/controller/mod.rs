@@ -6,9 +6,11 @@
 
 mod backoff;
 mod change;
+mod command;
 mod events;
 mod gate;
 mod health;
+mod obey;
 mod queue;
 mod reconcile;
 mod report;
@@ -18,6 +20,9 @@ mod survey;
 mod sweep;
 
 pub use backoff::{Circumstances, Requeue, next as next_try};
+pub use command::{
+    Approved, Command, Commands, GuardHold, Inputs, LoopEnded, Overview, Page, REPORTS_MAX, Refused, TwinReport,
+};
 pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;
 pub use run::{Ended, Options, run};

@@ -118,6 +118,12 @@ impl Queue {
         !known
     }
 
+    /// When `twin` is due, if it waits.
+    #[must_use]
+    pub fn due_of(&self, twin: &TwinRef) -> Option<Duration> {
+        self.ready.get(twin).map(|entry| entry.due)
+    }
+
     /// Whether `twin` waits or runs.
     #[must_use]
     pub fn contains(&self, twin: &TwinRef) -> bool {

@@ -15,7 +15,7 @@ use super::status::{Statuses, held_message};
 use super::sweep::Swept;
 use crate::hub::{HubError, PageError};
 use crate::metrics::{ControllerHub, Guard, Reason, Target, TwinKind, TwinState as StateLabel};
-use crate::plan::{Cause, Change, DeclaredState, Outcome, RemovalHold, Synced, TwinState};
+use crate::plan::{Approval, Cause, Change, DeclaredState, Outcome, RemovalHold, Synced, TwinState};
 use crate::twin::{Section, TwinRef};
 
 /// The voice of one loop.
@@ -132,13 +132,18 @@ impl Report {
         info!(%hub, %revision, declared = state.twins.len(), changed, "manifests changed");
     }
 
-    /// Says when removals begin to wait, or wait for another reason, and when they go on.
-    pub(super) fn removals(&mut self, hold: Option<&RemovalHold>, waiting: usize) {
+    /// Says when removals begin to wait, or wait for another reason, and when they go on. While twins are still looked
+    /// at the count grows with each; it is said again once it has `settled`.
+    pub(super) fn removals(&mut self, hold: Option<&RemovalHold>, waiting: usize, settled: bool) {
         let hold = hold.filter(|_| waiting > 0);
         let (guard, empty) = guard_of(hold);
         self.metrics.set_guard(Guard::Removals, guard);
         self.metrics.set_guard(Guard::Empty, empty);
         self.metrics.set_removals_held(if hold.is_some() { waiting } else { 0 });
+        let kind = |hold: Option<&RemovalHold>| hold.map(std::mem::discriminant);
+        if hold.is_some() && kind(hold) == kind(self.removal_hold.as_ref()) && !settled {
+            return;
+        }
         let hub = &self.hub;
         match hold {
             Some(RemovalHold::FirstSweep) | None => {
@@ -152,6 +157,12 @@ impl Report {
             Some(_) => {}
         }
         self.removal_hold = hold.cloned();
+    }
+
+    pub(super) fn approved(&self, approval: &Approval) {
+        let (hub, guard, revision, count) = (&self.hub, approval.guard, &approval.revision, approval.count);
+        let twin = approval.twin.as_ref().map(ToString::to_string);
+        info!(%hub, %guard, %revision, count, twin, "approved for one hour");
     }
 
     pub(super) fn hub_failed(&self, error: &HubError) {

@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::change::compare;
+use super::command::{Command, Inputs};
 use super::gate::Gate;
 use super::health::HubHealth;
 use super::queue::{Lane, Queue, Taken};
@@ -22,7 +23,7 @@ use super::status::Statuses;
 use super::sweep::{SweepOptions, Swept, sweep};
 use crate::hub::{HubError, Paced, PageError, WriteTwins};
 use crate::metrics::ControllerHub;
-use crate::plan::{DeclaredState, Outcome, RemovalHold, RemovalLimit, SealScope};
+use crate::plan::{DeclaredState, Outcome, Policy, RemovalHold, SealScope};
 use crate::twin::TwinRef;
 
 /// How long running writes may take to end once the loop is told to.
@@ -42,11 +43,11 @@ pub struct Options {
     pub sweep: Duration,
     /// Every sealed twin is read again within this time.
     pub verify: Duration,
-    /// What the removals guard lets pass.
-    pub removals: RemovalLimit,
+    /// What may be done at all: mode, guards, suspension.
+    pub policy: Policy,
     /// The most reconciles at one time.
     pub workers: usize,
-    /// One pass only: end when every twin was tried, settle nothing for manifests that are gone.
+    /// One pass only: end when every twin was tried.
     pub single_pass: bool,
     /// Cancelled once the hub has been asked something, whatever it said.
     pub first_contact: CancellationToken,
@@ -107,15 +108,16 @@ pub(super) struct Controller<H> {
     pub(super) error: Option<String>,
 }
 
-/// Reconciles one hub until cancelled, or once. `declared` holds a loaded state from the start.
+/// Reconciles one hub until cancelled, or once. `inputs` holds a loaded state from the start.
 pub async fn run<H: WriteTwins + Paced + 'static>(
     options: Options,
     hub: H,
-    mut declared: watch::Receiver<Arc<DeclaredState>>,
+    inputs: impl Into<Inputs>,
     metrics: ControllerHub,
     cancel: CancellationToken,
     rng: fastrand::Rng,
 ) -> Ended {
+    let Inputs { mut declared, mut commands } = inputs.into();
     let mut controller = Controller::new(options, hub, metrics, rng);
     controller.take_state(Arc::clone(&declared.borrow_and_update()), true);
     let mut open = true;
@@ -129,11 +131,24 @@ pub async fn run<H: WriteTwins + Paced + 'static>(
                 Ok(()) => controller.take_state(Arc::clone(&declared.borrow_and_update()), false),
                 Err(_) => open = false,
             },
+            Some(command) = next_command(&mut commands) => controller.obey(command),
             Some(finished) = controller.tasks.join_next_with_id() => controller.finished(finished),
             () = sleep_until(wake) => {}
         }
     }
     controller.drain().await
+}
+
+/// The next command; never, once nobody can give one.
+async fn next_command(commands: &mut Option<mpsc::Receiver<Command>>) -> Option<Command> {
+    let command = match commands {
+        Some(line) => line.recv().await,
+        None => std::future::pending().await,
+    };
+    if command.is_none() {
+        *commands = None;
+    }
+    command
 }
 
 async fn sleep_until(wake: Option<Instant>) {
@@ -149,7 +164,7 @@ impl<H: WriteTwins + Paced + 'static> Controller<H> {
         let context = Context {
             hub,
             scope: options.scope.clone(),
-            gate: Mutex::new(Gate::new(options.removals, !options.single_pass)),
+            gate: Mutex::new(Gate::new(&options.hub, &options.policy)),
             memory: Mutex::new(BTreeMap::new()),
             started: Instant::now(),
             wall_clock: options.wall_clock,
@@ -202,31 +217,39 @@ impl<H: WriteTwins + Paced + 'static> Controller<H> {
         self.report.states(&self.statuses);
         if !first {
             self.report.state_changed(&self.state, change.changed.len());
-            if change.conditions && !self.sweep_running() {
+            if change.conditions {
                 // Only a sweep finds out whom a condition concerns now.
-                self.next_sweep = Some(now);
+                self.sweep_soon();
             }
             self.sweep_to_judge();
         }
-        self.check_removals();
+        self.check_guards();
     }
 
     /// A sweep over a state that hides something judges nothing; once the state hides nothing, another one is due.
     pub(super) fn sweep_to_judge(&mut self) {
         let unjudged = self.first_nominated.is_none() && self.state.frozen.hides_nothing();
-        if unjudged && self.sweep_failures == 0 && !self.sweep_running() {
+        if unjudged && self.sweep_failures == 0 {
+            self.sweep_soon();
+        }
+    }
+
+    /// Sweeps next, unless a sweep is under way.
+    pub(super) fn sweep_soon(&mut self) {
+        if !self.sweep_running() {
             self.next_sweep = Some(self.now());
         }
     }
 
     /// Puts twins whose removals are held back into the queue, once nothing holds them any more.
-    pub(super) fn check_removals(&mut self) {
+    pub(super) fn check_guards(&mut self) {
         let now = self.now();
         let (hold, waiting) = {
             let mut gate = self.context.gate();
             (gate.hold(now), gate.waiting().len())
         };
-        self.report.removals(hold.as_ref(), waiting);
+        let settled = self.running.is_empty() && self.queue.depth(now) == 0;
+        self.report.removals(hold.as_ref(), waiting, settled);
         if hold.is_some() {
             self.removals_wait = true;
         } else if self.removals_wait && !self.options.single_pass {
@@ -333,5 +356,5 @@ impl<H: WriteTwins + Paced + 'static> Controller<H> {
 
 /// Why removals are held, for reports.
 pub(super) fn guard_of(hold: Option<&RemovalHold>) -> (bool, bool) {
-    (matches!(hold, Some(RemovalHold::Guard { .. })), matches!(hold, Some(RemovalHold::EmptyState)))
+    (matches!(hold, Some(RemovalHold::Guard { .. })), matches!(hold, Some(RemovalHold::EmptyState { .. })))
 }

@@ -3,6 +3,7 @@
 //! Invariant: a twin has exactly one state, so the counts by state add up to the twins managed.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
 use crate::plan::{Held, Outcome, TwinState};
@@ -33,6 +34,12 @@ impl Statuses {
     #[must_use]
     pub fn get(&self, twin: &TwinRef) -> Option<&TwinStatus> {
         self.twins.get(twin)
+    }
+
+    /// The twins after `twin` in order, or all.
+    pub fn after(&self, twin: Option<&TwinRef>) -> impl Iterator<Item = (&TwinRef, &TwinStatus)> {
+        let from = twin.map_or(Bound::Unbounded, Bound::Excluded);
+        self.twins.range::<TwinRef, _>((from, Bound::Unbounded))
     }
 
     /// All twins, in order.

@@ -222,7 +222,7 @@ fn when_the_manifest_goes_the_policy_in_the_seal_decides() {
     {
         let declaration = declared_of(&object(r#"{"a":{"b":1}}"#), &Object::new(), policy);
         let before = sealed(&declaration, &live(r#"{"a":{"f":2}}"#, "{}"));
-        let held = plan_twin(&scope("demo"), &Declaration::Absent, &before, &Removals::Held(RemovalHold::EmptyState));
+        let held = plan_twin(&scope("demo"), &Declaration::Absent, &before, &Removals::Held(RemovalHold::FirstSweep));
         assert_eq!((held.patch.as_ref(), held.removes, held.held.len()), (None, true, 1));
         let gone = plan(&Declaration::Absent, &before);
         let after = applied(&before, &gone);

@@ -1,34 +1,26 @@
-//! The removals guard: how many twins may lose something within a day before somebody has to look.
+//! The guards: how many twins may lose something, be registered or be changed within a day before somebody has to look.
 //!
-//! Invariants: pure; time is the age of the process, handed in. A removal that is held never holds an update, and counts
-//! for as long as it waits: no hold runs out by itself.
+//! Invariants: pure; time is the age of the process, handed in. What is held counts for as long as it waits, and a
+//! removal that is held never holds an update.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{FileSpan, RemovalHold, Removals};
+use super::{Approval, Approvals, FileSpan, GuardKind, RemovalHold, Removals, Tally};
 use crate::twin::TwinRef;
 
-/// Removals are summed over this time.
-const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// What the removals guard lets pass.
+/// What one guard lets pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RemovalLimit {
-    /// The share of the fleet that may lose something within 24 h, 0 to 1.
+pub struct GuardLimit {
+    /// The share of the fleet that may pass within 24 h, 0 to 1.
     pub share: f64,
     /// Up to this many twins the share is not asked.
     pub from: usize,
 }
 
-impl Default for RemovalLimit {
-    fn default() -> Self {
-        Self { share: 0.3, from: 10 }
-    }
-}
-
-impl RemovalLimit {
-    /// How many twins of a fleet of `fleet` may lose something.
+impl GuardLimit {
+    /// How many twins of a fleet of `fleet` may pass.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
@@ -42,23 +34,43 @@ impl RemovalLimit {
     }
 }
 
-/// Counts the twins that lose, or would lose, a leaf or their seal.
-#[derive(Debug, Clone, Default)]
-pub struct RemovalGuard {
-    limit: RemovalLimit,
-    /// Twins that lost something, with the time of the last loss, or would lose something.
-    counted: BTreeMap<TwinRef, Option<Duration>>,
-    /// Those of them that would.
-    waiting: BTreeSet<TwinRef>,
-    /// No loss counted is older than this, so that a verdict looks at all of them only when one may have expired.
-    oldest: Duration,
-    /// Whether one complete sweep since start has been judged.
-    judged: bool,
+/// What the guards of one hub let pass (DESIGN 4.7): shares of the fleet within 24 h, 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GuardLimits {
+    /// Twins that lose a leaf, their seal or their membership in a profile.
+    pub removals: f64,
+    /// Devices registered.
+    pub creates: f64,
+    /// Twins changed.
+    pub updates: f64,
+    /// Up to this many twins no share is asked.
+    pub from: usize,
 }
 
-/// What the guard is asked about: the state of the source and the size of the fleet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl Default for GuardLimits {
+    fn default() -> Self {
+        Self { removals: 0.3, creates: 0.3, updates: 1.0, from: 10 }
+    }
+}
+
+impl GuardLimits {
+    /// Guards that let everything pass; an empty declared state is held all the same.
+    pub const OPEN: Self = Self { removals: 1.0, creates: 1.0, updates: 1.0, from: usize::MAX };
+
+    /// The limit of the removals guard.
+    #[must_use]
+    pub const fn of_removals(&self) -> GuardLimit {
+        GuardLimit { share: self.removals, from: self.from }
+    }
+}
+
+/// What the guards are asked about: the state of the source and the size of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FleetSize {
+    /// The hub's name, for the command that approves.
+    pub hub: String,
+    /// The revision of the declared state, likewise.
+    pub revision: String,
     /// Twins declared.
     pub declared: usize,
     /// Twins that carry our seal, by the last complete sweep.
@@ -69,36 +81,55 @@ pub struct FleetSize {
     pub unknown: Option<FileSpan>,
 }
 
+impl FleetSize {
+    /// What shares are of: twins declared or sealed, whichever are more.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.declared.max(self.sealed)
+    }
+
+    /// The approval that would let `count` twins pass `guard`.
+    #[must_use]
+    pub fn approval(&self, guard: GuardKind, count: usize) -> Arc<Approval> {
+        Arc::new(Approval { hub: self.hub.clone(), guard, twin: None, revision: self.revision.clone(), count })
+    }
+}
+
+/// Counts the twins that lose, or would lose, a leaf, their seal or their membership.
+#[derive(Debug, Clone)]
+pub struct RemovalGuard {
+    limit: GuardLimit,
+    tally: Tally,
+    /// Whether one complete sweep since start has been judged.
+    judged: bool,
+}
+
 impl RemovalGuard {
     /// A guard that has seen nothing yet and lets nothing pass until the first sweep is judged.
     #[must_use]
-    pub fn new(limit: RemovalLimit) -> Self {
-        Self { limit, ..Self::default() }
+    pub fn new(limit: GuardLimit) -> Self {
+        Self { limit, tally: Tally::default(), judged: false }
     }
 
     /// Notes that `twin` would lose something. It counts until it loses it, or [`settles`](Self::settle).
     pub fn wait(&mut self, twin: &TwinRef) {
-        self.waiting.insert(twin.clone());
-        self.counted.entry(twin.clone()).or_default();
+        self.tally.wait(twin);
     }
 
     /// Notes that `twin` loses something now.
     pub fn lose(&mut self, twin: &TwinRef, now: Duration) {
-        self.waiting.remove(twin);
-        self.counted.insert(twin.clone(), Some(now));
+        self.tally.happen(twin, now);
     }
 
     /// Notes that `twin` has nothing to lose any more. What it lost before still counts.
     pub fn settle(&mut self, twin: &TwinRef) {
-        if self.waiting.remove(twin) && self.counted.get(twin) == Some(&None) {
-            self.counted.remove(twin);
-        }
+        self.tally.settle(twin);
     }
 
     /// Twins that would lose something.
     #[must_use]
     pub const fn waiting(&self) -> &BTreeSet<TwinRef> {
-        &self.waiting
+        self.tally.waiting()
     }
 
     /// Notes that every twin nominated by the first complete sweep has been planned once.
@@ -112,25 +143,18 @@ impl RemovalGuard {
         self.judged
     }
 
-    fn forget_expired(&mut self, now: Duration) {
-        if now.saturating_sub(self.oldest) >= WINDOW {
-            for lost in self.counted.values_mut() {
-                *lost = lost.filter(|at| now.saturating_sub(*at) < WINDOW);
-            }
-            let waiting = &self.waiting;
-            self.counted.retain(|twin, lost| lost.is_some() || waiting.contains(twin));
-            self.oldest = self.counted.values().flatten().min().copied().unwrap_or(now);
-        }
-    }
-
     /// Whether anything may be removed now.
-    pub fn verdict(&mut self, fleet: &FleetSize, now: Duration) -> Removals {
-        self.forget_expired(now);
+    pub fn verdict(&mut self, fleet: &FleetSize, approvals: &Approvals, now: Duration) -> Removals {
+        let removals = self.tally.count(now);
+        let approved = |guard| approvals.approved(guard, None, &fleet.revision, now);
         if let Some(place) = &fleet.broken {
             return Removals::Held(RemovalHold::SourceBroken(place.clone()));
         }
-        if fleet.declared == 0 {
-            return Removals::Held(RemovalHold::EmptyState);
+        // What is approved for an empty state is all there is to remove: no second guard is asked.
+        let empty = fleet.declared == 0;
+        if empty && approved(GuardKind::Empty) < removals.max(1) {
+            let approve = fleet.approval(GuardKind::Empty, removals);
+            return Removals::Held(RemovalHold::EmptyState { approve });
         }
         if !self.judged {
             return Removals::Held(RemovalHold::FirstSweep);
@@ -138,9 +162,10 @@ impl RemovalGuard {
         if let Some(place) = &fleet.unknown {
             return Removals::Held(RemovalHold::MembershipUnknown(place.clone()));
         }
-        let (removals, allowed) = (self.counted.len(), self.limit.allowed(fleet.declared.max(fleet.sealed)));
-        if removals > allowed {
-            return Removals::Held(RemovalHold::Guard { removals, allowed });
+        let allowed = self.limit.allowed(fleet.size());
+        if !empty && removals > allowed.max(approved(GuardKind::Removals)) {
+            let approve = fleet.approval(GuardKind::Removals, removals);
+            return Removals::Held(RemovalHold::Guard { removals, allowed, approve });
         }
         Removals::Go
     }
@@ -155,21 +180,53 @@ mod tests {
         TwinRef::device(DeviceId::new(&format!("d{n}")).unwrap())
     }
 
+    const LIMITS: GuardLimits = GuardLimits { removals: 0.3, creates: 0.3, updates: 1.0, from: 10 };
+
     fn fleet(declared: usize, sealed: usize) -> FleetSize {
-        FleetSize { declared, sealed, broken: None, unknown: None }
+        FleetSize { hub: "h".to_owned(), revision: "r".to_owned(), declared, sealed, broken: None, unknown: None }
     }
 
     fn held(removals: usize, allowed: usize) -> Removals {
-        Removals::Held(RemovalHold::Guard { removals, allowed })
+        let approve = fleet(0, 0).approval(GuardKind::Removals, removals);
+        Removals::Held(RemovalHold::Guard { removals, allowed, approve })
+    }
+
+    /// The guard without anybody's approval.
+    struct Alone(RemovalGuard);
+
+    impl Alone {
+        fn new(limit: GuardLimit) -> Self {
+            Self(RemovalGuard::new(limit))
+        }
+
+        fn verdict(&mut self, fleet: &FleetSize, now: Duration) -> Removals {
+            self.0.verdict(fleet, &Approvals::default(), now)
+        }
+    }
+
+    impl std::ops::Deref for Alone {
+        type Target = RemovalGuard;
+
+        fn deref(&self) -> &RemovalGuard {
+            &self.0
+        }
+    }
+
+    impl std::ops::DerefMut for Alone {
+        fn deref_mut(&mut self) -> &mut RemovalGuard {
+            &mut self.0
+        }
     }
 
     #[test]
     fn nothing_goes_before_the_first_sweep_is_judged_nor_for_an_empty_or_broken_source() {
-        let mut guard = RemovalGuard::new(RemovalLimit::default());
+        let mut guard = Alone::new(LIMITS.of_removals());
         assert_eq!(guard.verdict(&fleet(5, 5), Duration::ZERO), Removals::Held(RemovalHold::FirstSweep));
         guard.judge_first_sweep();
         assert_eq!(guard.verdict(&fleet(5, 5), Duration::ZERO), Removals::Go);
-        assert_eq!(guard.verdict(&fleet(0, 5), Duration::ZERO), Removals::Held(RemovalHold::EmptyState));
+        let approve = fleet(0, 5).approval(GuardKind::Empty, 0);
+        let empty = Removals::Held(RemovalHold::EmptyState { approve });
+        assert_eq!(guard.verdict(&fleet(0, 5), Duration::ZERO), empty);
         let place = FileSpan { file: "a".into(), line: 1, column: 1 };
         let unknown = FleetSize { unknown: Some(place.clone()), ..fleet(5, 5) };
         let held = Removals::Held(RemovalHold::MembershipUnknown(place.clone()));
@@ -180,7 +237,7 @@ mod tests {
 
     #[test]
     fn more_than_the_share_of_the_larger_fleet_is_held_for_a_day() {
-        let mut guard = RemovalGuard::new(RemovalLimit::default());
+        let mut guard = Alone::new(LIMITS.of_removals());
         guard.judge_first_sweep();
         for n in 0..31 {
             guard.lose(&twin(n), Duration::from_secs(60));
@@ -193,7 +250,7 @@ mod tests {
 
     #[test]
     fn what_waits_counts_until_it_settles_and_no_wait_runs_out() {
-        let mut guard = RemovalGuard::new(RemovalLimit::default());
+        let mut guard = Alone::new(LIMITS.of_removals());
         guard.judge_first_sweep();
         for n in 0..31 {
             guard.wait(&twin(n));
@@ -213,12 +270,46 @@ mod tests {
 
     #[test]
     fn one_twin_counts_once() {
-        let mut guard = RemovalGuard::new(RemovalLimit { share: 0.0, from: 1 });
+        let mut guard = Alone::new(GuardLimit { share: 0.0, from: 1 });
         guard.judge_first_sweep();
         guard.wait(&twin(1));
         guard.lose(&twin(1), Duration::from_secs(1));
         assert_eq!(guard.verdict(&fleet(1, 1), Duration::from_secs(1)), Removals::Go);
         guard.wait(&twin(2));
         assert_eq!(guard.verdict(&fleet(2, 2), Duration::from_secs(1)), held(2, 1));
+    }
+
+    #[test]
+    fn what_is_approved_passes_up_to_its_count_at_its_revision_for_an_hour() {
+        let mut guard = Alone::new(LIMITS.of_removals());
+        guard.judge_first_sweep();
+        (0..31).for_each(|n| guard.wait(&twin(n)));
+        let mut approvals = Approvals::default();
+        let now = Duration::from_secs(60);
+        let Removals::Held(RemovalHold::Guard { approve, .. }) = guard.verdict(&fleet(100, 3), now) else {
+            panic!("31 of 100 are held")
+        };
+        approvals.grant(&approve, now);
+        assert_eq!(guard.0.verdict(&fleet(100, 3), &approvals, now), Removals::Go);
+        (0..31).for_each(|n| guard.lose(&twin(n), now));
+        assert_eq!(guard.0.verdict(&fleet(100, 3), &approvals, now), Removals::Go, "what was approved and done");
+        let other = FleetSize { revision: "r2".to_owned(), ..fleet(100, 3) };
+        assert!(matches!(guard.0.verdict(&other, &approvals, now), Removals::Held(_)), "another revision");
+        let later = now + crate::plan::APPROVAL_LIFE;
+        assert!(matches!(guard.0.verdict(&fleet(100, 3), &approvals, later), Removals::Held(_)), "an hour later");
+        guard.wait(&twin(31));
+        assert_eq!(guard.0.verdict(&fleet(100, 3), &approvals, now), held(32, 30), "one more than approved");
+    }
+
+    #[test]
+    fn an_empty_state_passes_by_an_approval_of_its_own_alone() {
+        let mut guard = Alone::new(LIMITS.of_removals());
+        guard.judge_first_sweep();
+        (0..3).for_each(|n| guard.wait(&twin(n)));
+        let mut approvals = Approvals::default();
+        approvals.grant(&fleet(0, 3).approval(GuardKind::Removals, 3), Duration::ZERO);
+        assert!(matches!(guard.0.verdict(&fleet(0, 3), &approvals, Duration::ZERO), Removals::Held(_)));
+        approvals.grant(&fleet(0, 3).approval(GuardKind::Empty, 3), Duration::ZERO);
+        assert_eq!(guard.0.verdict(&fleet(0, 3), &approvals, Duration::ZERO), Removals::Go);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: floor 2, pure. A plan is data; applying it makes no decision.
 
+mod approval;
 mod condition;
 mod declare;
 mod declared;
@@ -10,22 +11,26 @@ mod guard;
 mod layers;
 mod mask;
 mod outcome;
+mod policy;
 mod seal;
 mod selector;
 mod subtree;
 mod sweep;
+mod tally;
 mod twin_plan;
 
+pub use approval::{APPROVAL_LIFE, Approval, Approvals, GuardKind};
 pub use condition::LiveCondition;
 pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, declare, declare_presumed, leaves_of};
 pub use declared::{
     DeclaredState, FileSpan, Frozen, LeafPlaces, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest, Wanted,
 };
 pub use diff::plan_twin;
-pub use guard::{FleetSize, RemovalGuard, RemovalLimit};
+pub use guard::{FleetSize, GuardLimit, GuardLimits, RemovalGuard};
 pub use layers::find_ties;
 pub use mask::Salt;
 pub use outcome::{Condition, Outcome, Synced, TwinState};
+pub use policy::{Mode, Policy};
 pub use seal::{
     DeclaredHash, Owner, OwnerError, PathHash, SEAL_KEY, SEAL_VERSION, Seal, SealScope, SealState, etag_counter,
     identity_hash, next_etag,
@@ -33,4 +38,5 @@ pub use seal::{
 pub use selector::{DeviceGlobs, GlobError, Selector};
 pub use subtree::{Subtree, SubtreeError};
 pub use sweep::{RowVerdict, SweepRow, Verified, judge_row, row_twin, sweep_query};
+pub use tally::Tally;
 pub use twin_plan::{Cause, Change, Held, HeldReason, RemovalHold, Removals, SealAction, TwinPlan};

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
-use super::{DeclaredHash, FileSpan, Leaf, Salt, Subtree, Suspend, Tie};
+use super::{Approval, DeclaredHash, FileSpan, Leaf, Salt, Subtree, Suspend, Tie};
 use crate::twin::{ETag, MergePatch, Section, Value};
 
 /// One leaf to set or remove.
@@ -53,20 +54,25 @@ pub enum RemovalHold {
     #[error("waits for the first complete sweep since start")]
     FirstSweep,
     /// The declared state is empty.
-    #[error("the manifests declare no twin at all; an empty state removes nothing")]
-    EmptyState,
+    #[error("the manifests declare no twin at all; an empty state removes nothing unless `{approve}` lets it")]
+    EmptyState {
+        /// What would let it pass.
+        approve: Arc<Approval>,
+    },
     /// A manifest of this source is broken.
     #[error("waits until {0} can be read again; nothing is removed while a manifest of the source is broken")]
     SourceBroken(FileSpan),
     /// More twins would lose something than the guard lets pass.
     #[error(
-        "{removals} twins would lose something within 24 h, the guard lets {allowed} pass; raise `guards.removals` to allow it"
+        "{removals} twins would lose something within 24 h and the guard lets {allowed} pass; `{approve}` lets it pass once"
     )]
     Guard {
         /// Twins that lost or would lose a leaf or a seal.
         removals: usize,
         /// What the guard lets pass.
         allowed: usize,
+        /// What would let it pass.
+        approve: Arc<Approval>,
     },
     /// A nominating query has not been answered to the end: who is in the profile is unknown.
     #[error("waits until the query of the profile at {0} has been answered to the end")]
@@ -74,6 +80,17 @@ pub enum RemovalHold {
     /// The command removes nothing for manifests that are gone.
     #[error("the manifest is gone; `run` settles that, this command removes nothing for it")]
     NotPruned,
+}
+
+impl RemovalHold {
+    /// The approval that would let the removals pass, if one can.
+    #[must_use]
+    pub fn approval(&self) -> Option<&Approval> {
+        match self {
+            Self::EmptyState { approve } | Self::Guard { approve, .. } => Some(approve),
+            Self::FirstSweep | Self::SourceBroken(_) | Self::MembershipUnknown(_) | Self::NotPruned => None,
+        }
+    }
 }
 
 /// Whether a plan may remove.

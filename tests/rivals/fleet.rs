@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use geminid::controller::{Ended, Options, run};
+use geminid::controller::{Commands, Ended, Inputs, Options, run};
 use geminid::hub::{Paced, WriteTwins};
 use geminid::metrics::Metrics;
-use geminid::plan::{DeclaredState, FileSpan, Owner, RemovalLimit, RemovalPolicy, SealScope, TwinManifest, Wanted};
+use geminid::plan::{DeclaredState, FileSpan, Owner, Policy, RemovalPolicy, SealScope, TwinManifest, Wanted};
 use geminid::twin::{DeviceId, MergePatch, Object, TwinRef, Value};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -53,7 +53,7 @@ pub(crate) fn options(owner: &str, workers: usize) -> Options {
         scope: scope(owner),
         sweep: Duration::from_secs(600),
         verify: Duration::from_secs(24 * 3600),
-        removals: RemovalLimit::default(),
+        policy: Policy::default(),
         workers,
         single_pass: false,
         first_contact: CancellationToken::new(),
@@ -66,6 +66,7 @@ pub(crate) struct Daemon {
     declared: watch::Sender<Arc<DeclaredState>>,
     cancel: CancellationToken,
     task: JoinSet<Ended>,
+    pub(crate) commands: Commands,
     pub(crate) registry: prometheus::Registry,
 }
 
@@ -76,8 +77,10 @@ impl Daemon {
         let (declared, receiver) = watch::channel(Arc::new(state.clone()));
         let (cancel, mut task) = (CancellationToken::new(), JoinSet::new());
         let (handle, rng) = (metrics.controller.hub("sim"), fastrand::Rng::with_seed(7));
-        task.spawn(run(options, hub, receiver, handle, cancel.clone(), rng));
-        Self { declared, cancel, task, registry }
+        let (commands, line) = Commands::line();
+        let inputs = Inputs { declared: receiver, commands: Some(line) };
+        task.spawn(run(options, hub, inputs, handle, cancel.clone(), rng));
+        Self { declared, cancel, task, commands, registry }
     }
 
     pub(crate) fn declare(&self, state: &DeclaredState) {
@@ -92,6 +95,18 @@ impl Daemon {
     pub(crate) async fn stop(self) -> Ended {
         self.cancel.cancel();
         self.finished().await
+    }
+}
+
+impl Daemon {
+    /// The value of the gauge `name` with these label values beside the hub's.
+    pub(crate) fn gauge(&self, name: &str, labels: &[&str]) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        let fits = |metric: &&prometheus::proto::Metric| {
+            labels.iter().all(|label| metric.get_label().iter().any(|pair| pair.value() == *label))
+        };
+        family.get_metric().iter().find(fits).unwrap().get_gauge().get_value()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use geminid::emulator::{Fault, SimHub, SimOperation};
 use geminid::hub::HubError;
-use geminid::plan::{DeclaredState, RemovalLimit, RemovalPolicy, Removals, TwinState, declare, plan_twin};
+use geminid::plan::{DeclaredState, GuardLimits, RemovalPolicy, Removals, TwinState, declare, plan_twin};
 use geminid::twin::{MergePatch, Object, Value};
 
 use crate::fleet::{Daemon, device, manifest, options, place, scope, settle, twin, yields};
@@ -67,7 +67,7 @@ impl Owned {
 
 fn start(hub: &Witness, state: &DeclaredState, losers_max: usize) -> Daemon {
     let mut options = options(hub.owner, 2);
-    options.removals = RemovalLimit { share: 0.0, from: losers_max };
+    options.policy.guards = GuardLimits { removals: 0.0, from: losers_max, ..GuardLimits::OPEN };
     Daemon::start(hub.clone(), options, state)
 }
 

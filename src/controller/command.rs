@@ -1,0 +1,183 @@
+//! What people ask of a running loop, and what it answers.
+//!
+//! Invariants: a command changes only what the loop itself would come to: it puts twins into the queue, lets a guard
+//! pass what was looked at, or is written into the seal. The line of commands is bounded; every command is answered,
+//! or its asker is told that the loop has ended.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::plan::{Approval, Condition, DeclaredHash, DeclaredState, GuardKind};
+use crate::twin::TwinRef;
+
+/// Commands that wait for the loop at one time; whoever comes later waits for room.
+const WAITING_MAX: usize = 64;
+/// Twins in one [`Overview`].
+pub const REPORTS_MAX: usize = 1_000;
+
+/// Something asked of the loop.
+#[derive(Debug)]
+pub enum Command {
+    /// Let a guard pass what was looked at.
+    Approve {
+        /// What was looked at.
+        approval: Approval,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Approved, Refused>>,
+    },
+    /// Reconcile this twin now, or sweep now.
+    Reconcile {
+        /// The twin; `None` for a sweep.
+        twin: Option<TwinRef>,
+        /// Told once it is in the queue.
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
+    /// How the hub and some of its twins stand.
+    Overview {
+        /// Which twins.
+        page: Page,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Overview>,
+    },
+}
+
+/// Which twins an [`Overview`] is about; in the order of their names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// The first ones after this twin; `None` from the beginning.
+    pub after: Option<TwinRef>,
+    /// This twin alone.
+    pub only: Option<TwinRef>,
+    /// At most this many, and never more than [`REPORTS_MAX`].
+    pub limit: usize,
+}
+
+/// A guard lets pass what was approved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Approved {
+    /// The guard.
+    pub guard: GuardKind,
+    /// How many may pass.
+    pub count: usize,
+    /// When the approval ends.
+    pub until: SystemTime,
+}
+
+/// Why a command was not followed: one sentence, with the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// The loop has ended; nobody follows commands any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the loop of this hub has ended")]
+pub struct LoopEnded;
+
+/// How a hub stands, with some of its twins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overview {
+    /// The hub's name in the settings.
+    pub hub: String,
+    /// The revision of the declared state.
+    pub revision: String,
+    /// Whether the hub answers.
+    pub up: bool,
+    /// What guards hold now, each with why, and with what would let it pass if an approval can.
+    pub holds: Vec<GuardHold>,
+    /// Twins managed.
+    pub total: usize,
+    /// Those asked for, in order.
+    pub twins: Vec<TwinReport>,
+}
+
+/// What one guard holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardHold {
+    /// The guard.
+    pub guard: GuardKind,
+    /// Twins that wait for it.
+    pub twins: usize,
+    /// Why, in one sentence.
+    pub message: String,
+    /// What would let it pass.
+    pub approve: Option<Approval>,
+}
+
+/// The `Synced` condition of one twin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwinReport {
+    /// The twin.
+    pub twin: TwinRef,
+    /// Status, reason and state.
+    pub condition: Condition,
+    /// One sentence; empty when the reason says it all.
+    pub message: String,
+    /// The hash of what was declared when the twin was last known to have it; `None` before, or while something is
+    /// held.
+    pub observed: Option<DeclaredHash>,
+    /// When the reason last changed.
+    pub last_transition: SystemTime,
+    /// Failed tries in a row.
+    pub failures: u32,
+    /// How long until it is tried again, if it waits in the queue.
+    pub next_try: Option<Duration>,
+}
+
+/// The end of the line that people hold. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Commands(mpsc::Sender<Command>);
+
+impl Commands {
+    /// A line with its other end, for [`Inputs`].
+    #[must_use]
+    pub fn line() -> (Self, mpsc::Receiver<Command>) {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Lets a guard pass what was looked at.
+    ///
+    /// # Errors
+    /// [`LoopEnded`]; the inner one when the approval is about something else than what is held now.
+    pub async fn approve(&self, approval: Approval) -> Result<Result<Approved, Refused>, LoopEnded> {
+        self.ask(|reply| Command::Approve { approval, reply }).await
+    }
+
+    /// Reconciles a twin now, or sweeps now.
+    ///
+    /// # Errors
+    /// [`LoopEnded`]; the inner one for a twin that is not managed.
+    pub async fn reconcile(&self, twin: Option<TwinRef>) -> Result<Result<(), Refused>, LoopEnded> {
+        self.ask(|reply| Command::Reconcile { twin, reply }).await
+    }
+
+    /// How the hub and some of its twins stand.
+    ///
+    /// # Errors
+    /// [`LoopEnded`].
+    pub async fn overview(&self, page: Page) -> Result<Overview, LoopEnded> {
+        self.ask(|reply| Command::Overview { page, reply }).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, LoopEnded> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(command(reply)).await.map_err(|_| LoopEnded)?;
+        answer.await.map_err(|_| LoopEnded)
+    }
+}
+
+/// What a loop follows.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The declared state; holds a loaded one from the start.
+    pub declared: watch::Receiver<std::sync::Arc<DeclaredState>>,
+    /// Commands of people; `None` where nobody can give any.
+    pub commands: Option<mpsc::Receiver<Command>>,
+}
+
+impl From<watch::Receiver<std::sync::Arc<DeclaredState>>> for Inputs {
+    fn from(declared: watch::Receiver<std::sync::Arc<DeclaredState>>) -> Self {
+        Self { declared, commands: None }
+    }
+}
