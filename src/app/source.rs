@@ -93,7 +93,9 @@ impl Source {
         let valid_twins = snapshot.state.twins.len() - frozen.kept.len();
         self.metrics.set_manifests(ManifestKind::DeviceTwin, ManifestState::Valid, valid_twins);
         self.metrics.set_manifests(ManifestKind::DeviceTwin, ManifestState::Invalid, broken_twins);
-        self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Valid, snapshot.queries.len());
+        let suspended = snapshot.queries.iter().filter(|query| query.spec.suspend).count();
+        self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Valid, snapshot.queries.len() - suspended);
+        self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Suspended, suspended);
         // What is broken and about no twin is about a query; what it is about cannot always be told.
         let twins: BTreeSet<&FileSpan> =
             frozen.kept.values().chain(frozen.held.values()).chain(&frozen.unknown).collect();

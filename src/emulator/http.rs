@@ -60,9 +60,14 @@ struct Call<'a> {
     body: &'a [u8],
 }
 
-/// The service of a hub.
+/// The service of a hub, with the throttles and faults that `options` set.
 pub fn router(hub: HubHandle, gate: Gate, options: ServiceOptions) -> Router {
     let trial = Trial::new(&options.trials);
+    router_with(hub, gate, options, trial)
+}
+
+/// The service of a hub that shares its throttles and faults with another door.
+pub fn router_with(hub: HubHandle, gate: Gate, options: ServiceOptions, trial: Trial) -> Router {
     Router::new().fallback(serve).with_state(Arc::new(Front { hub, gate, options, trial }))
 }
 

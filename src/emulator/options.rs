@@ -10,8 +10,8 @@ use super::trial::TrialOptions;
 
 /// How often configurations are evaluated (`iot-hub.md` 10).
 const CONFIGURATION_PERIOD: Duration = Duration::from_secs(300);
-/// Jobs at once, as in the largest tier (`iot-hub.md` 6.3).
-const ACTIVE_JOBS: usize = 10;
+/// Jobs at once where no tier is set, as in the largest one (`iot-hub.md` 6.3).
+const ACTIVE_JOBS_MAX: usize = 10;
 
 /// Switches of the service.
 #[derive(Debug, Clone)]
@@ -20,8 +20,6 @@ pub struct ServiceOptions {
     pub bulk_twin_write: BulkTwinWrite,
     /// How often configurations are evaluated, beside once after each change.
     pub configuration_period: Duration,
-    /// How many jobs may be active at once: 1 in S1, 5 in S2, 10 in S3 (`iot-hub.md` 6.3).
-    pub active_jobs_max: usize,
     /// The key of an issuer of bearer tokens, for tests; without one bearer tokens are refused (`iot-hub.md` 7.4).
     pub bearer_issuer: Option<SharedKey>,
     /// What is set for trials.
@@ -33,9 +31,16 @@ impl Default for ServiceOptions {
         Self {
             bulk_twin_write: BulkTwinWrite::default(),
             configuration_period: CONFIGURATION_PERIOD,
-            active_jobs_max: ACTIVE_JOBS,
             bearer_issuer: None,
             trials: TrialOptions::default(),
         }
+    }
+}
+
+impl ServiceOptions {
+    /// How many jobs may be active at once: those of the tier (`iot-hub.md` 6.3).
+    #[must_use]
+    pub fn active_jobs_max(&self) -> usize {
+        self.trials.tier.map_or(ACTIVE_JOBS_MAX, |(tier, _)| tier.active_jobs_max())
     }
 }

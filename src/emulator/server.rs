@@ -33,6 +33,7 @@ use super::registry::{Kept as Record, Registry};
 use super::state_dir::{StateDir, StateDirError};
 use super::store::{CHANGES_WAITING_MAX, Durable, Store, StoreError, run_committer};
 use super::tls::{CertificateError, Certificates};
+use super::trial::Trial;
 
 const STORE_FILE: &str = "store.redb";
 const TLS_FILE: &str = "tls.json";
@@ -217,11 +218,12 @@ impl EmbeddedHub {
         let mut background = JoinSet::new();
         background.spawn(evaluate_configurations(hub.clone(), options.service.configuration_period));
         background.spawn(run_jobs(hub.clone()));
-        let desk = Desk { hub: hub.clone(), gate: Arc::new(gate.clone()) };
+        let trial = Trial::new(&options.service.trials);
+        let desk = Desk { hub: hub.clone(), gate: Arc::new(gate.clone()), trial: trial.clone() };
         let stop = CancellationToken::new();
         let mqtt_tls = ServerConfig::clone(&tls.get_inner());
         let door = WebSocketDoor::new(desk.clone(), stop.clone());
-        let router = http::router(hub.clone(), gate, options.service).merge(door.router());
+        let router = http::router_with(hub.clone(), gate, options.service, trial).merge(door.router());
         let (server, mut serving) = serve(listener, tls, router).map_err(|error| StartError::Bind {
             address: bound,
             flag: HTTPS_FLAG,

@@ -13,6 +13,8 @@ use super::traffic::Traffic;
 /// The longest a request waits for its turn before it is refused. Documents and observations say "late first, 429
 /// later" and no figure; a 429 asks for a pause of 10 seconds.
 pub const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Direct methods are limited by the size of what they carry, in meters of this many bytes (`iot-hub.md` 6.1).
+pub const METHOD_METER_BYTES: usize = 4096;
 const SECONDS_PER_DAY: i64 = 86_400;
 
 /// A hub's tier. Basic tiers have no twins, so they are not here.
@@ -67,6 +69,16 @@ impl Tier {
         }
     }
 
+    /// How many scheduled jobs may be active at once (`iot-hub.md` 6.3).
+    #[must_use]
+    pub const fn active_jobs_max(self) -> usize {
+        match self {
+            Self::F1 | Self::S1 => 1,
+            Self::S2 => 5,
+            Self::S3 => 10,
+        }
+    }
+
     /// The rate of a kind for so many units; `None` when it has none here.
     fn rate(self, kind: Traffic, units: u32) -> Option<Rate> {
         let units = f64::from(units);
@@ -77,15 +89,24 @@ impl Tier {
             (Traffic::RegistryRead | Traffic::RegistryWrite | Traffic::Jobs, _) => minute(100.0),
             (Traffic::Query, Self::S3) => minute(1000.0),
             (Traffic::Query, _) => minute(20.0),
-            (Traffic::TwinRead, Self::F1 | Self::S1) => second(100.0),
-            (Traffic::TwinRead, Self::S2) => second(f64::max(100.0, 10.0 * units)),
-            (Traffic::TwinRead, Self::S3) => second(500.0 * units),
-            (Traffic::TwinWrite, Self::F1 | Self::S1) => second(50.0),
-            (Traffic::TwinWrite, Self::S2) => second(f64::max(50.0, 5.0 * units)),
-            (Traffic::TwinWrite, Self::S3) => second(250.0 * units),
+            (Traffic::TwinRead | Traffic::DeviceTwinRead, Self::F1 | Self::S1) => second(100.0),
+            (Traffic::TwinRead | Traffic::DeviceTwinRead, Self::S2) => second(f64::max(100.0, 10.0 * units)),
+            (Traffic::TwinRead | Traffic::DeviceTwinRead, Self::S3) => second(500.0 * units),
+            (Traffic::TwinWrite | Traffic::Report, Self::F1 | Self::S1) => second(50.0),
+            (Traffic::TwinWrite | Traffic::Report, Self::S2) => second(f64::max(50.0, 5.0 * units)),
+            (Traffic::TwinWrite | Traffic::Report, Self::S3) => second(250.0 * units),
+            (Traffic::Connect | Traffic::Telemetry, Self::F1 | Self::S1) => second(f64::max(100.0, 12.0 * units)),
+            (Traffic::Connect | Traffic::Telemetry, Self::S2) => second(120.0 * units),
+            (Traffic::Connect | Traffic::Telemetry, Self::S3) => second(6000.0 * units),
+            (Traffic::JobStep, Self::F1 | Self::S1) => second(10.0),
+            (Traffic::JobStep, Self::S2) => second(f64::max(10.0, units)),
+            (Traffic::JobStep, Self::S3) => second(50.0 * units),
+            // In meters of 4 KB: see `METHOD_METER_BYTES`.
+            (Traffic::Method, Self::F1 | Self::S1) => second(40.0 * units),
+            (Traffic::Method, Self::S2) => second(120.0 * units),
+            (Traffic::Method, Self::S3) => second(6144.0 * units),
             (Traffic::Configurations, _) => minute(20.0),
-            // Direct methods are limited by size, which no one asked for yet.
-            (Traffic::Method | Traffic::Other, _) => None,
+            (Traffic::Other, _) => None,
         }
     }
 }
@@ -139,9 +160,7 @@ impl Throttle {
             return Verdict::Quota;
         }
         let Some(rate) = self.tier.rate(kind, self.units) else { return Verdict::After(Duration::ZERO) };
-        // Reads and writes of identities share one bucket.
-        let bucket = if kind == Traffic::RegistryWrite { Traffic::RegistryRead } else { kind };
-        let bucket = self.buckets.entry(bucket).or_insert(Bucket { level: rate.burst, at: now });
+        let bucket = self.buckets.entry(bucket_of(kind)).or_insert(Bucket { level: rate.burst, at: now });
         let passed = now.duration_since(bucket.at).as_secs_f64().max(0.0);
         bucket.level = (bucket.level + passed * rate.per_second).min(rate.burst);
         bucket.at = bucket.at.max(now);
@@ -178,13 +197,41 @@ impl Throttle {
     }
 }
 
+/// The bucket of a kind: reads and writes of identities share one, and so do services and devices that read twins, and
+/// that write them (`iot-hub.md` 6.1).
+const fn bucket_of(kind: Traffic) -> Traffic {
+    match kind {
+        Traffic::RegistryRead | Traffic::RegistryWrite => Traffic::RegistryRead,
+        Traffic::TwinRead | Traffic::DeviceTwinRead => Traffic::TwinRead,
+        Traffic::TwinWrite | Traffic::Report => Traffic::TwinWrite,
+        Traffic::Query
+        | Traffic::Connect
+        | Traffic::Telemetry
+        | Traffic::Method
+        | Traffic::Jobs
+        | Traffic::JobStep
+        | Traffic::Configurations
+        | Traffic::Other => kind,
+    }
+}
+
 /// Whether a kind counts as messages (`iot-hub.md` 6.2).
 const fn is_charged(kind: Traffic) -> bool {
     match kind {
-        Traffic::Query | Traffic::TwinRead | Traffic::TwinWrite | Traffic::Method => true,
-        Traffic::RegistryRead | Traffic::RegistryWrite | Traffic::Jobs | Traffic::Configurations | Traffic::Other => {
-            false
-        }
+        Traffic::Query
+        | Traffic::TwinRead
+        | Traffic::TwinWrite
+        | Traffic::DeviceTwinRead
+        | Traffic::Report
+        | Traffic::Telemetry
+        | Traffic::JobStep
+        | Traffic::Method => true,
+        Traffic::RegistryRead
+        | Traffic::RegistryWrite
+        | Traffic::Connect
+        | Traffic::Jobs
+        | Traffic::Configurations
+        | Traffic::Other => false,
     }
 }
 
@@ -217,7 +264,10 @@ mod tests {
 
     #[test]
     fn each_tier_has_the_rates_of_the_table() {
-        use Traffic::{Configurations, Jobs, Query, RegistryRead, RegistryWrite, TwinRead, TwinWrite};
+        use Traffic::{
+            Configurations, Connect, DeviceTwinRead, JobStep, Jobs, Method, Query, RegistryRead, RegistryWrite, Report,
+            Telemetry, TwinRead, TwinWrite,
+        };
         for (tier, units, kind, period, count) in [
             (Tier::F1, 1, RegistryRead, 60, 100.0),
             (Tier::S1, 3, RegistryWrite, 60, 300.0),
@@ -234,10 +284,25 @@ mod tests {
             (Tier::S3, 2, TwinWrite, 1, 500.0),
             (Tier::S3, 2, Jobs, 60, 10_000.0),
             (Tier::S3, 2, Configurations, 60, 40.0),
+            (Tier::S1, 10, DeviceTwinRead, 1, 100.0),
+            (Tier::S2, 30, Report, 1, 150.0),
+            (Tier::S1, 1, Connect, 1, 100.0),
+            (Tier::S1, 10, Connect, 1, 120.0),
+            (Tier::S2, 2, Telemetry, 1, 240.0),
+            (Tier::S3, 1, Telemetry, 1, 6000.0),
+            (Tier::S1, 7, JobStep, 1, 10.0),
+            (Tier::S2, 12, JobStep, 1, 12.0),
+            (Tier::S3, 2, JobStep, 1, 100.0),
+            // 160 KB, 480 KB and 24 MB a second, in meters of 4 KB.
+            (Tier::F1, 1, Method, 1, 40.0),
+            (Tier::S2, 2, Method, 1, 240.0),
+            (Tier::S3, 1, Method, 1, 6144.0),
         ] {
             let rate = tier.rate(kind, units).unwrap();
             assert_eq!((rate.burst, rate.per_second), (count, count / f64::from(period)), "{tier:?} {units} {kind:?}");
         }
+        let jobs = [Tier::F1, Tier::S1, Tier::S2, Tier::S3].map(Tier::active_jobs_max);
+        assert_eq!(jobs, [1, 1, 5, 10]);
         assert_eq!(Tier::named("s2"), Some(Tier::S2));
         assert_eq!(Tier::named("B1"), None);
     }
@@ -278,6 +343,16 @@ mod tests {
         assert_eq!(throttle.admit(Traffic::RegistryRead, 50, at(0)), Verdict::After(Duration::ZERO));
         assert_eq!(throttle.admit(Traffic::RegistryWrite, 50, at(0)), Verdict::Backlog);
         assert_eq!(throttle.admit(Traffic::RegistryWrite, 10, at(0)), Verdict::After(Duration::from_secs(6)));
+    }
+
+    #[test]
+    fn devices_and_services_share_the_buckets_of_twins() {
+        let mut throttle = Throttle::new(Tier::S1, 1);
+        assert_eq!(burst(&mut throttle, Traffic::Report, 30, at(0)).0, 30);
+        assert_eq!(burst(&mut throttle, Traffic::TwinWrite, 30, at(0)).0, 20);
+        assert_eq!(burst(&mut throttle, Traffic::TwinRead, 60, at(0)).0, 60);
+        assert_eq!(burst(&mut throttle, Traffic::DeviceTwinRead, 60, at(0)).0, 40);
+        assert_eq!(burst(&mut throttle, Traffic::Connect, 100, at(0)).0, 100, "connects have their own");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a request is, for throttles and faults: a handful of kinds (`iot-hub.md` 6.1).
 //!
-//! Invariant: every address has one kind, known before the request is looked at any closer.
+//! Invariant: every address has one kind, known before the request is looked at any closer; so has everything that a
+//! device does by MQTT, answers to methods excepted.
 
 /// What a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,12 +14,22 @@ pub enum Traffic {
     Query,
     /// GET of a twin.
     TwinRead,
-    /// PATCH or PUT of a twin, and what a device reports.
+    /// PATCH or PUT of a twin.
     TwinWrite,
+    /// A device connects.
+    Connect,
+    /// A device reads its twin.
+    DeviceTwinRead,
+    /// A device reports.
+    Report,
+    /// A device sends a message to the cloud.
+    Telemetry,
     /// A direct method.
     Method,
     /// Jobs of every sort.
     Jobs,
+    /// What a job does to one device.
+    JobStep,
     /// Configurations.
     Configurations,
     /// All else.
@@ -26,13 +37,17 @@ pub enum Traffic {
 }
 
 impl Traffic {
-    /// Every kind.
-    pub const ALL: [Self; 9] = [
+    /// Every kind that a client asks for, which are those that faults are set for.
+    pub const ALL: [Self; 13] = [
         Self::RegistryRead,
         Self::RegistryWrite,
         Self::Query,
         Self::TwinRead,
         Self::TwinWrite,
+        Self::Connect,
+        Self::DeviceTwinRead,
+        Self::Report,
+        Self::Telemetry,
         Self::Method,
         Self::Jobs,
         Self::Configurations,
@@ -65,8 +80,13 @@ impl Traffic {
             Self::Query => "query",
             Self::TwinRead => "twinRead",
             Self::TwinWrite => "twinWrite",
+            Self::Connect => "connect",
+            Self::DeviceTwinRead => "deviceTwinRead",
+            Self::Report => "report",
+            Self::Telemetry => "telemetry",
             Self::Method => "method",
             Self::Jobs => "jobs",
+            Self::JobStep => "jobStep",
             Self::Configurations => "configurations",
             Self::Other => "other",
         }
@@ -85,10 +105,13 @@ impl Traffic {
             Self::RegistryRead => "RegistryRead",
             Self::RegistryWrite => "RegistryWrite",
             Self::Query => "Query",
-            Self::TwinRead => "TwinRead",
-            Self::TwinWrite => "TwinUpdate",
+            Self::TwinRead | Self::DeviceTwinRead => "TwinRead",
+            Self::TwinWrite | Self::Report => "TwinUpdate",
+            Self::Connect => "DeviceConnect",
+            Self::Telemetry => "DeviceToCloud",
             Self::Method => "DirectMethod",
             Self::Jobs => "Jobs",
+            Self::JobStep => "JobsDeviceOperation",
             Self::Configurations => "ConfigurationWrite",
             Self::Other => "CRUD",
         }

@@ -41,6 +41,12 @@ impl Trial {
         Self { throttle, faults: options.faults.clone().map(|plan| Arc::new(Mutex::new(plan))) }
     }
 
+    /// Whether a tier's limits are kept.
+    #[must_use]
+    pub fn has_tier(&self) -> bool {
+        self.throttle.is_some()
+    }
+
     /// Waits for the turn of a request that counts `weight` times.
     ///
     /// # Errors

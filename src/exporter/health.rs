@@ -1,6 +1,7 @@
 //! The series about the queries themselves (`metrics.md` section 7, `geminid_query_*`).
 //!
-//! Invariant: they stand for every loaded query, also for one that never succeeded or whose series were withdrawn.
+//! Invariant: they stand for every loaded query, also for one that never succeeded or whose series were withdrawn. A
+//! suspended query has its info alone: it is neither up nor late.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use crate::series::{Dropped, Family, FamilyText, Kind, LabelSet, render};
 
 /// Every reason of `geminid_query_failures_total` that a run can have here.
-pub(super) const REASONS: [&str; 13] = [
+pub(super) const REASONS: [&str; 16] = [
     "throttled",
     "unauthorized",
     "not_found",
@@ -18,8 +19,11 @@ pub(super) const REASONS: [&str; 13] = [
     "network",
     "server",
     "quota",
-    "limit",
+    "missing_column",
     "duplicate",
+    "limit",
+    "invalid_row",
+    "empty",
     "skipped",
     "other",
 ];
@@ -44,6 +48,8 @@ pub(super) struct QueryHealth<'a> {
     pub(super) revision: &'a str,
     pub(super) interval: Duration,
     pub(super) stale_after: Duration,
+    /// It has no runs, so only its info stands.
+    pub(super) suspended: bool,
     pub(super) health: &'a Health,
 }
 
@@ -77,6 +83,9 @@ const PER_QUERY: [(&str, Kind, &str, Value); 9] = [
 
 /// Renders the health of all queries of a hub.
 pub(super) fn render_health(hub: &str, queries: &[QueryHealth<'_>]) -> Vec<FamilyText> {
+    let info = queries.iter().map(|query| (vec![("query", query.name), ("revision", query.revision)], 1.0));
+    let info = family("info", Kind::Gauge, "1 for every loaded query; the revision names its manifest.", info);
+    let queries: Vec<&QueryHealth<'_>> = queries.iter().filter(|query| !query.suspended).collect();
     let mut families: Vec<Family> = PER_QUERY
         .iter()
         .map(|(name, kind, help, value)| {
@@ -84,8 +93,7 @@ pub(super) fn render_health(hub: &str, queries: &[QueryHealth<'_>]) -> Vec<Famil
             family(name, *kind, help, samples)
         })
         .collect();
-    let info = queries.iter().map(|query| (vec![("query", query.name), ("revision", query.revision)], 1.0));
-    families.push(family("info", Kind::Gauge, "1 for every loaded query; the revision names its manifest.", info));
+    families.push(info);
     let failures = queries.iter().flat_map(|query| {
         REASONS.iter().map(|reason| {
             let count = query.health.failures.get(reason).copied().unwrap_or_default();

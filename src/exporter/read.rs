@@ -3,12 +3,12 @@
 //! Invariant: a page's rows are mapped and dropped before the next page is asked for; pages, rows, series and time are
 //! bounded by the query's own limits. A throttled page is asked for again within the run's time; nothing else is.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::schedule::Next;
-use crate::hub::{Continuation, HubError, PAGE_SIZE_MAX, QueryPage, ReadTwins};
-use crate::series::{Aggregator, MapFailure, Mapped, QuerySpec};
+use crate::hub::{HubError, PageError, Pages, ReadTwins};
+use crate::series::{Aggregator, MapFailure, Mapped, OnExceed, QuerySpec};
+use crate::twin::Value;
 
 /// Doublings after which the wait for a throttled hub grows no more: about a minute.
 const THROTTLE_DOUBLINGS_MAX: u32 = 6;
@@ -28,9 +28,6 @@ pub(super) enum RunFailure {
     /// There are more pages than the query's limit.
     #[error("the query answers more than {0} pages (limits.maxPages)")]
     Pages(usize),
-    /// The hub gave a continuation a second time: the pages would never end.
-    #[error("the hub repeated a continuation after {0} pages")]
-    Repeated(usize),
     /// The whole run took longer than the query allows.
     #[error("the run took longer than {0:?} (timeout)")]
     Timeout(Duration),
@@ -52,7 +49,6 @@ impl RunFailure {
             Self::Hub(error) => error.category(),
             Self::Map(failure) => failure.category(),
             Self::Pages(_) => "limit",
-            Self::Repeated(_) => "server",
             Self::Timeout(_) => "timeout",
             Self::Throttled(_) => "throttled",
             Self::Duplicate(_) => "duplicate",
@@ -75,7 +71,6 @@ impl RunFailure {
                 | HubError::Unauthorized { .. }
                 | HubError::Throttled { .. },
             )
-            | Self::Repeated(_)
             | Self::Timeout(_)
             | Self::Throttled(_) => Next::Backoff,
             Self::Hub(
@@ -127,40 +122,42 @@ async fn read_pages<H: ReadTwins>(
     progress: &mut Progress,
 ) -> Result<Mapped, RunFailure> {
     let mut aggregator = Aggregator::new(spec)?;
-    let mut seen = BTreeSet::new();
-    let mut from = None;
+    let mut pages = Pages::new(hub, &spec.query, spec.page_size, spec.limits.max_pages);
     loop {
-        let page = read_page(hub, spec, from.as_ref(), rng, progress).await?;
-        progress.pages += 1;
-        for row in &page.rows {
+        let rows = match read_page(&mut pages, rng, progress).await {
+            None => break,
+            Some(Ok(rows)) => rows,
+            Some(Err(PageError::TooMany(_))) if spec.limits.on_exceed == OnExceed::Truncate => {
+                aggregator.truncated();
+                break;
+            }
+            Some(Err(PageError::TooMany(pages))) => return Err(RunFailure::Pages(pages)),
+            Some(Err(PageError::Hub(error))) => return Err(error.into()),
+        };
+        progress.pages = pages.pages_read();
+        for row in &rows {
             aggregator.push(row)?;
             progress.rows += 1;
         }
-        let Some(next) = page.next else { return Ok(aggregator.finish()?) };
-        if progress.pages >= spec.limits.max_pages {
-            return Err(RunFailure::Pages(spec.limits.max_pages));
+        if aggregator.is_full() && spec.limits.on_exceed == OnExceed::Truncate && !pages.is_complete() {
+            aggregator.truncated();
+            break;
         }
-        if !seen.insert(next.0.clone()) {
-            return Err(RunFailure::Repeated(progress.pages));
-        }
-        from = Some(next);
     }
+    Ok(aggregator.finish()?)
 }
 
 /// Reads one page, waiting for as long as the hub throttles; the run's time-out ends that.
 async fn read_page<H: ReadTwins>(
-    hub: &H,
-    spec: &QuerySpec,
-    from: Option<&Continuation>,
+    pages: &mut Pages<'_, H>,
     rng: &mut fastrand::Rng,
     progress: &mut Progress,
-) -> Result<QueryPage, HubError> {
-    let page_size = spec.page_size.clamp(1, PAGE_SIZE_MAX);
+) -> Option<Result<Vec<Value>, PageError>> {
     let mut throttled = 0;
     loop {
         progress.throttled = false;
-        match hub.query_page(&spec.query, page_size, from).await {
-            Err(HubError::Throttled { retry_after, .. }) => {
+        match pages.next().await {
+            Some(Err(PageError::Hub(HubError::Throttled { retry_after, .. }))) => {
                 progress.throttled = true;
                 let wait = retry_after.unwrap_or_else(|| throttle_wait(throttled, rng));
                 tokio::time::sleep(wait.max(THROTTLE_WAIT_MIN)).await;

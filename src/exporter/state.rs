@@ -109,7 +109,11 @@ impl HubQueries {
                 }
                 changed => {
                     before.extend(changed.map(|query| (spec.name.clone(), query)));
-                    self.schedule.add(&spec.name, spec.interval, now);
+                    if spec.suspend {
+                        self.schedule.remove(&spec.name);
+                    } else {
+                        self.schedule.add(&spec.name, spec.interval, now);
+                    }
                     self.queries.insert(spec.name.clone(), Query::new(spec));
                 }
             }
@@ -197,6 +201,7 @@ impl HubQueries {
                 revision: &query.revision,
                 interval: query.spec.interval,
                 stale_after: query.spec.stale_after,
+                suspended: query.spec.suspend,
                 health: &query.health,
             })
             .collect();

@@ -1,7 +1,6 @@
 //! Exporters against a hub made of pages, on paused time.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -9,84 +8,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Published, run};
-use crate::hub::{Continuation, HubError, QueryPage, ReadTwins};
+use crate::hub::HubError;
+use crate::hub::fake::{Answer, FakeHub};
 use crate::metrics::Metrics;
-use crate::series::{LabelSource, Limits, MetricSpec, QuerySpec, strict};
-use crate::twin::{Twin, TwinRef, Value};
+use crate::series::fixtures::{column, counting, query};
+use crate::series::{LabelSource, OnExceed, QuerySpec, strict};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// Query text and continuation.
-type Page = (String, Option<String>);
-
-/// What the fake hub does with a request for a page.
-#[derive(Clone)]
-enum Answer {
-    Page(Vec<&'static str>, Option<&'static str>),
-    Error(HubError),
-    Slow(Duration),
-    Hang,
-    Panic,
-}
-
-/// A hub that answers each page as told, and hangs where it was told nothing.
-#[derive(Clone, Default)]
-struct FakeHub {
-    answers: Arc<Mutex<BTreeMap<Page, Answer>>>,
-    asked: Arc<Mutex<Vec<String>>>,
-    /// Held by every request that waits for its answer.
-    waiting: Arc<()>,
-}
-
-impl FakeHub {
-    fn answer(&self, query: &str, from: Option<&str>, answer: Answer) {
-        self.answers.lock().unwrap().insert((query.to_owned(), from.map(str::to_owned)), answer);
-    }
-
-    fn waiting(&self) -> usize {
-        Arc::weak_count(&self.waiting)
-    }
-
-    fn asked(&self, query: &str) -> usize {
-        self.asked.lock().unwrap().iter().filter(|asked| *asked == query).count()
-    }
-}
-
-impl ReadTwins for FakeHub {
-    async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
-        Err(HubError::NotFound(twin.clone()))
-    }
-
-    async fn query_page(
-        &self,
-        query: &str,
-        page_size: usize,
-        from: Option<&Continuation>,
-    ) -> Result<QueryPage, HubError> {
-        assert_eq!(page_size, 100);
-        self.asked.lock().unwrap().push(query.to_owned());
-        let key = (query.to_owned(), from.map(|from| from.0.clone()));
-        let answer = self.answers.lock().unwrap().get(&key).cloned().unwrap_or(Answer::Hang);
-        let empty = QueryPage { rows: Vec::new(), next: None };
-        match answer {
-            Answer::Page(rows, next) => {
-                let rows = rows.into_iter().map(|row| Value::parse_json(row).unwrap()).collect();
-                Ok(QueryPage { rows, next: next.map(|next| Continuation(next.to_owned())) })
-            }
-            Answer::Error(error) => Err(error),
-            Answer::Slow(time) => {
-                tokio::time::sleep(time).await;
-                Ok(empty)
-            }
-            Answer::Hang => {
-                let _waiting = Arc::downgrade(&self.waiting);
-                std::future::pending().await
-            }
-            Answer::Panic => panic!("the fake hub panics"),
-        }
-    }
-}
 
 /// A running exporter of the hub `prod`.
 struct Running {
@@ -144,33 +73,11 @@ impl Running {
 
 /// A query whose text is its name; it counts rows by `plant`.
 fn spec(name: &str) -> QuerySpec {
-    QuerySpec {
-        name: name.to_owned(),
-        query: name.to_owned(),
-        interval: 10 * MINUTE,
-        timeout: MINUTE,
-        stale_after: 31 * MINUTE,
-        page_size: 100,
-        limits: Limits::default(),
-        metrics: vec![MetricSpec {
-            name: format!("twinquery_{name}"),
-            help: "Devices.".to_owned(),
-            labels: BTreeMap::from([("plant".to_owned(), LabelSource::Column(vec!["plant".to_owned()]))]),
-            zero_fill: BTreeMap::new(),
-        }],
-    }
+    query(name, vec![counting(&format!("twinquery_{name}"), &[("plant", column("plant"))])])
 }
 
 const DEVICES: &str = r#"twinquery_devices{hub="prod",plant="Redmond43"}"#;
 const ROW: &str = r#"{"plant":"Redmond43"}"#;
-
-fn server_error() -> Answer {
-    Answer::Error(HubError::Server { status: Some(500), message: "words".to_owned() })
-}
-
-fn throttled(retry_after: Option<Duration>) -> Answer {
-    Answer::Error(HubError::Throttled { code: "ThrottlingException".to_owned(), retry_after })
-}
 
 #[tokio::test(start_paused = true)]
 async fn all_pages_are_counted_and_published_at_once() {
@@ -208,7 +115,7 @@ async fn a_failing_query_keeps_its_series_until_they_are_stale_and_is_never_zero
     hub.answer("devices", None, Answer::Page(vec![ROW], None));
     let running = start(&hub, &[spec("devices")]);
     running.pass(5 * SECOND).await;
-    hub.answer("devices", None, server_error());
+    hub.answer("devices", None, Answer::failed());
     running.pass(29 * MINUTE).await;
     assert_eq!(running.value(DEVICES), Some(1.0), "the last good result stays");
     assert_eq!(running.health("up", "devices"), Some(0.0));
@@ -232,7 +139,7 @@ async fn a_stale_time_of_zero_withdraws_at_the_first_failure_and_not_before() {
     let running = start(&hub, &[eager]);
     running.pass(9 * MINUTE).await;
     assert_eq!(running.value(DEVICES), Some(1.0));
-    hub.answer("devices", None, server_error());
+    hub.answer("devices", None, Answer::failed());
     running.pass(2 * MINUTE).await;
     assert_eq!(running.value(DEVICES), None);
 }
@@ -260,7 +167,7 @@ async fn a_bad_query_has_its_reason_and_costs_the_others_nothing() {
         (Answer::Error(unauthorized()), "unauthorized", 10),
         (Answer::Error(network()), "network", 10),
         (Answer::Error(HubError::Quota), "quota", 6),
-        (server_error(), "server", 10),
+        (Answer::failed(), "server", 10),
         (Answer::Hang, "timeout", 9),
         (Answer::Panic, "other", 6),
         (Answer::Page(vec![], Some("again")), "server", 10),
@@ -303,9 +210,47 @@ async fn pages_over_the_limit_fail_the_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_truncating_query_publishes_what_it_read_and_counts_what_it_left_out() {
+    let hub = FakeHub::default();
+    hub.answer("devices", None, Answer::Page(vec![ROW, ROW], Some("2")));
+    hub.answer("devices", Some("2"), Answer::Page(vec![ROW], None));
+    for (pages, rows, asked, left_out) in [(1, 100, 1, 1.0), (50, 2, 1, 1.0), (50, 1, 1, 2.0), (50, 3, 2, 0.0)] {
+        let mut short = spec("devices");
+        (short.limits.max_pages, short.limits.max_rows) = (pages, rows);
+        short.limits.on_exceed = OnExceed::Truncate;
+        let before = hub.asked("devices");
+        let running = start(&hub, &[short]);
+        running.pass(5 * SECOND).await;
+        assert_eq!(running.health("up", "devices"), Some(1.0), "{pages} {rows}");
+        assert_eq!(hub.asked("devices") - before, asked, "{pages} {rows}");
+        let dropped = r#"geminid_query_dropped_rows_total{hub="prod",query="devices",reason="truncated"}"#;
+        assert_eq!(running.value(dropped), Some(left_out), "{pages} {rows}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_query_has_no_runs_and_no_series_but_its_info() {
+    let hub = FakeHub::default();
+    hub.answer("devices", None, Answer::Page(vec![ROW], None));
+    let mut suspended = spec("devices");
+    suspended.suspend = true;
+    let running = start(&hub, &[spec("devices")]);
+    running.pass(5 * SECOND).await;
+    assert_eq!(running.value(DEVICES), Some(1.0));
+    running.declare(&[suspended]);
+    running.pass(60 * MINUTE).await;
+    assert_eq!(hub.asked("devices"), 1);
+    let families = strict::parse(&running.text()).unwrap();
+    assert_eq!(families.keys().collect::<Vec<_>>(), ["geminid_query_info"]);
+    running.declare(&[spec("devices")]);
+    running.pass(5 * SECOND).await;
+    assert_eq!(running.value(DEVICES), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_throttled_page_is_asked_for_again_within_the_run() {
     let hub = FakeHub::default();
-    hub.answer("devices", None, throttled(Some(20 * SECOND)));
+    hub.answer("devices", None, Answer::throttled(Some(20 * SECOND)));
     let running = start(&hub, &[spec("devices")]);
     running.pass(10 * SECOND).await;
     assert_eq!(hub.asked("devices"), 1);
@@ -314,7 +259,7 @@ async fn a_throttled_page_is_asked_for_again_within_the_run() {
     assert_eq!(running.value(DEVICES), Some(1.0));
     assert_eq!(running.health("runs_total", "devices"), Some(1.0));
 
-    hub.answer("devices", None, throttled(None));
+    hub.answer("devices", None, Answer::throttled(None));
     let before = hub.asked("devices");
     running.pass(11 * MINUTE).await;
     assert_eq!(running.failures("devices", "throttled"), 1.0);
@@ -325,7 +270,7 @@ async fn a_throttled_page_is_asked_for_again_within_the_run() {
 #[tokio::test(start_paused = true)]
 async fn a_hub_that_hangs_after_it_throttled_is_no_throttled_hub() {
     let hub = FakeHub::default();
-    hub.answer("devices", None, throttled(Some(10 * SECOND)));
+    hub.answer("devices", None, Answer::throttled(Some(10 * SECOND)));
     let running = start(&hub, &[spec("devices")]);
     running.pass(6 * SECOND).await;
     hub.answer("devices", None, Answer::Hang);

@@ -6,6 +6,8 @@
 
 mod address;
 mod budget;
+#[cfg(test)]
+pub(crate) mod fake;
 mod observe;
 mod pages;
 mod refusal;

@@ -1,7 +1,8 @@
 //! Reading a whole query, page by page.
 //!
 //! Invariant: it ends. After at most the given number of pages there is an end or an error, and a hub that sends one
-//! continuation twice is not asked a third time. Who stops early has a part, and [`Pages::is_complete`] says so.
+//! continuation twice is not asked a third time. Who stops early has a part, and [`Pages::is_complete`] says so. A page
+//! that the hub throttled may be asked for again, by the caller and in the caller's time; nothing is retried in here.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +50,8 @@ impl<'a, H: ReadTwins> Pages<'a, H> {
         Self { hub, query, page_size, pages_max, pages_read: 0, seen: BTreeSet::new(), position: Position::Start }
     }
 
-    /// The rows of the next page, which may be none; `None` after the last page and after an error.
+    /// The rows of the next page, which may be none; `None` after the last page and after an error. After
+    /// [`HubError::Throttled`] the next call asks for the same page once more.
     ///
     /// # Errors
     /// [`PageError`]; the rows given before are a part of the answer then, and no more will come.
@@ -69,7 +71,15 @@ impl<'a, H: ReadTwins> Pages<'a, H> {
         if self.pages_read == self.pages_max {
             return Err(PageError::TooMany(self.pages_max));
         }
-        let page = self.hub.query_page(self.query, self.page_size, from.as_ref()).await?;
+        let page = match self.hub.query_page(self.query, self.page_size, from.as_ref()).await {
+            Ok(page) => page,
+            Err(error) => {
+                if matches!(error, HubError::Throttled { .. }) {
+                    self.position = from.map_or(Position::Start, Position::At);
+                }
+                return Err(error.into());
+            }
+        };
         self.pages_read += 1;
         self.position = match page.next {
             None => Position::Complete,
@@ -97,44 +107,23 @@ impl<'a, H: ReadTwins> Pages<'a, H> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::time::Duration;
 
-    use super::super::QueryPage;
+    use super::super::fake::{Answer, FakeHub};
     use super::*;
-    use crate::twin::{Twin, TwinRef};
 
-    /// A hub whose page after continuation `n` is row `n`, continued by what `next` says.
-    struct Book {
-        next: fn(usize) -> Option<&'static str>,
-        sizes: Mutex<Vec<usize>>,
-    }
-
-    impl ReadTwins for Book {
-        async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
-            Err(HubError::NotFound(twin.clone()))
+    /// A hub whose query `q` has these continuations, page by page; row `n` stands on page `n`.
+    fn book(next: &[Option<&'static str>]) -> FakeHub {
+        let hub = FakeHub::default();
+        let mut from = None;
+        for (row, next) in ["0", "1", "2", "3"].into_iter().zip(next) {
+            hub.answer("q", from, Answer::Page(vec![row], *next));
+            from = *next;
         }
-
-        async fn query_page(
-            &self,
-            query: &str,
-            page_size: usize,
-            from: Option<&Continuation>,
-        ) -> Result<QueryPage, HubError> {
-            self.sizes.lock().unwrap().push(page_size);
-            if query == "bad" {
-                return Err(HubError::Quota);
-            }
-            let index: usize = from.map_or(0, |from| from.0.parse().unwrap());
-            let next = (self.next)(index).map(|next| Continuation(next.to_owned()));
-            Ok(QueryPage { rows: vec![Value::from(i64::try_from(index).unwrap())], next })
-        }
+        hub
     }
 
-    fn book(next: fn(usize) -> Option<&'static str>) -> Book {
-        Book { next, sizes: Mutex::new(Vec::new()) }
-    }
-
-    async fn read_all(pages: &mut Pages<'_, Book>) -> (Vec<String>, Option<PageError>) {
+    async fn read_all(pages: &mut Pages<'_, FakeHub>) -> (Vec<String>, Option<PageError>) {
         let mut rows = Vec::new();
         while let Some(page) = pages.next().await {
             match page {
@@ -150,30 +139,46 @@ mod tests {
 
     #[tokio::test]
     async fn pages_follow_one_another_to_the_last() {
-        let hub = book(|index| ["1", "2"].get(index).copied());
+        let hub = book(&[Some("1"), Some("2"), None]);
         let mut pages = Pages::new(&hub, "q", 1000, 3);
         assert_eq!(read_all(&mut pages).await, (vec!["0".to_owned(), "1".to_owned(), "2".to_owned()], None));
         assert!(pages.is_complete() && pages.next().await.is_none() && pages.is_complete());
         assert_eq!(pages.pages_read(), 3);
-        assert_eq!(*hub.sizes.lock().unwrap(), [100, 100, 100]);
+        assert_eq!(hub.page_sizes("q"), [100, 100, 100]);
     }
 
     #[tokio::test]
     async fn a_part_is_never_taken_for_the_whole() {
-        let hub = book(|index| ["1", "2"].get(index).copied());
+        let hub = book(&[Some("1"), Some("2"), None]);
         let mut pages = Pages::new(&hub, "q", 0, 2);
         let (rows, error) = read_all(&mut pages).await;
         assert_eq!((rows.len(), error, pages.is_complete()), (2, Some(PageError::TooMany(2)), false));
-        assert_eq!(*hub.sizes.lock().unwrap(), [1, 1]);
+        assert_eq!(hub.page_sizes("q"), [1, 1]);
 
+        hub.answer("bad", None, Answer::Error(HubError::Quota));
         let mut pages = Pages::new(&hub, "bad", 1, 2);
         let (rows, error) = read_all(&mut pages).await;
         assert_eq!((rows.len(), error, pages.is_complete()), (0, Some(PageError::Hub(HubError::Quota)), false));
     }
 
     #[tokio::test]
+    async fn a_throttled_page_can_be_asked_for_again_and_no_other_one() {
+        let hub = book(&[Some("1"), None]);
+        let mut pages = Pages::new(&hub, "q", 1, 2);
+        assert!(pages.next().await.unwrap().is_ok());
+        for again_in in [None, Some(Duration::from_secs(1))] {
+            hub.answer("q", Some("1"), Answer::throttled(again_in));
+            assert!(matches!(pages.next().await, Some(Err(PageError::Hub(HubError::Throttled { .. })))));
+        }
+        hub.answer("q", Some("1"), Answer::Page(vec!["1"], None));
+        assert_eq!(read_all(&mut pages).await, (vec!["1".to_owned()], None));
+        assert_eq!((pages.pages_read(), hub.asked("q")), (2, 4));
+    }
+
+    #[tokio::test]
     async fn a_circle_of_continuations_is_an_error() {
-        let hub = book(|index| ["1", "2", "1"].get(index).copied());
+        let hub = book(&[Some("1"), Some("2")]);
+        hub.answer("q", Some("2"), Answer::Page(vec!["2"], Some("1")));
         let mut pages = Pages::new(&hub, "q", 1, 100);
         let (rows, error) = read_all(&mut pages).await;
         assert_eq!((rows.len(), pages.is_complete()), (2, false));

@@ -72,6 +72,10 @@ fn of_kind(kind: &Kind) -> Object {
         Kind::Object(shape) => of_shape(shape),
         Kind::Each(shape) => with(typed("object"), "additionalProperties", Value::Object(of_shape(shape))),
         Kind::Texts => with(typed("object"), "additionalProperties", text()),
+        Kind::Scalars => {
+            let either = Value::Array(vec![Value::from("string"), Value::from("number")]);
+            with(typed("object"), "additionalProperties", Value::Object(object([("type", either)])))
+        }
         Kind::TextLists => with(typed("object"), "additionalProperties", texts()),
         Kind::Section => typed("object"),
         Kind::List(shape) => with(typed("array"), "items", Value::Object(of_shape(shape))),
@@ -86,6 +90,7 @@ fn of_kind(kind: &Kind) -> Object {
         Kind::Integer { min, max } => {
             with(with(typed("integer"), "minimum", Value::from(*min)), "maximum", Value::from(*max))
         }
+        Kind::Number => typed("number"),
         Kind::Duration => with(typed("string"), "pattern", Value::from("^(?=.)([0-9]+h)?([0-9]+m)?([0-9]+s)?$")),
         // Not in the schema at all, so that editors refuse it.
         Kind::Never => Object::new(),

@@ -5,14 +5,19 @@
 
 use std::collections::BTreeMap;
 
+use super::label_schema::{is_label_name, read_labels};
 use super::schema::{Checker, Fields, join};
-use super::shape::{LABEL, METRIC, METRIC_VALUE};
+use super::shape::{METRIC, METRIC_KINDS};
 use super::tree::{Entry, Node, shortened};
-use crate::series::{LabelSource, Limits, MetricSpec};
+use super::value_schema::read_value;
+use crate::series::{LabelSource, Limits, MetricKind, MetricSpec};
 
 const METRICS_MAX: usize = 16;
 const METRIC_PREFIX: &str = "twinquery_";
-const METRIC_SUFFIXES_TAKEN: [&str; 5] = ["_bucket", "_sum", "_count", "_total", "_info"];
+/// Suffixes that histograms and summaries give their parts.
+const METRIC_SUFFIXES_TAKEN: [&str; 3] = ["_bucket", "_sum", "_count"];
+const STATES_MAX: usize = 64;
+const STATE_LABEL_DEFAULT: &str = "state";
 /// Unit suffixes and the base unit Prometheus wants instead.
 const UNITS_NOT_BASE: [(&str, &str); 6] = [
     ("_ms", "_seconds"),
@@ -22,11 +27,6 @@ const UNITS_NOT_BASE: [(&str, &str); 6] = [
     ("_percent", "_ratio"),
     ("_kb", "_bytes"),
 ];
-/// Labels that Prometheus, or this exporter, sets itself.
-const LABELS_TAKEN: [&str; 6] = ["job", "instance", "le", "quantile", "hub", "query"];
-/// Labels that scrape targets often carry, so that a sample's own becomes `exported_...`.
-const LABELS_CLASHING: [&str; 7] = ["type", "region", "zone", "cluster", "env", "service", "namespace"];
-
 /// The metrics of a query, and where each is named.
 pub(super) fn read_metrics(
     checker: &mut Checker<'_>,
@@ -54,63 +54,111 @@ pub(super) fn read_metrics(
     (metrics, places)
 }
 
-/// Whether both metrics can be exposed at once: other names; or one help, the same labels and a constant label that
-/// tells them apart.
+/// Whether both metrics can be exposed at once: other names; or one type, one help, the same labels and a constant
+/// label that tells them apart.
 pub(super) fn may_share_name(a: &MetricSpec, b: &MetricSpec) -> bool {
     let apart = a.labels.iter().any(|(label, source)| match (source, b.labels.get(label)) {
         (LabelSource::Const(one), Some(LabelSource::Const(other))) => one != other,
         (LabelSource::Const(_) | LabelSource::Column(_), _) => false,
     });
-    a.name != b.name || (a.help == b.help && a.labels.keys().eq(b.labels.keys()) && apart)
+    let alike = a.kind == b.kind && a.help == b.help && a.label_names().eq(b.label_names());
+    a.name != b.name || (alike && apart)
 }
 
 /// `place` says where the other metric is.
 pub(super) fn collision_message(name: &str, place: &str) -> String {
     format!(
-        "the metric {name} is also declared {place}; rename one, or give both the same help and label names and a \
-         constant label that differs"
+        "the metric {name} is also declared {place}; rename one, or give both the same type, help and label names \
+         and a constant label that differs"
     )
 }
 
 fn read_metric(checker: &mut Checker<'_>, node: &Node, path: &str, limits: &Limits) -> Option<(MetricSpec, usize)> {
     let fields = checker.fields(node, path, &METRIC)?;
-    let name = read_metric_name(checker, &fields);
-    if let Some(entry) = fields.get("type")
-        && let Some(text) = checker.text(&entry.value, &fields.path("type"))
-        && text != "gauge"
-    {
-        if ["counter", "info", "stateset"].contains(&text) {
-            checker.not_supported(entry.value.at, fields.path("type"), &format!("the type {text}"));
-        } else {
-            let message = format!("expected gauge, found {}", entry.value.content.describe());
-            checker.error(entry.value.at, fields.path("type"), "unknown-value", message);
-        }
-    }
+    let kind = read_kind(checker, &fields);
+    let name = read_metric_name(checker, &fields, kind);
     let help = read_help(checker, &fields);
     let labels = fields
         .get("labels")
         .map(|entry| read_labels(checker, entry, &fields.path("labels"), limits))
         .unwrap_or_default();
-    if let Some(entry) = checker.required(&fields, "value", "write value: {count: true}") {
-        let path = fields.path("value");
-        if let Some(value) = checker.fields(&entry.value, &path, &METRIC_VALUE)
-            && let Some(count) = value.get("count")
-            && checker.bool(&count.value, &join(&path, "count")) == Some(false)
-        {
-            checker.error(count.value.at, join(&path, "count"), "unknown-value", "expected true, found false");
-        } else if entry.value.entries().is_some_and(<[Entry]>::is_empty) {
-            checker.error(entry.value.at, join(&path, "count"), "missing-field", "write value: {count: true}");
-        }
-    }
+    let states = read_states(checker, &fields, kind, &labels, limits);
+    let value = read_value(checker, &fields, kind, states);
     let zero_fill = fields
         .get("zeroFill")
         .map(|entry| read_zero_fill(checker, entry, &fields.path("zeroFill"), &labels, limits))
         .unwrap_or_default();
+    if let (MetricKind::Info, Some(entry)) = (kind, fields.get("zeroFill")) {
+        let message = "an info is always 1, so nothing can be filled with 0; remove zeroFill";
+        checker.error(entry.at, fields.path("zeroFill"), "info-value", message);
+    }
     let (name, at) = name?;
-    Some((MetricSpec { name, help: help?, labels, zero_fill }, at))
+    Some((MetricSpec { name, kind, help: help?, labels, value: value?, zero_fill }, at))
 }
 
-fn read_metric_name(checker: &mut Checker<'_>, fields: &Fields<'_>) -> Option<(String, usize)> {
+fn read_kind(checker: &mut Checker<'_>, fields: &Fields<'_>) -> MetricKind {
+    let entry = fields.get("type");
+    let word = entry.and_then(|entry| checker.word(&entry.value, &fields.path("type"), &METRIC_KINDS));
+    match word {
+        Some("counter") => MetricKind::Counter,
+        Some("info") => MetricKind::Info,
+        Some("stateset") => MetricKind::StateSet,
+        _ => MetricKind::Gauge,
+    }
+}
+
+/// The states of a state set and the label that holds them.
+fn read_states(
+    checker: &mut Checker<'_>,
+    fields: &Fields<'_>,
+    kind: MetricKind,
+    labels: &BTreeMap<String, LabelSource>,
+    limits: &Limits,
+) -> Option<(Vec<String>, String)> {
+    if kind != MetricKind::StateSet {
+        for key in ["states", "stateLabel"] {
+            if let Some(entry) = fields.get(key) {
+                let message = format!("{key} belongs to a stateset; write type: stateset, or remove it");
+                checker.error(entry.at, fields.path(key), "stateset-only", message);
+            }
+        }
+        return None;
+    }
+    let mut label = STATE_LABEL_DEFAULT;
+    if let Some(entry) = fields.get("stateLabel")
+        && let Some(text) = checker.text(&entry.value, &fields.path("stateLabel"))
+        && is_label_name(checker, text, entry.value.at, &fields.path("stateLabel"))
+    {
+        label = text;
+    }
+    if labels.contains_key(label) {
+        let message = format!("the label {label} holds the state; rename the other one, or give stateLabel");
+        checker.error(fields.at, fields.path("stateLabel"), "state-label", message);
+    }
+    let entry = checker.required(fields, "states", "list the states, such as [Connected, Disconnected]")?;
+    let path = fields.path("states");
+    let mut states: Vec<String> = Vec::new();
+    for (node, path, text) in checker.text_list(&entry.value, &path) {
+        let plain = !text.is_empty() && text.len() <= limits.max_label_length && !text.contains(char::is_control);
+        if plain && !states.iter().any(|state| state == text) {
+            states.push(text.to_owned());
+        } else {
+            let message = format!(
+                "each state is given once, without control characters, and has 1 to {} bytes (maxLabelLength)",
+                limits.max_label_length
+            );
+            checker.error(node.at, path, "state-name", message);
+        }
+    }
+    if states.is_empty() || states.len() > STATES_MAX {
+        let message = format!("a stateset has 1 to {STATES_MAX} states, this one has {}", states.len());
+        checker.error(entry.value.at, path, "state-count", message);
+        return None;
+    }
+    Some((states, label.to_owned()))
+}
+
+fn read_metric_name(checker: &mut Checker<'_>, fields: &Fields<'_>, kind: MetricKind) -> Option<(String, usize)> {
     let path = fields.path("name");
     let entry = checker.required(fields, "name", "the full metric name, twinquery_...")?;
     let (text, at) = (checker.text(&entry.value, &path)?, entry.value.at);
@@ -121,8 +169,8 @@ fn read_metric_name(checker: &mut Checker<'_>, fields: &Fields<'_>) -> Option<(S
         checker.error(at, path, "metric-name", message);
         return None;
     }
-    if let Some(suffix) = METRIC_SUFFIXES_TAKEN.iter().find(|suffix| text.ends_with(*suffix)) {
-        checker.error(at, path, "metric-name", format!("a gauge's name may not end with {suffix}; rename it"));
+    if let Some(message) = suffix_message(text, kind) {
+        checker.error(at, path, "metric-name", message);
         return None;
     }
     if let Some((unit, base)) = UNITS_NOT_BASE.iter().find(|(unit, _)| text.ends_with(unit)) {
@@ -130,6 +178,21 @@ fn read_metric_name(checker: &mut Checker<'_>, fields: &Fields<'_>) -> Option<(S
         checker.warning(at, path, "metric-unit", message);
     }
     Some((text.to_owned(), at))
+}
+
+/// What is wrong with the end of a metric's name.
+fn suffix_message(name: &str, kind: MetricKind) -> Option<String> {
+    if let Some(suffix) = METRIC_SUFFIXES_TAKEN.iter().find(|suffix| name.ends_with(*suffix)) {
+        return Some(format!("a metric's name may not end with {suffix}, as parts of a histogram do; rename it"));
+    }
+    let marks = [("_total", MetricKind::Counter, "counter"), ("_info", MetricKind::Info, "info")];
+    marks.into_iter().find_map(|(suffix, of, word)| match (name.ends_with(suffix), kind == of) {
+        (true, false) => {
+            Some(format!("only the name of type: {word} ends with {suffix}; rename it, or change the type"))
+        }
+        (false, true) => Some(format!("the name of type: {word} ends with {suffix}; rename it")),
+        (true, true) | (false, false) => None,
+    })
 }
 
 fn read_help(checker: &mut Checker<'_>, fields: &Fields<'_>) -> Option<String> {
@@ -142,80 +205,6 @@ fn read_help(checker: &mut Checker<'_>, fields: &Fields<'_>) -> Option<String> {
         return None;
     }
     Some(text.to_owned())
-}
-
-fn read_labels(checker: &mut Checker<'_>, entry: &Entry, path: &str, limits: &Limits) -> BTreeMap<String, LabelSource> {
-    let mut labels = BTreeMap::new();
-    for label in checker.mapping(&entry.value, path).unwrap_or_default() {
-        let path = join(path, &label.key);
-        check_label_name(checker, label, &path);
-        let Some(fields) = checker.fields(&label.value, &path, &LABEL) else { continue };
-        if let Some(source) = read_label_source(checker, &fields, limits) {
-            labels.insert(label.key.clone(), source);
-        }
-    }
-    labels
-}
-
-fn check_label_name(checker: &mut Checker<'_>, label: &Entry, path: &str) {
-    let name = label.key.as_str();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    let first_is_digit = name.bytes().next().is_none_or(|byte| byte.is_ascii_digit());
-    if first_is_digit || !name.bytes().all(plain) || name.starts_with("__") {
-        let message = format!(
-            "{:?} is no label name; use letters, digits and _, no digit first and no __ in front",
-            shortened(name)
-        );
-        checker.error(label.at, path.to_owned(), "label-name", message);
-    } else if LABELS_TAKEN.contains(&name) {
-        let message = format!("the label {name} is set by Prometheus or by geminid; use another name");
-        checker.error(label.at, path.to_owned(), "label-name", message);
-    } else if LABELS_CLASHING.contains(&name) {
-        let message = format!("scrape targets often carry the label {name}, which renames this one to exported_{name}");
-        checker.warning(label.at, path.to_owned(), "label-clash", message);
-    }
-}
-
-fn read_label_source(checker: &mut Checker<'_>, fields: &Fields<'_>, limits: &Limits) -> Option<LabelSource> {
-    match (fields.get("column"), fields.get("const")) {
-        (Some(column), None) => {
-            let path = fields.path("column");
-            let text = checker.text(&column.value, &path)?;
-            let keys: Vec<String> = text.split('.').map(str::to_owned).collect();
-            if keys.iter().any(String::is_empty) {
-                let message = "a column is keys joined by dots, such as tags.location.plant";
-                checker.error(column.value.at, path, "label-column", message);
-                return None;
-            }
-            Some(LabelSource::Column(keys))
-        }
-        (None, Some(constant)) => {
-            let path = fields.path("const");
-            let text = checker.text(&constant.value, &path)?;
-            if text.is_empty() {
-                let message = "an empty label is no label to Prometheus; give a value or remove the label";
-                checker.error(constant.value.at, path, "label-const", message);
-                return None;
-            }
-            if text.len() > limits.max_label_length {
-                let message =
-                    format!("a label value has at most {} bytes (maxLabelLength); shorten it", limits.max_label_length);
-                checker.error(constant.value.at, path, "label-const", message);
-                return None;
-            }
-            Some(LabelSource::Const(text.to_owned()))
-        }
-        (Some(_), Some(second)) => {
-            let message = "a label has either column or const; remove one";
-            checker.error(second.at, fields.path("const"), "label-source", message);
-            None
-        }
-        (None, None) => {
-            let message = "a label needs column or const";
-            checker.error(fields.at, fields.path("column"), "missing-field", message);
-            None
-        }
-    }
 }
 
 fn read_zero_fill(

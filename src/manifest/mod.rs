@@ -12,6 +12,7 @@ mod amend;
 mod cut;
 mod diagnostic;
 mod json_schema;
+mod label_schema;
 mod lower;
 mod metric_schema;
 mod names;
@@ -19,6 +20,8 @@ mod parse;
 mod probe;
 mod profile_schema;
 mod query_schema;
+#[cfg(test)]
+mod query_tests;
 mod query_text;
 mod scalar;
 mod schema;
@@ -27,6 +30,7 @@ mod shape;
 mod tests;
 mod tree;
 mod twin_schema;
+mod value_schema;
 mod wanted_schema;
 mod yaml;
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::metric_schema::read_metrics;
 use super::query_text::{QueryShape, shape_of};
 use super::schema::{Checker, Fields, show_duration};
-use super::shape::{METADATA, QUERY_LIMITS, QUERY_SPEC};
+use super::shape::{METADATA, ON_EMPTY, ON_EXCEED, QUERY_LIMITS, QUERY_SPEC};
 use super::tree::{Node, shortened};
-use crate::series::{LabelSource, Limits, MetricSpec, QuerySpec};
+use crate::series::{LabelSource, Limits, MetricSpec, OnEmpty, OnExceed, QuerySpec, ValueSource};
 
 const NAME_LENGTH_MAX: usize = 63;
 const PAGE_SIZE_DEFAULT: usize = 100;
@@ -54,6 +54,8 @@ pub(super) fn read_twin_query(checker: &mut Checker<'_>, root: &Fields<'_>) -> O
     let schedule = read_schedule(checker, &fields);
     let page_size =
         fields.get("pageSize").and_then(|entry| checker.count(&entry.value, "spec.pageSize", 1..=PAGE_SIZE_MAX));
+    let suspend = fields.get("suspend").and_then(|entry| checker.bool(&entry.value, "spec.suspend"));
+    let on_empty = fields.get("onEmpty").and_then(|entry| checker.word(&entry.value, "spec.onEmpty", &ON_EMPTY));
     let limits = fields.get("limits").map_or_else(Limits::default, |entry| read_limits(checker, &entry.value));
     let (metrics, metrics_at) = read_metrics(checker, &fields, &limits);
     if let Some((_, shape, at)) = &query {
@@ -64,10 +66,12 @@ pub(super) fn read_twin_query(checker: &mut Checker<'_>, root: &Fields<'_>) -> O
     let spec = QuerySpec {
         name: name?,
         query,
+        suspend: suspend.unwrap_or_default(),
         interval: schedule.interval,
         timeout: schedule.timeout,
         stale_after: schedule.stale_after,
         page_size: page_size.unwrap_or(PAGE_SIZE_DEFAULT),
+        on_empty: if on_empty == Some("fail") { OnEmpty::Fail } else { OnEmpty::Publish },
         limits,
         metrics,
     };
@@ -188,6 +192,11 @@ fn read_limits(checker: &mut Checker<'_>, node: &Node) -> Limits {
             *slot = value;
         }
     }
+    if let Some(entry) = fields.get("onExceed")
+        && checker.word(&entry.value, &fields.path("onExceed"), &ON_EXCEED) == Some("truncate")
+    {
+        limits.on_exceed = OnExceed::Truncate;
+    }
     limits
 }
 
@@ -195,7 +204,7 @@ fn read_limits(checker: &mut Checker<'_>, node: &Node) -> Limits {
 fn lint_series(checker: &mut Checker<'_>, spec: &Fields<'_>, metrics: &[MetricSpec], limits: &Limits) {
     let Some(entry) = spec.get("metrics") else { return };
     let product = |metric: &MetricSpec| {
-        metric.zero_fill.values().fold(1_usize, |product, values| product.saturating_mul(values.len()))
+        metric.zero_fill.values().fold(metric.series_each(), |product, values| product.saturating_mul(values.len()))
     };
     let filled =
         metrics.iter().filter(|metric| !metric.zero_fill.is_empty()).map(product).fold(0, usize::saturating_add);
@@ -207,7 +216,7 @@ fn lint_series(checker: &mut Checker<'_>, spec: &Fields<'_>, metrics: &[MetricSp
         checker.error(entry.value.at, "spec.metrics".to_owned(), "zero-fill-size", message);
     }
     let by_device = |source: &LabelSource| match source {
-        LabelSource::Column(keys) => keys.last().is_some_and(|key| key.to_lowercase().starts_with("device")),
+        LabelSource::Column(column) => column.keys.last().is_some_and(|key| key.to_lowercase().starts_with("device")),
         LabelSource::Const(_) => false,
     };
     if limits.max_series > DEVICE_SERIES_ADVISED && metrics.iter().any(|metric| metric.labels.values().any(by_device)) {
@@ -217,21 +226,47 @@ fn lint_series(checker: &mut Checker<'_>, spec: &Fields<'_>, metrics: &[MetricSp
     }
 }
 
-/// What the query's text and its metrics show together. No metric of this version has a value column.
+/// What the query's text and its metrics show together.
 fn lint_query(checker: &mut Checker<'_>, shape: &QueryShape, at: usize, metrics: &[MetricSpec]) {
     let path = || "spec.query".to_owned();
-    let from_column = |source: &LabelSource| matches!(source, LabelSource::Column(_));
-    let uses_columns = metrics.iter().any(|metric| metric.labels.values().any(from_column));
-    if shape.is_star && !uses_columns && !metrics.is_empty() {
-        let message = "whole twins are read only to be counted; project one small column, such as deviceId AS device";
+    let columns: Vec<&[String]> = metrics.iter().flat_map(columns).collect();
+    let counts = metrics.iter().any(|metric| metric.value == ValueSource::Count);
+    if shape.is_star && columns.is_empty() && counts {
+        let message = "whole twins are read only to be counted; ask for COUNT() AS n, and write value: {column: n}";
         checker.warning(at, path(), "count-of-star", message);
     }
-    if shape.is_one_row {
-        let message = "count: true counts rows, and this query always has one; leave COUNT() and the like out";
+    if shape.is_one_row && counts {
+        let message = "count: true counts rows, and this query always has one; write value: {column: ...} with the \
+                       column's alias";
         checker.warning(at, path(), "count-of-aggregate", message);
     }
     for item in &shape.without_alias {
         let message = format!("the hub may name the column of {:?} differently; write AS and a name", shortened(item));
         checker.warning(at, path(), "missing-alias", message);
     }
+    if let Some(aliases) = &shape.aliases {
+        let unknown = columns.iter().filter_map(|keys| keys.first()).find(|key| !aliases.contains(key));
+        if let Some(key) = unknown {
+            let message = format!(
+                "no column of the query is called {:?}; its columns are {}",
+                shortened(key),
+                aliases.join(", ")
+            );
+            checker.warning(at, path(), "unknown-column", message);
+        }
+    }
+}
+
+/// The columns that a metric reads.
+fn columns(metric: &MetricSpec) -> impl Iterator<Item = &[String]> {
+    let labels = metric.labels.values().filter_map(|source| match source {
+        LabelSource::Column(column) => Some(column.keys.as_slice()),
+        LabelSource::Const(_) => None,
+    });
+    let value = match &metric.value {
+        ValueSource::Count | ValueSource::Const(_) => None,
+        ValueSource::Column(column) => Some(column.keys.as_slice()),
+        ValueSource::States(column) => Some(column.keys.as_slice()),
+    };
+    labels.chain(value)
 }

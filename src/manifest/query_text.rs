@@ -10,8 +10,10 @@ pub(super) struct QueryShape {
     pub(super) is_star: bool,
     /// It aggregates everything into one row: `COUNT()` and the like, without `GROUP BY`.
     pub(super) is_one_row: bool,
-    /// Projected expressions without `AS`, other than `*` and aggregates.
+    /// Projected expressions without `AS`, other than `*`.
     pub(super) without_alias: Vec<String>,
+    /// The names of the columns, where each has one by `AS`.
+    pub(super) aliases: Option<Vec<String>>,
 }
 
 /// The shape of `query`, or why it is refused: a rule and a message.
@@ -40,15 +42,20 @@ pub(super) fn shape_of(query: &str) -> Result<QueryShape, (&'static str, String)
         ["COUNT(", "SUM(", "AVG(", "MIN(", "MAX("].iter().any(|function| item.starts_with(function))
     };
     let groups = words.windows(2).any(|pair| pair == ["GROUP", "BY"]);
-    let has_alias = |item: &str| item.split_whitespace().any(|word| word.eq_ignore_ascii_case("as"));
+    let alias = |item: &str| {
+        let mut words = item.split_whitespace().rev();
+        let name = words.next()?;
+        words.next()?.eq_ignore_ascii_case("as").then(|| name.to_owned())
+    };
     Ok(QueryShape {
         is_star: items.contains(&"*"),
         is_one_row: !groups && items.iter().any(|item| is_aggregate(item)),
         without_alias: items
             .iter()
-            .filter(|item| **item != "*" && !is_aggregate(item) && !has_alias(item))
+            .filter(|item| **item != "*" && alias(item).is_none())
             .map(|item| (*item).to_owned())
             .collect(),
+        aliases: items.iter().map(|item| alias(item)).collect(),
     })
 }
 
@@ -98,13 +105,21 @@ mod tests {
     #[test]
     fn the_shape_of_a_query_is_seen_through_case_texts_and_parentheses() {
         let star = "SELECT * FROM devices WHERE tags.location.plant = 'GROUP BY, devices.jobs'";
-        assert_eq!(shape_of(star), Ok(QueryShape { is_star: true, is_one_row: false, without_alias: vec![] }));
+        assert_eq!(
+            shape_of(star),
+            Ok(QueryShape { is_star: true, is_one_row: false, without_alias: vec![], aliases: None })
+        );
         let count = "select count() as n, f(a, b) FROM devices";
-        let shape = QueryShape { is_star: false, is_one_row: true, without_alias: vec!["f(a, b)".to_owned()] };
+        let shape =
+            QueryShape { is_star: false, is_one_row: true, without_alias: vec!["f(a, b)".to_owned()], aliases: None };
         assert_eq!(shape_of(count), Ok(shape));
         let grouped = "SELECT\n properties.reported.fromage AS x, tags.ü\n, COUNT() AS n FROM devices GROUP  BY tags.ü";
-        let shape = QueryShape { is_star: false, is_one_row: false, without_alias: vec!["tags.ü".to_owned()] };
+        let without_alias = vec!["tags.ü".to_owned()];
+        let shape = QueryShape { is_star: false, is_one_row: false, without_alias, aliases: None };
         assert_eq!(shape_of(grouped), Ok(shape));
+        let named = shape_of("SELECT tags.a AS plant, COUNT() as n FROM devices GROUP BY tags.a").unwrap();
+        assert_eq!(named.aliases, Some(vec!["plant".to_owned(), "n".to_owned()]));
+        assert_eq!(shape_of("SELECT COUNT() FROM devices").unwrap().without_alias, ["COUNT()"]);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Each(&'static Shape),
     /// A mapping of any keys to texts.
     Texts,
+    /// A mapping of any keys to texts or numbers.
+    Scalars,
     /// A mapping of any keys to lists of texts.
     TextLists,
     /// A mapping as the twin holds it.
@@ -48,6 +50,7 @@ pub(super) enum Kind {
         min: i64,
         max: i64,
     },
+    Number,
     /// `90s`, `5m`, `1h30m`.
     Duration,
     /// Never to be given; known to get its own message.
@@ -232,16 +235,27 @@ pub(super) const PROPERTIES: Shape = Shape {
 
 pub(super) const QUERY_SPEC: Shape = Shape {
     fields: &[
+        field("suspend", Kind::Bool, "No runs and no series, until it is false again"),
         required("query", Kind::Text, "The query, as IoT Hub takes it"),
         field("interval", Kind::Duration, "Time from one run to the next; 5m by default"),
         field("timeout", Kind::Duration, "The longest a run may take"),
         field("staleAfter", Kind::Duration, "How old a result may get before its series are withdrawn"),
         field("pageSize", Kind::Integer { min: 1, max: super::query_schema::PAGE_SIZE_MAX as i64 }, "Rows of one page"),
+        field("onEmpty", Kind::Word(&ON_EMPTY), "What no row means: an answer to publish (default), or a failure"),
         field("limits", Kind::Object(&QUERY_LIMITS), "What a run may cost"),
         required("metrics", Kind::List(&METRIC), "The metrics made of the rows"),
     ],
-    later: &["suspend", "onEmpty"],
+    later: &[],
 };
+
+pub(super) const ON_EMPTY: [&str; 2] = ["publish", "fail"];
+pub(super) const ON_EXCEED: [&str; 2] = ["fail", "truncate"];
+pub(super) const METRIC_KINDS: [&str; 4] = ["gauge", "counter", "info", "stateset"];
+pub(super) const CASES: [&str; 3] = ["keep", "lower", "upper"];
+pub(super) const PARSES: [&str; 5] = ["auto", "number", "bool", "percent", "rfc3339"];
+pub(super) const ON_MISSING: [&str; 3] = ["skip", "zero", "fail"];
+pub(super) const ON_INVALID: [&str; 2] = ["skip", "fail"];
+pub(super) const REDUCES: [&str; 6] = ["error", "sum", "min", "max", "avg", "first"];
 
 pub(super) const QUERY_LIMITS: Shape = Shape {
     fields: &[
@@ -257,31 +271,53 @@ pub(super) const QUERY_LIMITS: Shape = Shape {
             Kind::Integer { min: 1, max: super::query_schema::LABEL_LENGTH_MAX as i64 },
             "Bytes of a label's value",
         ),
+        field(
+            "onExceed",
+            Kind::Word(&ON_EXCEED),
+            "Beyond pages, rows and series: the run fails (default), or leaves out and counts",
+        ),
     ],
-    later: &["onExceed"],
+    later: &[],
 };
 
 pub(super) const METRIC: Shape = Shape {
     fields: &[
         required("name", Kind::Text, "The full metric name, twinquery_..."),
-        field("type", Kind::Word(&["gauge"]), "gauge"),
+        field("type", Kind::Word(&METRIC_KINDS), "gauge (default), counter (..._total), info (..._info) or stateset"),
         required("help", Kind::Text, "One line that says what is counted"),
         field("labels", Kind::Each(&LABEL), "Labels, from a column or constant"),
-        required("value", Kind::Object(&METRIC_VALUE), "Where the value comes from"),
+        field("value", Kind::Object(&METRIC_VALUE), "Where the value comes from; an info has none"),
         field("zeroFill", Kind::TextLists, "Label values whose series are 0 rather than absent when nothing matches"),
+        field("states", Kind::TextList, "Of a stateset: its states, one series each"),
+        field("stateLabel", Kind::Text, "Of a stateset: the label that holds the state; state by default"),
     ],
-    later: &["states", "stateLabel"],
+    later: &[],
 };
 
 pub(super) const METRIC_VALUE: Shape = Shape {
-    fields: &[field("count", Kind::True, "Count the rows")],
-    later: &["column", "parse", "map", "scale", "onMissing", "onInvalid", "reduce", "const"],
+    fields: &[
+        field("count", Kind::True, "Count the rows"),
+        field("const", Kind::Number, "The same number for every set of labels"),
+        field("column", Kind::Text, "A column of the rows, keys joined by dots"),
+        field("parse", Kind::Word(&PARSES), "How the column is read: auto (default) takes numbers and booleans"),
+        field("map", Kind::Scalars, "Texts that mean a number, or in a stateset a state"),
+        field("scale", Kind::Number, "What the number is multiplied by"),
+        field("onMissing", Kind::Word(&ON_MISSING), "A row without the value: skip (default), zero or fail"),
+        field("onInvalid", Kind::Word(&ON_INVALID), "A row with another kind of value: skip and count it, or fail"),
+        field("reduce", Kind::Word(&REDUCES), "Rows with equal labels: error (default), sum, min, max, avg or first"),
+    ],
+    later: &[],
 };
 
 pub(super) const LABEL: Shape = Shape {
     fields: &[
         field("column", Kind::Text, "A column of the rows, keys joined by dots"),
         field("const", Kind::Text, "The same text for every row"),
+        field("default", Kind::Text, "The label where the column has no text; without it the label is absent"),
+        field("case", Kind::Word(&CASES), "Letters: keep (default), lower or upper"),
+        field("map", Kind::Texts, "Values that become others"),
+        field("allow", Kind::TextList, "The values that stay"),
+        field("other", Kind::Text, "What every other value becomes; other by default"),
     ],
-    later: &["default", "map", "case", "allow", "other"],
+    later: &[],
 };

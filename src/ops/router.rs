@@ -117,7 +117,6 @@ fn render(ops: &Ops) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::time::{Duration, UNIX_EPOCH};
 
     use axum::body::{Body, to_bytes};
@@ -126,10 +125,10 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::hub::{Continuation, HubError, QueryPage, ReadTwins};
+    use crate::hub::fake::{Answer, FakeHub};
     use crate::metrics::Metrics;
-    use crate::series::{LabelSource, Limits, MetricSpec, QuerySpec, strict};
-    use crate::twin::{Twin, TwinRef, Value};
+    use crate::series::fixtures::{column, counting, query};
+    use crate::series::{QuerySpec, strict};
 
     fn ops() -> (Metrics, Ops) {
         let registry = Registry::new();
@@ -148,42 +147,21 @@ mod tests {
         (status, header.unwrap_or_default(), String::from_utf8(body.to_vec()).unwrap())
     }
 
-    /// Answers every query with the same rows.
-    #[derive(Clone)]
-    struct Rows(&'static [&'static str]);
-
-    impl ReadTwins for Rows {
-        async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
-            Err(HubError::NotFound(twin.clone()))
-        }
-
-        async fn query_page(&self, _: &str, _: usize, _: Option<&Continuation>) -> Result<QueryPage, HubError> {
-            let rows = self.0.iter().map(|row| Value::parse_json(row).unwrap()).collect();
-            Ok(QueryPage { rows, next: None })
-        }
+    /// Answers the query `plants` with these rows.
+    fn rows(rows: &[&'static str]) -> FakeHub {
+        let hub = FakeHub::default();
+        hub.answer("plants", None, Answer::Page(rows.to_vec(), None));
+        hub
     }
 
     fn spec() -> QuerySpec {
-        let column = |name: &str| LabelSource::Column(vec![name.to_owned()]);
-        QuerySpec {
-            name: "plants".to_owned(),
-            query: "SELECT * FROM devices".to_owned(),
-            interval: Duration::from_secs(300),
-            timeout: Duration::from_secs(60),
-            stale_after: Duration::from_secs(960),
-            page_size: 100,
-            limits: Limits::default(),
-            metrics: vec![MetricSpec {
-                name: "twinquery_plant_devices".to_owned(),
-                help: "Devices \\ of a \"plant\".".to_owned(),
-                labels: BTreeMap::from([("plant".to_owned(), column("plant")), ("line".to_owned(), column("line"))]),
-                zero_fill: BTreeMap::new(),
-            }],
-        }
+        let mut metric = counting("twinquery_plant_devices", &[("plant", column("plant")), ("line", column("line"))]);
+        metric.help = "Devices \\ of a \"plant\".".to_owned();
+        query("plants", vec![metric])
     }
 
     /// Lets an exporter run its queries once.
-    async fn export(published: &Published, hub: &str, rows: Rows) {
+    async fn export(published: &Published, hub: &str, rows: FakeHub) {
         let (_sender, receiver) = watch::channel(Arc::new(vec![spec()]));
         let cancel = CancellationToken::new();
         let rng = fastrand::Rng::with_seed(1);
@@ -209,12 +187,12 @@ mod tests {
 
         let odd =
             &[r#"{"plant":"a \\ \" \n{}=,","line":"","x":1}"#, r#"{"plant":"a \\ \" \n{}=,"}"#, r#"{"line":null}"#];
-        export(&ops.published, "prod", Rows(odd)).await;
-        export(&ops.published, "test", Rows(&[r#"{"plant":7,"line":"1"}"#])).await;
+        export(&ops.published, "prod", rows(odd)).await;
+        export(&ops.published, "test", rows(&[r#"{"plant":7,"line":"1"}"#])).await;
         let (_, _, text) = get_path(&router, "/metrics").await;
         let families = strict::parse(&text).unwrap();
         let plants = &families["twinquery_plant_devices"];
-        assert_eq!(plants.help, r#"Devices \ of a "plant". TwinQuery plants, every 5m."#);
+        assert_eq!(plants.help, r#"Devices \ of a "plant". TwinQuery plants, every 10m."#);
         assert_eq!(plants.samples.len(), 3, "two hubs in one family");
         assert_eq!(families["geminid_query_up"].samples.len(), 2);
         assert_eq!(families["geminid_source_revision_info"].samples[0].1["revision"], "7f1c \\ \"x\"\n");

@@ -3,14 +3,22 @@
 //! Invariant: floor 2, pure. What is rendered here is valid for every Prometheus server, because one bad label
 //! name would cost the whole scrape (`metrics.md` 1.2).
 
+mod convert;
 mod family;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod mapping;
 mod spec;
 #[cfg(test)]
 pub(crate) mod strict;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use family::{Family, Kind, LabelSet, NameError};
 pub use mapping::{Aggregator, Dropped, MapFailure, Mapped};
-pub use spec::{LabelSource, Limits, MetricSpec, QuerySpec};
+pub use spec::{
+    Case, LabelColumn, LabelSource, Limits, MetricKind, MetricSpec, NumberColumn, OnEmpty, OnExceed, OnInvalid,
+    OnMissing, Parse, QuerySpec, Reduce, StateColumn, ValueSource,
+};
 pub use text::{FamilyText, append, first_duplicate, join, render};

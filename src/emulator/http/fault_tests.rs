@@ -122,3 +122,34 @@ async fn beyond_the_rate_requests_are_late_and_then_refused_without_a_hint() {
     assert_eq!(hub.owner(Method::POST, "/devices", &bulk).await.status, 200);
     assert_eq!(hub.owner(Method::POST, "/devices", &bulk).await.status, 429, "60 more of 100 would wait too long");
 }
+
+#[tokio::test(start_paused = true)]
+async fn direct_methods_wait_and_are_refused_by_the_size_of_their_payload() {
+    let hub = hub(TrialOptions { tier: Some((Tier::S1, 1)), ..TrialOptions::default() });
+    hub.owner(Method::PUT, "/devices/d", "{}").await;
+    let call = |bytes: usize| format!(r#"{{"methodName":"m","payload":"{}"}}"#, "x".repeat(bytes - 2));
+    // 160 KB a second: 40 meters of 4 KB at once, and 400 more within 10 s; 13 of 32 and 24 of one are 440.
+    for (bytes, count) in [(128 * 1024, 13), (4096, 24)] {
+        for _ in 0..count {
+            let answer = hub.owner(Method::POST, "/twins/d/methods", &call(bytes)).await;
+            assert_eq!((answer.status, answer.header(ERROR_CODE)), (404, Some("DeviceNotOnline")), "{bytes}");
+        }
+    }
+    let refused = hub.owner(Method::POST, "/twins/d/methods", &call(1024)).await;
+    assert_eq!((refused.status, refused.header(ERROR_CODE)), (429, Some("ThrottlingBacklogTimeout")));
+}
+
+#[tokio::test]
+async fn the_tier_sets_how_many_jobs_may_be_active() {
+    for (tier, most) in
+        [(Some(Tier::F1), 1), (Some(Tier::S1), 1), (Some(Tier::S2), 5), (Some(Tier::S3), 10), (None, 10)]
+    {
+        let hub = hub(TrialOptions { tier: tier.map(|tier| (tier, 1)), ..TrialOptions::default() });
+        for number in 0..=most {
+            let body = r#"{"type":"scheduleUpdateTwin","updateTwin":{"etag":"*"},"queryCondition":"deviceId = 'd'"}"#;
+            let answer = hub.owner(Method::PUT, &format!("/jobs/v2/j{number}"), body).await;
+            let expected = if number < most { (200, None) } else { (429, Some("ThrottlingMaxActiveJobCountExceeded")) };
+            assert_eq!((answer.status, answer.header(ERROR_CODE)), expected, "{tier:?} {number}");
+        }
+    }
+}

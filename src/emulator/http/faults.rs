@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::http::{HeaderValue, Method, Response, StatusCode};
+use jiff::Timestamp;
 
 use super::answers::{json, no_content};
 use super::broken::broken;
@@ -15,6 +16,7 @@ use crate::emulator::auth::PolicyName;
 use crate::emulator::error::Refusal;
 use crate::emulator::if_match::IfMatch;
 use crate::emulator::route::Operation;
+use crate::emulator::throttle::METHOD_METER_BYTES;
 use crate::emulator::traffic::Traffic;
 use crate::emulator::trial::Trial;
 use crate::emulator::wire;
@@ -65,7 +67,9 @@ pub(super) async fn with(
         response.headers_mut().insert(ERROR_CODE, code);
         return Ok(response);
     }
-    trial.admit(kind, weight(&operation, call.body), hub.now()).await?;
+    if trial.has_tier() {
+        trial.admit(kind, weight(&operation, call.body), hub.now()).await?;
+    }
     if let (Some(patch), Operation::PatchTwin(twin) | Operation::ReplaceTwin(twin)) =
         (&faults.concurrent_write, &operation)
     {
@@ -76,7 +80,7 @@ pub(super) async fn with(
     let answered = result.as_ref().ok().and_then(|response| response.body().size_hint().exact());
     let answered = usize::try_from(answered.unwrap_or(0)).unwrap_or(usize::MAX);
     if result.is_ok() {
-        trial.charge(kind, if kind == Traffic::TwinWrite { sent } else { answered }, hub.now());
+        charge(trial, kind, (sent, answered), hub.now());
     }
     match result {
         Ok(response) if faults.drop_answer || faults.truncate_body => Ok(broken(response, !faults.drop_answer).await),
@@ -84,12 +88,40 @@ pub(super) async fn with(
     }
 }
 
-/// How often a request counts: a bulk operation once for each identity (`iot-hub.md` 6.1).
-fn weight(operation: &Operation, body: &[u8]) -> u32 {
-    if *operation != Operation::Bulk {
-        return 1;
+/// Counts the messages of a request: a write by what was sent, a method by both ways, all else by the answer
+/// (`iot-hub.md` 6.2).
+fn charge(trial: &Trial, kind: Traffic, (sent, answered): (usize, usize), now: Timestamp) {
+    match kind {
+        Traffic::TwinWrite => trial.charge(kind, sent, now),
+        Traffic::Method => {
+            trial.charge(kind, sent, now);
+            trial.charge(kind, answered, now);
+        }
+        Traffic::RegistryRead
+        | Traffic::RegistryWrite
+        | Traffic::Query
+        | Traffic::TwinRead
+        | Traffic::Connect
+        | Traffic::DeviceTwinRead
+        | Traffic::Report
+        | Traffic::Telemetry
+        | Traffic::Jobs
+        | Traffic::JobStep
+        | Traffic::Configurations
+        | Traffic::Other => trial.charge(kind, answered, now),
     }
-    // A body that is no array is refused as one request.
-    let items = serde_json::from_slice::<Vec<serde::de::IgnoredAny>>(body).map_or(1, |items| items.len());
-    u32::try_from(items).unwrap_or(u32::MAX).max(1)
+}
+
+/// How often a request counts: a bulk operation once for each identity, a direct method by its size (`iot-hub.md` 6.1).
+fn weight(operation: &Operation, body: &[u8]) -> u32 {
+    let count = if *operation == Operation::Bulk {
+        // A body that is no array is refused as one request.
+        serde_json::from_slice::<Vec<serde::de::IgnoredAny>>(body).map_or(1, |items| items.len())
+    } else if matches!(operation, Operation::CallMethod(_)) {
+        // One that is no call is refused as one too.
+        wire::method_call(body).map_or(1, |call| call.payload_bytes().div_ceil(METHOD_METER_BYTES))
+    } else {
+        1
+    };
+    u32::try_from(count).unwrap_or(u32::MAX).max(1)
 }

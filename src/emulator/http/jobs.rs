@@ -29,7 +29,7 @@ pub(super) async fn get(call: &Call<'_>, id: &JobId) -> Result<Response<Body>, R
 
 pub(super) async fn put(call: &Call<'_>, id: &JobId) -> Result<Response<Body>, Refusal> {
     let spec = wire::job_write(call.body, id)?;
-    let active_max = call.options.active_jobs_max;
+    let active_max = call.options.active_jobs_max();
     let job = call.hub.write(|registry, _, now| registry.put_job(id, spec, active_max, now)).await?;
     Ok(json(wire::json(&JobBody::new(&job))))
 }

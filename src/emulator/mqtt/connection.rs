@@ -15,12 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::super::auth::Gate;
 use super::super::error::Refusal;
 use super::super::handle::HubHandle;
+use super::super::traffic::Traffic;
+use super::super::trial::Trial;
 use super::super::wire;
 use super::door;
 use super::presence::{Attachment, Notice, Told};
-use super::session::{Close, Connect, Request, Session};
+use super::requests;
+use super::session::{Close, Connect, Refused, Request, Session};
 use super::topics;
-use crate::twin::TwinRef;
 
 /// Read at once, in bytes.
 const READ_BYTES: usize = 4096;
@@ -38,6 +40,8 @@ pub struct Desk {
     pub hub: HubHandle,
     /// Checks tokens.
     pub gate: Arc<Gate>,
+    /// Throttles and faults.
+    pub trial: Trial,
 }
 
 /// Why a connection ended.
@@ -57,6 +61,10 @@ enum End {
     Stopping,
     #[error("the hub cannot keep writes: {0}")]
     Hub(Refusal),
+    #[error("a message was refused with status {0}")]
+    TurnedAway(u16),
+    #[error("a fault asked for it")]
+    Fault,
 }
 
 /// What the loop waits for.
@@ -64,6 +72,24 @@ enum Event {
     Bytes(usize),
     Told(Notice),
     Deadline,
+}
+
+/// What ends a connection from outside.
+struct Ending {
+    stop: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Ending {
+    /// What `work` gives, unless the connection must end before.
+    async fn unless<T>(self, work: impl Future<Output = T>) -> Result<T, End> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(End::Stopping),
+            () = self.ended.cancelled() => Err(End::Ended),
+            done = work => Ok(done),
+        }
+    }
 }
 
 struct Connection<'a, S> {
@@ -88,6 +114,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(desk: &Desk, stream: S, st
     if let Some(attached) = connection.attached.take() {
         if connection.session.has_will() && !matches!(end, End::Session(Close::Left)) {
             desk.hub.count_message();
+            desk.trial.charge(Traffic::Telemetry, 0, desk.hub.now());
         }
         desk.hub.detach(&attached);
     }
@@ -132,11 +159,60 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn received(&mut self, bytes: &[u8]) -> Result<(), End> {
         let mut cursor = Cursor::new(bytes);
         while let Some(request) = self.session.receive(&mut cursor, clock())? {
-            self.carry_out(request).await?;
+            self.take_turn(request).await?;
             // A device that sends much at once still sees its answers one by one.
             self.write().await?;
         }
         Ok(())
+    }
+
+    /// Carries out a request when it is its turn, with what goes wrong with it.
+    async fn take_turn(&mut self, request: Request) -> Result<(), End> {
+        let Some(kind) = requests::kind(&request) else { return self.carry_out(request).await };
+        let faults = self.desk.trial.draw(kind);
+        let (trial, now) = (self.desk.trial.clone(), self.desk.hub.now());
+        if faults.latency_ms > 0 {
+            self.unless_ended(tokio::time::sleep(Duration::from_millis(faults.latency_ms))).await?;
+        }
+        let admitted = match &faults.status {
+            Some((status, code)) => {
+                let body = wire::numbered_fault(*status, code, self.desk.hub.draw(), now);
+                return self.turn_away(request, *status, body);
+            }
+            None => self.unless_ended(trial.admit(kind, 1, now)).await?,
+        };
+        // What waited for its turn is no silence of the device.
+        self.session.heard(clock());
+        if let Err(refusal) = admitted {
+            let body = wire::numbered_refusal(&refusal, self.desk.hub.draw(), now);
+            return self.turn_away(request, refusal.status(), body);
+        }
+        self.carry_out(request).await?;
+        if faults.drop_answer || faults.truncate_body {
+            self.session.cut_output(!faults.drop_answer);
+            return Err(End::Fault);
+        }
+        Ok(())
+    }
+
+    /// Answers a request that is not carried out. A message has no answer that could say so: the connection ends.
+    fn turn_away(&mut self, request: Request, status: u16, body: Vec<u8>) -> Result<(), End> {
+        match request {
+            Request::Connect(_) if status == 401 || status == 403 => {
+                Err(self.session.refuse(Refused::Unauthorized).into())
+            }
+            Request::Connect(_) => Err(self.session.refuse(Refused::Unavailable).into()),
+            Request::ReadTwin { request } => {
+                Ok(self.session.answer_twin(topics::twin_answer(status, &request, None), body)?)
+            }
+            Request::Report { request, packet, .. } => {
+                self.session.acknowledge(packet);
+                Ok(self.session.answer_twin(topics::twin_answer(status, &request, None), body)?)
+            }
+            Request::Telemetry { .. } | Request::MethodAnswer { .. } | Request::Subscribe(_) => {
+                Err(End::TurnedAway(status))
+            }
+        }
     }
 
     async fn carry_out(&mut self, request: Request) -> Result<(), End> {
@@ -149,13 +225,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         match attached {
             (_, Request::Connect(_)) => {}
             (attached, Request::ReadTwin { request }) => {
-                let (topic, body) = read_twin(&hub, &attached.who, &request).await;
+                let (topic, body) = requests::read_twin(&hub, &attached.who, &request).await;
+                self.desk.trial.charge(Traffic::DeviceTwinRead, body.len(), hub.now());
                 self.session.answer_twin(topic, body)?;
             }
-            (attached, Request::Report { request, base, body, packet }) => {
-                let (topic, body) = report(&hub, &attached.who, &request, base.as_deref(), &body).await;
+            (attached, Request::Report { request, base, body: patch, packet }) => {
+                let answer = requests::report(&hub, &attached.who, &request, base.as_deref(), &patch).await;
+                self.desk.trial.charge(Traffic::Report, patch.len(), hub.now());
                 self.session.acknowledge(packet);
-                self.session.answer_twin(topic, body)?;
+                self.session.answer_twin(answer.0, answer.1)?;
             }
             (attached, Request::MethodAnswer { request, status, body }) => {
                 hub.note_activity(attached);
@@ -167,9 +245,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 }
                 self.session.subscribed(outcome)?;
             }
-            (attached, Request::Telemetry) => {
+            (attached, Request::Telemetry { bytes, packet }) => {
                 hub.note_activity(attached);
                 hub.count_message();
+                self.desk.trial.charge(Traffic::Telemetry, bytes, hub.now());
+                self.session.acknowledge(packet);
             }
         }
         Ok(())
@@ -179,6 +259,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let admitted = match door::admit(&self.desk.hub, &self.desk.gate, connect).await {
             Ok(admitted) => admitted,
             Err(refused) => {
+                if refused == Refused::Certificate {
+                    tracing::warn!(
+                        client = connect.client_id,
+                        "the embedded hub takes no X.509 certificates; register the device with symmetric keys"
+                    );
+                }
                 tracing::debug!(client = connect.client_id, ?refused, "the embedded hub refused a device");
                 return Err(self.session.refuse(refused).into());
             }
@@ -196,7 +282,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn tell(&mut self, notice: Notice) -> Result<(), End> {
         self.desk.hub.kept(notice.change).await.map_err(End::Hub)?;
         let (topic, body) = match notice.told {
-            Told::Desired { version, body } => (topics::desired_change(version), body),
+            Told::Desired { version, body } => {
+                self.desk.trial.charge(Traffic::TwinWrite, body.len(), self.desk.hub.now());
+                (topics::desired_change(version), body)
+            }
             Told::Method { name, request, payload } => (topics::method_call(&name, &request.to_string()), payload),
         };
         Ok(self.session.deliver(&topic, body)?)
@@ -207,20 +296,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if output.is_empty() {
             return Ok(());
         }
-        let ended = self.attached.as_ref().map(|attached| attached.ended.clone()).unwrap_or_default();
+        let ending = self.ending();
         let stream = &mut self.stream;
         let write = async {
             stream.write_all(&output).await?;
             stream.flush().await
         };
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Err(End::Stopping),
-            () = ended.cancelled() => Err(End::Ended),
-            written = tokio::time::timeout(WRITE_TIME_MAX, write) => {
-                Ok(written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)
-            }
-        }
+        let written = ending.unless(tokio::time::timeout(WRITE_TIME_MAX, write)).await?;
+        Ok(written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)
+    }
+
+    fn ending(&self) -> Ending {
+        let ended = self.attached.as_ref().map(|attached| attached.ended.clone()).unwrap_or_default();
+        Ending { stop: self.stop.clone(), ended }
+    }
+
+    async fn unless_ended<T>(&self, work: impl Future<Output = T>) -> Result<T, End> {
+        self.ending().unless(work).await
     }
 
     /// Writes what is left, closes, and reads what still comes, so that the last answer is not lost in a reset.
@@ -236,40 +328,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         // Whoever does not wait for it is gone already.
         tokio::time::timeout(GOODBYE_TIME_MAX, goodbye).await.ok();
     }
-}
-
-async fn read_twin(hub: &HubHandle, who: &TwinRef, request: &str) -> (String, Vec<u8>) {
-    match hub.record(who).await {
-        Ok(record) => (topics::twin_answer(200, request, None), wire::device_twin(&record.twin)),
-        Err(refusal) => refused(hub, &refusal, request),
-    }
-}
-
-async fn report(hub: &HubHandle, who: &TwinRef, request: &str, base: Option<&str>, body: &[u8]) -> (String, Vec<u8>) {
-    let reported = async {
-        let patch = wire::report(body)?;
-        let base = base.map(str::parse::<u64>).transpose();
-        let base = base.map_err(|_| Refusal::ArgumentInvalid("$version must be a number".to_owned()))?;
-        let change = hub
-            .write(|registry, _, now| {
-                let version = registry.record(who)?.twin.reported.version;
-                match base {
-                    Some(base) if base != version => Err(Refusal::ReportedChanged(version)),
-                    Some(_) | None => registry.report(who, &patch, now),
-                }
-            })
-            .await?;
-        Ok(change.after.map_or(0, |device| device.twin.reported.version))
-    };
-    match reported.await {
-        Ok(version) => (topics::twin_answer(204, request, Some(version)), Vec::new()),
-        Err(refusal) => refused(hub, &refusal, request),
-    }
-}
-
-fn refused(hub: &HubHandle, refusal: &Refusal, request: &str) -> (String, Vec<u8>) {
-    let body = wire::numbered_refusal(refusal, hub.draw(), hub.now());
-    (topics::twin_answer(refusal.status(), request, None), body)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the loop reads the clock for the session")]

@@ -27,7 +27,7 @@ pub async fn admit(hub: &HubHandle, gate: &Gate, connect: &Connect) -> Result<Ad
     let who = client_id(&connect.client_id).ok_or(Refused::ClientId)?;
     let user_name = connect.user_name.as_deref().ok_or(Refused::Malformed)?;
     let host = host_of(user_name, &connect.client_id).ok_or(Refused::Malformed)?;
-    let token = connect.password.as_deref().ok_or(Refused::Malformed)?;
+    let token = connect.password.as_deref().unwrap_or_default();
     let token = std::str::from_utf8(token).map_err(|_| Refused::Malformed)?;
     if !gate.is_host(host) {
         return Err(Refused::Unauthorized);
@@ -35,6 +35,9 @@ pub async fn admit(hub: &HubHandle, gate: &Gate, connect: &Connect) -> Result<Ad
     let record = hub.record(&who).await.map_err(|refusal| refused(&refusal))?;
     // Who has a certificate or nothing has no key to sign with; no certificate is taken here.
     let keys = record.identity.authentication.keys();
+    if token.is_empty() {
+        return Err(if keys.is_none() { Refused::Certificate } else { Refused::Malformed });
+    }
     let now = hub.now().as_second();
     let token_ends = gate.admit_device(token, &who, keys, now).map_err(|refusal| refused(&refusal))?;
     let attached = hub.attach(&who, record.identity.generation, connect.clean).await;

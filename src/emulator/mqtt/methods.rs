@@ -61,6 +61,12 @@ impl MethodCall {
         let (response_time, connect_time) = (Duration::from_secs(response), Duration::from_secs(connect));
         Ok(Self { name, payload, response_time, connect_time })
     }
+
+    /// How many bytes of JSON the device is given.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        self.payload.len()
+    }
 }
 
 fn invalid<T>(why: String) -> Result<T, Refusal> {

@@ -6,6 +6,7 @@
 //!   session     the rules of MQTT and of the hub; sans I/O          topics      what a topic means
 //!   door        who may connect
 //!   presence    who is connected, what they are told, which sessions are kept
+//!   requests    reads and reports, carried out
 //!   methods     a direct method, from the caller to the device and back
 //! ```
 //!
@@ -16,6 +17,7 @@ pub mod connection;
 pub mod door;
 pub mod methods;
 pub mod presence;
+mod requests;
 pub mod server;
 pub mod session;
 pub mod topics;

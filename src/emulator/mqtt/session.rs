@@ -66,8 +66,13 @@ pub enum Request {
     },
     /// Change the subscriptions: keep [`Session::filters`], then [`Session::subscribed`].
     Subscribe(Subscribed),
-    /// Count a message; it was acknowledged.
-    Telemetry,
+    /// Count a message, then [`Session::acknowledge`].
+    Telemetry {
+        /// The size of its content.
+        bytes: usize,
+        /// What to acknowledge.
+        packet: Option<u16>,
+    },
 }
 
 /// A CONNECT packet.
@@ -114,6 +119,8 @@ pub enum Refused {
     Malformed,
     /// Code 5: unknown or disabled device, or a token that does not admit it.
     Unauthorized,
+    /// Code 5 too: the identity has a certificate, which the hub does not take.
+    Certificate,
 }
 
 /// Why a connection ends.
@@ -201,6 +208,18 @@ impl Session {
         std::mem::take(&mut self.output)
     }
 
+    /// Throws away what is to be written, or the second half of it.
+    pub fn cut_output(&mut self, in_half: bool) {
+        self.output.truncate(if in_half { self.output.len() / 2 } else { 0 });
+    }
+
+    /// The device is not silent: it waited for its turn until now.
+    pub fn heard(&mut self, now: Instant) {
+        if let Stage::Open(open) = &self.stage {
+            self.deadline = now + open.keep_alive;
+        }
+    }
+
     /// The subscriptions.
     #[must_use]
     pub fn filters(&self) -> Option<&Filters> {
@@ -277,7 +296,7 @@ impl Session {
             Refused::ClientId => ConnectReturnCode::IdentifierRejected,
             Refused::Unavailable => ConnectReturnCode::ServerUnavailable,
             Refused::Malformed => ConnectReturnCode::BadUserNameOrPassword,
-            Refused::Unauthorized => ConnectReturnCode::NotAuthorized,
+            Refused::Unauthorized | Refused::Certificate => ConnectReturnCode::NotAuthorized,
         };
         self.connack(code, false);
         Close::Refused
@@ -448,10 +467,10 @@ impl Session {
                 open.early_reads.push_back(request);
                 None
             }
-            // Acknowledged when it is kept.
+            // Acknowledged when it is kept, or its turn has come.
             Published::Report { request, base } => return Ok(Some(Request::Report { request, base, body, packet })),
             Published::MethodAnswer { request, status } => Some(Request::MethodAnswer { request, status, body }),
-            Published::Telemetry => Some(Request::Telemetry),
+            Published::Telemetry => return Ok(Some(Request::Telemetry { bytes: body.len(), packet })),
         };
         self.acknowledge(packet);
         Ok(request)

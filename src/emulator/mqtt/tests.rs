@@ -19,6 +19,7 @@ use super::super::handle::{HubHandle, Randomness};
 use super::super::identity::{AuthenticationSpec, IdentitySpec, SharedKey, Status};
 use super::super::if_match::IfMatch;
 use super::super::store::{Durable, Store, run_committer};
+use super::super::trial::{Trial, TrialOptions};
 use super::{Desk, MethodCall, Presence, connection};
 use crate::twin::{DeviceId, MergePatch, ModuleId, TwinRef, Value};
 
@@ -60,7 +61,7 @@ impl Hub {
     fn over(hub: HubHandle) -> Self {
         let policies = Policies::generate(&mut *random());
         let gate = Gate::new(policies.clone(), "localhost", 443).also_on(8883);
-        let desk = Desk { hub, gate: Arc::new(gate) };
+        let desk = Desk { hub, gate: Arc::new(gate), trial: Trial::new(&TrialOptions::default()) };
         Self { desk, policies, tasks: JoinSet::new(), stop: CancellationToken::new() }
     }
 
@@ -465,3 +466,5 @@ async fn a_module_has_a_connection_and_a_twin_of_its_own() {
     hub.put(Status::Disabled, &IfMatch::Any).await;
     assert_eq!((module.next().await, device.next().await), (None, None), "a disabled device takes its modules along");
 }
+
+mod trials;

@@ -23,6 +23,6 @@ pub use job::{JobBody, UnknownJobBody, job_write};
 pub use json::{Json, Map, connection_state, count, date, date_or_never, json, parse};
 pub use method::{method_answer, method_call};
 pub use query_body::query;
-pub use refusal::{fault, numbered_refusal, refusal};
+pub use refusal::{fault, numbered_fault, numbered_refusal, refusal};
 pub use statistics::{device_statistics, service_statistics};
 pub use twin::{TwinBody, configurations, properties, stamps, twin_value, twin_write, whole_twin};

@@ -68,6 +68,18 @@ pub fn numbered_refusal(refusal: &Refusal, tracking: u128, now: Timestamp) -> Ve
     })
 }
 
+/// The same for an answer that a fault gives: the number is that of `status`, with three zeros.
+#[must_use]
+pub fn numbered_fault(status: u16, code: &str, tracking: u128, now: Timestamp) -> Vec<u8> {
+    json(&InnerBody {
+        error_code: u32::from(status) * 1000,
+        tracking_id: format!("{tracking:032X}"),
+        message: format!("{code}: a fault on purpose"),
+        timestamp_utc: date(now),
+        info: (),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
