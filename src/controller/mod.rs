@@ -11,6 +11,7 @@ mod events;
 mod gate;
 mod health;
 mod obey;
+mod pacing;
 mod queue;
 mod reconcile;
 mod report;
@@ -18,6 +19,7 @@ mod run;
 mod status;
 mod survey;
 mod sweep;
+mod sweeping;
 
 pub use backoff::{Circumstances, Requeue, next as next_try};
 pub use command::{

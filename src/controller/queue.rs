@@ -75,6 +75,7 @@ pub struct Queue {
     waiting: BTreeSet<(Duration, TwinRef)>,
     /// `ready` that is due, by lane of the budget, lane and time.
     due: [BTreeSet<(Lane, Duration, TwinRef)>; LANES],
+    due_by_lane: BTreeMap<Lane, usize>,
     turns: Turns<LANES>,
     running: BTreeSet<TwinRef>,
     dirty: BTreeMap<TwinRef, Entry>,
@@ -86,6 +87,7 @@ impl Default for Queue {
             ready: BTreeMap::new(),
             waiting: BTreeSet::new(),
             due: Default::default(),
+            due_by_lane: BTreeMap::new(),
             turns: Turns::new(hub::Lane::WEIGHTS),
             running: BTreeSet::new(),
             dirty: BTreeMap::new(),
@@ -136,6 +138,7 @@ impl Queue {
         let due = &mut self.due;
         let turn = self.turns.next(|lane| !due[lane].is_empty())?;
         let (lane, due, twin) = due[turn].pop_first()?;
+        *self.due_by_lane.entry(lane).or_default() -= 1;
         self.ready.remove(&twin);
         self.running.insert(twin.clone());
         Some(Taken { twin, lane, waited: now.saturating_sub(due) })
@@ -185,6 +188,12 @@ impl Queue {
         self.ready.is_empty() && self.running.is_empty()
     }
 
+    /// Twins of `lane` that are due now and wait for a worker.
+    pub fn due_in(&mut self, lane: Lane, now: Duration) -> usize {
+        self.promote(now);
+        self.due_by_lane.get(&lane).copied().unwrap_or_default()
+    }
+
     /// Twins that are due now and wait for a worker.
     pub fn depth(&mut self, now: Duration) -> usize {
         self.promote(now);
@@ -203,13 +212,16 @@ impl Queue {
                 self.turns.comes(turn);
             }
             self.due[turn].insert((lane, due, twin));
+            *self.due_by_lane.entry(lane).or_default() += 1;
         }
     }
 
     fn remove_ready(&mut self, twin: &TwinRef) {
         if let Some(entry) = self.ready.get(twin) {
             self.waiting.remove(&(entry.due, twin.clone()));
-            self.due[entry.lane.of_budget().index()].remove(&(entry.lane, entry.due, twin.clone()));
+            if self.due[entry.lane.of_budget().index()].remove(&(entry.lane, entry.due, twin.clone())) {
+                *self.due_by_lane.entry(entry.lane).or_default() -= 1;
+            }
         }
     }
 }
@@ -259,6 +271,10 @@ mod tests {
         let taken: Vec<Lane> = (0..70).map(|_| queue.take(at(0)).unwrap().lane).collect();
         let count = |lane| taken.iter().filter(|taken| **taken == lane).count();
         assert_eq!((count(Lane::Git), count(Lane::Sweep), count(Lane::Seal)), (40, 20, 10));
+        assert_eq!((queue.due_in(Lane::Sweep, at(0)), queue.due_in(Lane::Retry, at(0))), (80, 0));
+        queue.add(&twin("sweep99"), Lane::Git, at(0));
+        queue.forget(&twin("sweep98"));
+        assert_eq!(queue.due_in(Lane::Sweep, at(0)), 78, "one became a change, one was forgotten");
     }
 
     #[test]

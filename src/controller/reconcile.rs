@@ -4,6 +4,7 @@
 //! remembered between reconciles that the next one would need: dropping this future at any await loses nothing.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -32,6 +33,10 @@ pub(super) struct Context<H> {
     /// What this process last saw of each twin.
     pub(super) memory: Mutex<BTreeMap<TwinRef, Verified>>,
     pub(super) started: Instant,
+    /// Seconds since 1970 at that time.
+    pub(super) started_unix: i64,
+    /// Rows that the present sweep has read so far.
+    pub(super) rows_swept: AtomicUsize,
     /// The wall clock, for suspensions that end.
     pub(super) wall_clock: fn() -> SystemTime,
 }

@@ -17,13 +17,15 @@ mod ops;
 mod process;
 mod register;
 mod source;
+mod sweep;
 
 pub use budget::{BudgetHub, BudgetMetrics};
 pub use client::{ClientHub, ClientMetrics, InFlight};
 pub use controller::{ControllerHub, ControllerMetrics, QueueHandle};
 pub use label::{Code, Guard, Handler, Label, Level, ManifestKind, ManifestState, Operation, Reason};
-pub use label::{Target, Task, TwinKind, TwinState};
+pub use label::{SweepKind, Target, Task, TwinKind, TwinState};
 pub use ops::OpsMetrics;
 pub use process::ProcessMetrics;
 pub use register::Metrics;
 pub use source::{SourceHub, SourceMetrics};
+pub use sweep::SweepHandle;

@@ -54,7 +54,7 @@ mod tests {
     use prometheus::TextEncoder;
 
     use super::super::{Code, Guard, ManifestKind, ManifestState, Operation, Reason, Target, TwinKind, TwinState};
-    use super::super::{budget, client, controller, ops, process, source};
+    use super::super::{budget, client, controller, ops, process, source, sweep};
     use super::*;
 
     fn text(registry: &Registry) -> String {
@@ -73,6 +73,7 @@ mod tests {
             client::Instruments::DECLARED,
             budget::Instruments::DECLARED,
             source::Instruments::DECLARED,
+            sweep::Instruments::DECLARED,
             ops::Instruments::DECLARED,
             process::Instruments::DECLARED,
         ]

@@ -4,6 +4,7 @@
 
 mod approval;
 mod condition;
+mod cost;
 mod declare;
 mod declared;
 mod diff;
@@ -21,6 +22,7 @@ mod twin_plan;
 
 pub use approval::{APPROVAL_LIFE, Approval, Approvals, GuardKind};
 pub use condition::LiveCondition;
+pub use cost::{SweepCost, SweepMode, SweepPlan, SweepRates, SweepSettings, SweepSize, plan_sweep, verify_is_due};
 pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, declare, declare_presumed, leaves_of};
 pub use declared::{
     DeclaredState, FileSpan, Frozen, LeafPlaces, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest, Wanted,
