@@ -45,6 +45,7 @@ fn options() -> Options {
         workers: 32,
         single_pass: true,
         first_contact: CancellationToken::new(),
+        audit: geminid::controller::AuditLog::off(),
         wall_clock: || SystemTime::UNIX_EPOCH,
     }
 }
