@@ -153,6 +153,7 @@ fn options() -> Options {
         workers: 32,
         single_pass: false,
         first_contact: CancellationToken::new(),
+        audit: controller::AuditLog::off(),
         wall_clock: || SystemTime::UNIX_EPOCH,
     }
 }

@@ -16,7 +16,7 @@ const PREFIX: &str = "GEMINID_";
 /// What Kubernetes injects for a service named `geminid`; not ours, not an error.
 const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
 /// Settings of the whole process that the environment may set, with their place in the file.
-const TOP_KEYS: [&str; 4] = ["owner", "listen", "log_format", "log_level"];
+const TOP_KEYS: [&str; 5] = ["owner", "listen", "log_format", "log_level", "audit_log"];
 /// Settings of one hub, longest first so that no name is taken for a part of another.
 const HUB_KEYS: [&str; 12] = [
     "connection_string_file",
@@ -126,6 +126,9 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or tracing directives.
     pub log_level: String,
+    /// Where every write is recorded: `stdout` or a file. `run` records on standard output unless told otherwise,
+    /// a single pass nowhere.
+    pub audit_log: Option<String>,
     /// The hubs by name.
     pub hubs: BTreeMap<String, HubSettings>,
     /// `HTTPS_PROXY`.
@@ -143,6 +146,7 @@ impl Default for Settings {
             listen: LISTEN_DEFAULT.to_owned(),
             log_format: LogFormat::default(),
             log_level: "info".to_owned(),
+            audit_log: None,
             hubs: BTreeMap::new(),
             https_proxy: None,
             no_proxy: None,
@@ -158,6 +162,7 @@ struct RawSettings {
     listen: Option<String>,
     log_format: Option<String>,
     log_level: Option<String>,
+    audit_log: Option<String>,
     #[serde(default)]
     hubs: BTreeMap<String, RawHub>,
 }
@@ -282,6 +287,7 @@ fn settings_of(raw: RawSettings, mut secrets: BTreeMap<String, SecretString>) ->
         listen: raw.listen.unwrap_or(defaults.listen),
         log_format: raw.log_format.as_deref().map_or(Ok(LogFormat::default()), parse_log_format)?,
         log_level: raw.log_level.unwrap_or(defaults.log_level),
+        audit_log: raw.audit_log.map(|text| parse_audit_log("audit_log", text)).transpose()?,
         hubs,
         https_proxy: None,
         no_proxy: None,
@@ -347,6 +353,18 @@ pub fn parse_log_format(text: &str) -> Result<LogFormat, SettingsError> {
             problem: format!("{other:?} is neither text nor json"),
         }),
     }
+}
+
+/// A place of the audit log: `stdout`, or the path of a file.
+///
+/// # Errors
+/// [`SettingsError::Value`] naming `key` when it is empty.
+pub fn parse_audit_log(key: &str, text: String) -> Result<String, SettingsError> {
+    if text.is_empty() {
+        let problem = "empty; write \"stdout\" or the path of a file".to_owned();
+        return Err(SettingsError::Value { key: key.to_owned(), problem });
+    }
+    Ok(text)
 }
 
 /// A sweep interval such as `10m`, at least a second.
@@ -486,6 +504,7 @@ mod tests {
             ("ownr = \"x\"", vec![], "unknown field `ownr`"),
             ("[hubs.prod]\nmanifest = \"x\"", vec![], "unknown field `manifest`"),
             ("owner = ", vec![], "TOML parse error"),
+            ("audit_log = \"\"", vec![], "audit_log: empty; write \"stdout\" or the path of a file"),
             ("log_format = \"xml\"", vec![], "log_format: \"xml\" is neither text nor json"),
             ("[hubs.prod]\nmanifests = \"/m\"", vec![], "hubs.prod.connection_string_file: missing"),
             ("[hubs.prod]\nconnection_string_file = \"/c\"", vec![], "hubs.prod.manifests: missing"),

@@ -48,6 +48,7 @@ fn options(workers: usize, single_pass: bool) -> Options {
         workers,
         single_pass,
         first_contact: CancellationToken::new(),
+        audit: geminid::controller::AuditLog::off(),
         wall_clock: || SystemTime::UNIX_EPOCH,
     }
 }

@@ -73,6 +73,7 @@ impl Daemon {
             workers: 2,
             single_pass: false,
             first_contact: CancellationToken::new(),
+            audit: geminid::controller::AuditLog::off(),
             wall_clock: || SystemTime::UNIX_EPOCH,
         };
         let handle = metrics.controller.hub("sim");

@@ -45,6 +45,7 @@ fn options() -> Options {
         workers: 32,
         single_pass: true,
         first_contact: CancellationToken::new(),
+        audit: geminid::controller::AuditLog::off(),
         wall_clock: || SystemTime::UNIX_EPOCH,
     }
 }
@@ -181,4 +182,148 @@ async fn our_share_of_the_day_s_messages_is_never_exceeded() {
     }
     assert_eq!(lanes, [64, 72, 80, 80], "the last part is left to drift and to Git");
     assert_eq!(hub.times(Call::Read).len(), 40);
+}
+
+/// A fleet of sealed twins in sync, and its state.
+async fn sealed_fleet(count: usize) -> (Throttled, Arc<DeclaredState>) {
+    let hub = Throttled::new(None);
+    (0..count).for_each(|number| hub.create(&twin(number)));
+    let state = declared(count, 1);
+    let (budget, metrics, _) = budget(None, 1.0);
+    let ended = pass(Budgeted::new(hub.clone(), budget), &metrics, &state).await;
+    assert_eq!(ended.error, None);
+    hub.forget_calls();
+    (hub, state)
+}
+
+/// Runs a daemon's loop for `time`.
+async fn run_for<H>(hub: H, options: Options, state: &Arc<DeclaredState>, metrics: &Metrics, time: Duration)
+where
+    H: geminid::hub::WriteTwins + geminid::hub::Paced + 'static,
+{
+    let (_sender, receiver) = watch::channel(Arc::clone(state));
+    let cancel = CancellationToken::new();
+    let mut task = JoinSet::new();
+    let (handle, rng) = (metrics.controller.hub("sim"), fastrand::Rng::with_seed(7));
+    task.spawn(run(options, hub, receiver, handle, cancel.clone(), rng));
+    tokio::time::sleep(time).await;
+    cancel.cancel();
+    while let Some(ended) = task.join_next().await {
+        assert_eq!(ended.unwrap().error, None);
+    }
+}
+
+fn daemon(sweep: u64, verify: u64) -> Options {
+    Options { single_pass: false, sweep: Duration::from_secs(sweep), verify: Duration::from_secs(verify), ..options() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_over_untouched_twins_reads_none_and_asks_for_their_pages_alone() {
+    for (count, pages) in [(1, 1), (99, 1), (100, 1), (101, 2), (250, 3), (300, 3)] {
+        let (hub, state) = sealed_fleet(count).await;
+        // Another life, which knows nothing: the first sweep looks for modules too, later ones do not.
+        let (_, metrics, registry) = budget(None, 1.0);
+        run_for(hub.clone(), daemon(600, 86_400), &state, &metrics, Duration::from_secs(1)).await;
+        let first = hub.times(Call::Query).len();
+        assert_eq!(first, pages + 1 + 1, "{count} twins: their pages, modules, the count");
+        assert_eq!((hub.times(Call::Read).len(), hub.times(Call::Patch).len()), (0, 0), "{count} twins");
+        assert_eq!(value(&registry, r#"geminid_undeclared_twins{hub="sim"}"#), 0.0);
+        assert_eq!(value(&registry, r#"geminid_sweep_remaining{hub="sim"}"#), 0.0);
+        hub.forget_calls();
+        run_for(hub.clone(), daemon(600, 86_400), &state, &metrics, Duration::from_secs(601)).await;
+        assert_eq!(hub.times(Call::Query).len() - first, pages + 1, "{count} twins: the second sweep");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn devices_that_nobody_declares_are_counted_and_left_alone() {
+    let (hub, _) = sealed_fleet(3).await;
+    (3..10).for_each(|number| hub.create(&twin(number)));
+    // Twin 3 is declared now, twin 20 is declared and does not exist.
+    let mut state = DeclaredState::clone(&declared(4, 1));
+    let absent = Arc::clone(&state.twins[&twin(0)]);
+    state.twins.insert(twin(20), absent);
+    let (_, metrics, registry) = budget(None, 1.0);
+    run_for(hub.clone(), daemon(600, 86_400), &Arc::new(state), &metrics, Duration::from_secs(700)).await;
+    assert_eq!(value(&registry, r#"geminid_undeclared_twins{hub="sim"}"#), 6.0);
+    assert_eq!(hub.times(Call::Patch).len(), 1, "only the new one was written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_untouched_twins_again_is_spread_over_its_period() {
+    let (hub, state) = sealed_fleet(300).await;
+    let (_, metrics, _) = budget(None, 1.0);
+    run_for(hub.clone(), daemon(100, 1000), &state, &metrics, Duration::from_secs(3050)).await;
+    let reads = hub.times(Call::Read);
+    let start = *hub.times(Call::Query).first().unwrap();
+    assert!((850..=950).contains(&reads.len()), "three periods of 300 twins: {}", reads.len());
+    for sweep in 1..=30 {
+        let from = start + Duration::from_secs(100 * sweep - 50);
+        let inside = reads.iter().filter(|at| (from..from + Duration::from_secs(100)).contains(*at)).count();
+        assert!((10..=60).contains(&inside), "{inside} reads in sweep {sweep}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sweeps_come_as_often_as_rate_and_messages_allow() {
+    let (hub, state) = sealed_fleet(250).await;
+    let (budget, metrics, registry) = budget(Some((Tier::S1, 1)), 0.1);
+    run_for(Budgeted::new(hub.clone(), budget), daemon(1, 86_400), &state, &metrics, Duration::from_secs(3600)).await;
+    // Three pages and the count at ten a minute, twice as long between two: 48 s. Messages: 16 of 20,000 a day: 70 s.
+    let interval = value(&registry, r#"geminid_sweep_interval_effective_seconds{hub="sim"}"#);
+    assert_eq!(interval, 70.0);
+    assert_eq!(value(&registry, r#"geminid_sweep_cost{hub="sim",mode="query"}"#), 24.0);
+    assert_eq!(value(&registry, r#"geminid_sweep_cost_messages{hub="sim",mode="read"}"#), 250.0);
+    let queries = hub.times(Call::Query).len();
+    assert!((140..=200).contains(&queries), "{queries} pages in an hour");
+    assert!(hub.times(Call::Read).len() < 25, "an hour's part of a day's verification");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tiny_fleet_on_a_slow_tier_is_read_rather_than_asked_for_by_pages() {
+    let (hub, state) = sealed_fleet(1).await;
+    let (budget, metrics, registry) = budget(Some((Tier::S1, 1)), 0.1);
+    run_for(Budgeted::new(hub.clone(), budget), daemon(600, 86_400), &state, &metrics, Duration::from_secs(13_300))
+        .await;
+    assert_eq!(value(&registry, r#"geminid_sweep_cost_messages{hub="sim",mode="read"}"#), 1.0);
+    assert_eq!(hub.times(Call::Read).len(), 20, "ten of eleven sweeps read");
+    let by_hand = twin(0);
+    hub.edit(&by_hand, 2);
+    let (other, metrics, _) = self::budget(Some((Tier::S1, 1)), 0.1);
+    run_for(Budgeted::new(hub.clone(), other), daemon(600, 86_400), &state, &metrics, Duration::from_secs(1300)).await;
+    assert_eq!(hub.times(Call::Patch).len(), 1, "drift is found by reading, too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_messages_the_hub_is_left_alone_until_the_day_ends() {
+    for call in [Call::Query, Call::Read] {
+        let (hub, state) = sealed_fleet(50).await;
+        if call == Call::Read {
+            (0..50).for_each(|number| hub.edit(&twin(number), 2));
+        }
+        hub.refuse_for_quota(call, true);
+        let (_, metrics, registry) = budget(None, 1.0);
+        // The day ends in an hour.
+        let options =
+            Options { wall_clock: || SystemTime::UNIX_EPOCH + Duration::from_secs(23 * 3600), ..daemon(60, 86_400) };
+        let end = tokio::time::Instant::now() + Duration::from_secs(7200);
+        let (day, calls) = (hub.clone(), Arc::new(std::sync::Mutex::new(0)));
+        let seen = Arc::clone(&calls);
+        let mut around = JoinSet::new();
+        around.spawn(async move {
+            tokio::time::sleep(Duration::from_secs(3590)).await;
+            *seen.lock().unwrap() = day.asked();
+            day.refuse_for_quota(call, false);
+        });
+        run_for(hub.clone(), options, &state, &metrics, end - tokio::time::Instant::now()).await;
+        while around.join_next().await.is_some() {}
+        let before = *calls.lock().unwrap();
+        // Those that were under way together, and the first sweep's pages.
+        assert!(before <= 40, "{call:?}: asked {before} times on the day without messages");
+        assert!(hub.asked() > before, "{call:?}: the next day it goes on");
+        if call == Call::Read {
+            assert_eq!(hub.times(Call::Patch).len(), 50);
+        }
+        assert_eq!(value(&registry, r#"geminid_twins{hub="sim",state="in_sync"}"#), 50.0);
+    }
 }

@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{HubParts, hub_file, hub_parts, wall_clock};
 use super::logging::{LogOptions, start_logging};
-use super::pass::{Shared, run_hub};
+use super::pass::{Shared, open_audit, run_hub};
 use super::shutdown::StopSignals;
+use crate::controller::AuditTarget;
 use crate::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
 use crate::emulator::{ConnectionInfo, EmbeddedHub, HubHandle, HubOptions};
 use crate::exporter::Published;
@@ -28,6 +29,8 @@ use crate::twin::{DeviceId, Object, Value};
 
 /// The name of the embedded hub among the hubs.
 const EMBEDDED: &str = "embedded";
+/// Where writes are recorded unless told otherwise.
+const AUDIT_LOG_DEFAULT: &str = "stdout";
 /// How long after its registration the demonstration's device reports.
 const REPORT_AFTER: Duration = Duration::from_secs(8);
 
@@ -75,9 +78,11 @@ pub async fn run_daemon(
     let registry = Registry::new();
     let metrics = Metrics::register(&registry, &names).context("cannot set up metrics")?;
     start_logging(log, Some(metrics.process.clone()))?;
+    let target = AuditTarget::parse(settings.audit_log.as_deref().unwrap_or(AUDIT_LOG_DEFAULT));
+    let (audit, audit_writer) = open_audit(&target, &metrics)?;
     let (first, first_receiver) = watch::channel(None);
     let readiness = Readiness::new(&names);
-    let shared = Shared { metrics, published: Published::default(), readiness, first };
+    let shared = Shared { metrics, published: Published::default(), readiness, audit, first };
     announce(&Announcement {
         listen: listener.local_addr().context("the listening socket has no address")?,
         embedded: hub.as_ref().map(embedded_addresses),
@@ -85,7 +90,9 @@ pub async fn run_daemon(
     });
     let cancel = CancellationToken::new();
     let ended = CancellationToken::new();
-    let mut around = JoinSet::new();
+    let (mut around, mut auditing) = (JoinSet::new(), JoinSet::new());
+    let audit_ended = CancellationToken::new();
+    auditing.spawn(audit_writer.run(audit_ended.clone()));
     let obeying = signals.obey(cancel.clone(), ended.clone());
     around.spawn(async move {
         obeying.await;
@@ -98,6 +105,8 @@ pub async fn run_daemon(
     let result = run_hubs(parts, shared, &cancel, &mut around).await;
     ended.cancel();
     while around.join_next().await.is_some() {}
+    audit_ended.cancel();
+    while auditing.join_next().await.is_some() {}
     if let Some(hub) = hub {
         hub.shutdown().await;
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{HubParts, system_time};
 use super::source::{Source, specs};
-use crate::controller::{self, Ended, Options};
+use crate::controller::{self, AuditLog, AuditTarget, AuditWriter, Ended, Options};
 use crate::exporter::{self, Published};
 use crate::hub::{Lane, Paced as _};
 use crate::metrics::Metrics;
@@ -34,11 +34,13 @@ pub struct Shared {
     pub(super) published: Published,
     /// What `/readyz` says.
     pub(super) readiness: Readiness,
+    /// What is recorded of every write.
+    pub(super) audit: AuditLog,
     /// The first revision of the first hub, for the demonstration.
     pub(super) first: watch::Sender<Option<Arc<DeclaredState>>>,
 }
 
-fn options(parts: &HubParts, single_pass: bool, first_contact: CancellationToken) -> Options {
+fn options(parts: &HubParts, single_pass: bool, first_contact: CancellationToken, audit: &AuditLog) -> Options {
     Options {
         hub: parts.name.clone(),
         scope: parts.scope.clone(),
@@ -48,6 +50,7 @@ fn options(parts: &HubParts, single_pass: bool, first_contact: CancellationToken
         workers: WORKERS,
         single_pass,
         first_contact,
+        audit: audit.clone(),
         wall_clock: system_time,
     }
 }
@@ -65,7 +68,7 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
     let (declared, declared_receiver) = watch::channel(Arc::clone(&first.state));
     let (queries, queries_receiver) = watch::channel(specs(&first));
     let first_contact = CancellationToken::new();
-    let options = options(&parts, false, first_contact.clone());
+    let options = options(&parts, false, first_contact.clone(), &shared.audit);
     let hub = parts.paced(&shared.metrics);
     let budget = hub.budget().clone();
     let mut loops = JoinSet::new();
@@ -132,25 +135,47 @@ async fn drain(loops: &mut JoinSet<()>) {
     while loops.join_next().await.is_some() {}
 }
 
-/// Brings one hub to `state` once, and says how every twin stands.
+/// Opens the audit log.
+pub(super) fn open_audit(target: &AuditTarget, metrics: &Metrics) -> anyhow::Result<(AuditLog, AuditWriter)> {
+    AuditLog::open(target, metrics.process.clone(), system_time).with_context(|| match target {
+        AuditTarget::Stdout => "cannot write the audit log to standard output".to_owned(),
+        AuditTarget::File(path) => {
+            format!("cannot write the audit log {}; choose another file with --audit-log", path.display())
+        }
+    })
+}
+
+/// Brings one hub to `state` once, and says how every twin stands. Writes are recorded in `audit`, if that is given.
 ///
 /// # Errors
-/// When the hub could not be swept at all.
+/// When the audit log cannot be opened, or the hub could not be swept at all.
 pub async fn apply_once(
     parts: HubParts,
     state: Arc<DeclaredState>,
+    audit: Option<&AuditTarget>,
     cancel: CancellationToken,
 ) -> anyhow::Result<Ended> {
     let name = parts.name.clone();
     // Nobody scrapes a single pass, but the loops count all the same.
     let metrics = Metrics::register(&Registry::new(), &[&name]).context("cannot set up counters")?;
-    let mut options = options(&parts, true, CancellationToken::new());
+    let (audit_ended, mut auditing) = (CancellationToken::new(), JoinSet::new());
+    let audit = match audit {
+        Some(target) => {
+            let (audit, writer) = open_audit(target, &metrics)?;
+            auditing.spawn(writer.run(audit_ended.clone()));
+            audit
+        }
+        None => AuditLog::off(),
+    };
+    let mut options = options(&parts, true, CancellationToken::new(), &audit);
     // A pass sweeps once; the interval only says how long its series would be good for.
     options.sweep = Duration::from_secs(60);
     let (_sender, receiver) = watch::channel(state);
     let hub = parts.paced(&metrics);
     let handle = metrics.controller.hub(&name);
     let ended = controller::run(options, hub, receiver, handle, cancel, fastrand::Rng::new()).await;
+    audit_ended.cancel();
+    drain(&mut auditing).await;
     match &ended.error {
         Some(error) => bail!("hub {name}: {error}"),
         None => Ok(ended),

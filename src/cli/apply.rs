@@ -9,24 +9,31 @@ use super::args::{Access, FleetArgs};
 use super::output::{Output, counted};
 use super::validate::load;
 use crate::app::{StopSignals, apply_once};
-use crate::controller::Statuses;
+use crate::controller::{AuditTarget, Statuses};
 use crate::plan::{Synced, TwinState};
+use crate::settings::parse_audit_log;
 
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
 pub(super) struct ApplyArgs {
+    /// Where to record every write, one JSON line each: stdout or a file [default: nowhere]
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<String>,
     #[command(flatten)]
     fleet: FleetArgs,
 }
 
 /// Makes one pass: 0 when every twin is in sync, 1 when not.
 pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
-    let parts = args.fleet.open(Access::Owner)?.parts;
+    let given = args.audit_log.map(|text| parse_audit_log("--audit-log", text)).transpose()?;
+    let opened = args.fleet.open(Access::Owner)?;
+    let audit = given.or(opened.audit_log).map(|text| AuditTarget::parse(&text));
+    let parts = opened.parts;
     let (snapshot, problems) = load(&parts.settings.manifests)?;
     let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
     let mut obeying = JoinSet::new();
     obeying.spawn(StopSignals::catch()?.obey(cancel.clone(), ended.clone()));
-    let result = apply_once(parts, snapshot.state, cancel.clone()).await;
+    let result = apply_once(parts, snapshot.state, audit.as_ref(), cancel.clone()).await;
     ended.cancel();
     while obeying.join_next().await.is_some() {}
     let statuses = result?.statuses;

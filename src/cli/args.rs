@@ -90,6 +90,8 @@ pub(super) struct Opened {
     pub(super) parts: HubParts,
     /// When results are coloured.
     pub(super) colour: Colour,
+    /// Where the settings want writes recorded.
+    pub(super) audit_log: Option<String>,
 }
 
 impl OneHubArgs {
@@ -105,7 +107,7 @@ impl OneHubArgs {
         let log = log_options(settings, &self.log)?;
         start_logging(&log, None)?;
         let parts = self.settings.one_hub(settings, self.hub.as_deref())?;
-        Ok(Opened { parts, colour: log.colour })
+        Ok(Opened { parts, colour: log.colour, audit_log: settings.audit_log.clone() })
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) struct PlanArgs {
 
 /// Shows the plan: 0 no change, 1 changes, 2 when not everything could be planned.
 pub(super) async fn run(args: PlanArgs) -> anyhow::Result<u8> {
-    let Opened { parts, colour } = args.fleet.open(Access::Service)?;
+    let Opened { parts, colour, .. } = args.fleet.open(Access::Service)?;
     let (snapshot, problems) = load(&parts.settings.manifests)?;
     let scope = parts.scope.clone();
     let plans = survey(Arc::new(parts.paced_alone()?), &scope, &snapshot.state, wall_clock().as_second()).await?;

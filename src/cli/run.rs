@@ -25,6 +25,9 @@ pub(super) struct RunArgs {
     /// Time from one sweep over all twins to the next, such as 10m
     #[arg(long, value_name = "DURATION")]
     sweep: Option<String>,
+    /// Where to record every write, one JSON line each: stdout or a file [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<String>,
     #[command(flatten)]
     settings: SettingsArgs,
     #[command(flatten)]
@@ -39,6 +42,9 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<u8> {
     let mut settings = args.settings.load(named, Access::Owner)?;
     if let Some(listen) = args.listen {
         settings.listen = listen;
+    }
+    if let Some(audit_log) = args.audit_log {
+        settings.audit_log = Some(settings::parse_audit_log("--audit-log", audit_log)?);
     }
     let sweep = args.sweep.as_deref().map(|text| settings::parse_sweep("--sweep", text)).transpose()?;
     if let Some(sweep) = sweep {

@@ -4,6 +4,7 @@
 //! All retries live in the queue. Dropping the loop at any await loses nothing: the next one converges from the live
 //! twins alone.
 
+mod audit;
 mod backoff;
 mod change;
 mod command;
@@ -21,6 +22,7 @@ mod survey;
 mod sweep;
 mod sweeping;
 
+pub use audit::{AuditLog, AuditTarget, AuditWriter};
 pub use backoff::{Circumstances, Requeue, next as next_try};
 pub use command::{
     Approved, Command, Commands, GuardHold, Inputs, LoopEnded, Overview, Page, REPORTS_MAX, Refused, TwinReport,

@@ -13,6 +13,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::audit::{AuditLog, Auditor};
 use super::change::compare;
 use super::command::{Command, Inputs};
 use super::gate::Gate;
@@ -56,6 +57,8 @@ pub struct Options {
     pub single_pass: bool,
     /// Cancelled once the hub has been asked something, whatever it said.
     pub first_contact: CancellationToken,
+    /// What is recorded of every write.
+    pub audit: AuditLog,
     /// The wall clock, for the daily quota.
     pub wall_clock: fn() -> SystemTime,
 }
@@ -167,8 +170,10 @@ async fn sleep_until(wake: Option<Instant>) {
 impl<H: WriteTwins + Paced + 'static> Controller<H> {
     #[expect(clippy::disallowed_methods, reason = "the one clock of the loop; everything below takes ages")]
     fn new(options: Options, hub: H, metrics: ControllerHub, rng: fastrand::Rng) -> Self {
+        let audit = Auditor::new(&options.hub, &options.scope, options.audit.clone(), options.wall_clock);
         let context = Context {
             hub,
+            audit,
             scope: options.scope.clone(),
             gate: Mutex::new(Gate::new(&options.hub, &options.policy)),
             memory: Mutex::new(BTreeMap::new()),

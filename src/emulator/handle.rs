@@ -370,7 +370,6 @@ impl HubHandle {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::fs::File;
     use std::pin::Pin;
     use std::task::Poll;
 
@@ -379,6 +378,7 @@ mod tests {
     use super::super::identity::IdentitySpec;
     use super::super::if_match::IfMatch;
     use super::super::registry::Change;
+    use super::super::state_dir::StateDir;
     use super::super::store::{Store, run_committer};
     use super::*;
     use crate::twin::{MergePatch, Object, Value};
@@ -450,11 +450,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn many_writers_at_once_leave_in_the_store_what_is_in_the_registry() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.redb");
-        let open = || {
-            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
-            Store::open(file, &path).unwrap()
-        };
+        let open = || Store::open(&StateDir::open(&folder.path().join("state")).unwrap()).unwrap();
         // Few places, so that writers also wait for one.
         let (hub, receiver, durable) = hub(3);
         let store = open();

@@ -35,7 +35,6 @@ use super::store::{CHANGES_WAITING_MAX, Durable, Store, StoreError, run_committe
 use super::tls::{CertificateError, Certificates};
 use super::trial::Trial;
 
-const STORE_FILE: &str = "store.redb";
 const TLS_FILE: &str = "tls.json";
 const AUTHORITY_FILE: &str = "ca.pem";
 const CONNECTION_FILE: &str = "hub.json";
@@ -298,17 +297,14 @@ struct Kept {
 
 impl Kept {
     fn open(state: &StateDir, random: &mut Randomness) -> Result<Self, StartError> {
-        let store = Store::open(state.open_file(STORE_FILE)?, &state.path(STORE_FILE))?;
+        let store = Store::open(state)?;
         let registry = store.registry()?;
-        let presence = Presence::restored(store.sessions()?).map_err(|key| StoreError::Damaged {
-            path: state.path(STORE_FILE),
-            reason: format!("the session of {key:?}"),
-        })?;
+        let presence =
+            Presence::restored(store.sessions()?).map_err(|key| store.damaged(format!("the session of {key:?}")))?;
         let policies = match store.policies()? {
-            Some(stored) => Policies::from_stored(&stored).ok_or_else(|| StoreError::Damaged {
-                path: state.path(STORE_FILE),
-                reason: "the policies' keys".to_owned(),
-            })?,
+            Some(stored) => {
+                Policies::from_stored(&stored).ok_or_else(|| store.damaged("the policies' keys".to_owned()))?
+            }
             None => {
                 let policies = Policies::generate(random);
                 store.put_policies(&policies.to_stored())?;

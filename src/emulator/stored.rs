@@ -16,7 +16,7 @@ use super::identity::{Authentication, Identity, SharedKey, Status, Thumbprints};
 use super::read_json::ReadObject;
 use super::registry::Device;
 use super::twin_record::{Properties, Stamp, StampNode, TwinRecord, WrittenBy};
-use super::wire::{self, Map};
+use super::wire::Map;
 use crate::twin::{DeviceId, ModuleId, Object, TwinRef};
 
 pub use documents::{configuration, job, read_configuration, read_job};
@@ -161,6 +161,14 @@ fn is_enabled(status: &&str) -> bool {
 /// The record of a device or module.
 #[must_use]
 pub fn device(device: &Device) -> Vec<u8> {
+    let mut record = Vec::new();
+    write_device(device, &mut record);
+    record
+}
+
+/// Appends the record of a device or module.
+#[expect(clippy::missing_panics_doc, reason = "keys are strings, and a vector takes what it is given")]
+pub fn write_device(device: &Device, to: &mut Vec<u8>) {
     let (identity, twin) = (&device.identity, &device.twin);
     let (primary, secondary) = match &identity.authentication {
         Authentication::Sas { primary, secondary } => (Some(primary.expose()), Some(secondary.expose())),
@@ -191,7 +199,7 @@ pub fn device(device: &Device) -> Vec<u8> {
         reported_stamps: stamps(&twin.reported.stamps, None),
         configurations: twin.configurations.iter().map(|(id, status)| (id.as_str(), status.as_str())).collect(),
     };
-    wire::json(&record)
+    serde_json::to_writer(to, &record).expect("maps have string keys and a vector takes every byte");
 }
 
 /// The device of a record under `device`, or the module of one under `device/module`.

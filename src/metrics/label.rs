@@ -86,6 +86,16 @@ label! {
 }
 
 label! {
+    /// What became of a line of the audit log.
+    AuditResult {
+        /// It is where it belongs.
+        Written = "written",
+        /// It could not be written.
+        Lost = "lost",
+    }
+}
+
+label! {
     /// Why something failed: `HubError::category()` and what has no category.
     Reason {
         /// 429.

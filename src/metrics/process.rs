@@ -6,7 +6,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntCounterVec, IntGaugeVec, Registry};
 
 use super::instrument::instruments;
-use super::label::{Label, Level, Task};
+use super::label::{AuditResult, Label, Level, Task};
 
 instruments! {
     /// The instruments of the process.
@@ -17,6 +17,8 @@ instruments! {
         log_messages: IntCounterVec = "log_messages_total", ["level"];
         /// Tasks that ended by a panic.
         task_panics: IntCounterVec = "task_panics_total", ["task"];
+        /// Lines of the audit log, by whether they could be written.
+        audit_lines: IntCounterVec = "audit_lines_total", ["result"];
     }
 }
 
@@ -39,12 +41,29 @@ impl ProcessMetrics {
         for task in Task::ALL {
             let _ = instruments.task_panics.with_label_values(&[task.as_str()]);
         }
+        for result in AuditResult::ALL {
+            let _ = instruments.audit_lines.with_label_values(&[result.as_str()]);
+        }
         Ok(Self { instruments })
     }
 
     /// A message was logged.
     pub fn logged(&self, level: Level) {
         self.instruments.log_messages.with_label_values(&[level.as_str()]).inc();
+    }
+
+    /// Lines of the audit log were written.
+    pub fn audit_written(&self, lines: u64) {
+        self.audit(AuditResult::Written, lines);
+    }
+
+    /// Lines of the audit log could not be written.
+    pub fn audit_lost(&self, lines: u64) {
+        self.audit(AuditResult::Lost, lines);
+    }
+
+    fn audit(&self, result: AuditResult, lines: u64) {
+        self.instruments.audit_lines.with_label_values(&[result.as_str()]).inc_by(lines);
     }
 
     /// A task ended by a panic.

@@ -7,7 +7,7 @@ use geminid::emulator::SimHub;
 use geminid::emulator::throttle::{Throttle, Tier, Verdict};
 use geminid::emulator::traffic::Traffic;
 use geminid::hub::{Continuation, HubError, Paced, QueryPage, ReadTwins, WriteTwins};
-use geminid::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
+use geminid::twin::{DeviceId, ETag, MergePatch, Section, Twin, TwinRef, Value};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
@@ -37,6 +37,8 @@ struct State {
     calls: Vec<(Call, Duration)>,
     refused: usize,
     messages: f64,
+    no_messages: Option<Call>,
+    asked: usize,
 }
 
 /// The hub. Clones are the same one.
@@ -50,7 +52,7 @@ pub(crate) struct Throttled {
 impl Throttled {
     pub(crate) fn new(tier: Option<(Tier, u32)>) -> Self {
         let throttle = tier.map(|(tier, units)| Throttle::new(tier, units));
-        let state = State { throttle, calls: Vec::new(), refused: 0, messages: 0.0 };
+        let state = State { throttle, calls: Vec::new(), refused: 0, messages: 0.0, no_messages: None, asked: 0 };
         #[expect(clippy::disallowed_methods, reason = "the paused clock of a test")]
         Self { hub: SimHub::new(), state: Arc::new(Mutex::new(state)), started: Instant::now() }
     }
@@ -62,6 +64,30 @@ impl Throttled {
     /// When calls of this kind were carried out, in order.
     pub(crate) fn times(&self, call: Call) -> Vec<Duration> {
         self.state().calls.iter().filter(|(made, _)| *made == call).map(|(_, at)| *at).collect()
+    }
+
+    /// Somebody else edits the twin.
+    pub(crate) fn edit(&self, twin: &TwinRef, power: i64) {
+        let mut patch = MergePatch::default();
+        patch.set(Section::Desired, &["power".to_owned()], Value::from(power));
+        self.hub.edit(&twin.device, &patch).unwrap();
+    }
+
+    /// Forgets what was asked so far.
+    pub(crate) fn forget_calls(&self) {
+        let mut state = self.state();
+        state.calls.clear();
+        state.asked = 0;
+    }
+
+    /// Whether such calls are refused because the day's messages are used up.
+    pub(crate) fn refuse_for_quota(&self, call: Call, refuse: bool) {
+        self.state().no_messages = Some(call).filter(|_| refuse);
+    }
+
+    /// How often anything was asked, whatever the answer.
+    pub(crate) fn asked(&self) -> usize {
+        self.state().asked
     }
 
     /// How often the answer was 429.
@@ -83,6 +109,10 @@ impl Throttled {
         let at = Timestamp::UNIX_EPOCH + SignedDuration::try_from(now).unwrap();
         let verdict = {
             let mut state = self.state();
+            state.asked += 1;
+            if state.no_messages == Some(call) {
+                return Err(HubError::Quota);
+            }
             let verdict = state.throttle.as_mut().map(|throttle| throttle.admit(call.traffic(), 1, at));
             verdict.unwrap_or(Verdict::After(Duration::ZERO))
         };

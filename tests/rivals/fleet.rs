@@ -57,6 +57,7 @@ pub(crate) fn options(owner: &str, workers: usize) -> Options {
         workers,
         single_pass: false,
         first_contact: CancellationToken::new(),
+        audit: geminid::controller::AuditLog::off(),
         wall_clock: || SystemTime::UNIX_EPOCH,
     }
 }

@@ -1,6 +1,5 @@
 //! Whole connections over a pipe: a device of another codec, the registry behind.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use super::super::error::Refusal;
 use super::super::handle::{HubHandle, Randomness};
 use super::super::identity::{AuthenticationSpec, IdentitySpec, SharedKey, Status};
 use super::super::if_match::IfMatch;
+use super::super::state_dir::StateDir;
 use super::super::store::{Durable, Store, run_committer};
 use super::super::trial::{Trial, TrialOptions};
 use super::{Desk, MethodCall, Presence, connection};
@@ -353,11 +353,9 @@ async fn one_connection_stands_for_an_identity_and_a_disabled_or_deleted_one_has
 #[tokio::test]
 async fn subscriptions_survive_a_reconnect_and_a_restart_but_not_a_clean_session_or_another_life() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.redb");
     let mut lives = Vec::new();
     for round in 0..3 {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
-        let store = Store::open(file, &path).unwrap();
+        let store = Store::open(&StateDir::open(&folder.path().join("state")).unwrap()).unwrap();
         let registry = store.registry().unwrap();
         let presence = Presence::restored(store.sessions().unwrap()).unwrap();
         let (sender, receiver) = mpsc::channel(8);

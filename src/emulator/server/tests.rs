@@ -119,7 +119,9 @@ async fn a_copy_of_a_running_hub_s_store_holds_what_was_acknowledged() {
     let twin = hub.handle().device(&DeviceId::new("d1").unwrap()).await.unwrap();
     let copy = tempfile::tempdir().unwrap();
     drop(StateDir::open(&options(&copy).state_dir).unwrap());
-    std::fs::copy(options(&folder).state_dir.join(STORE_FILE), options(&copy).state_dir.join(STORE_FILE)).unwrap();
+    for file in ["store.redb", "store.journal.0", "store.journal.1"] {
+        std::fs::copy(options(&folder).state_dir.join(file), options(&copy).state_dir.join(file)).unwrap();
+    }
     let second = EmbeddedHub::start(options(&copy)).await.unwrap();
     let found = second.handle().device(&DeviceId::new("d1").unwrap()).await.unwrap();
     assert_eq!((&found.identity, &found.twin), (&twin.identity, &twin.twin));
@@ -150,7 +152,7 @@ async fn a_hub_that_cannot_start_says_why_in_one_sentence() {
     let other = tempfile::tempdir().unwrap();
     let damaged = tempfile::tempdir().unwrap();
     drop(StateDir::open(&options(&damaged).state_dir).unwrap());
-    std::fs::write(options(&damaged).state_dir.join(STORE_FILE), "nonsense").unwrap();
+    std::fs::write(options(&damaged).state_dir.join("store.redb"), "nonsense").unwrap();
     let unusable = tempfile::tempdir().unwrap();
     let state = StateDir::open(&options(&unusable).state_dir).unwrap();
     let kept = Certificates::obtain(None, "localhost", now()).unwrap().to_stored();
