@@ -171,8 +171,8 @@ fn judge<H>(context: &Context<H>, options: SweepOptions, state: &DeclaredState, 
     let memory = context.memory();
     let known = memory.get(&row.twin);
     let unix = |at: Duration| context.started_unix.saturating_add(i64::try_from(at.as_secs()).unwrap_or(i64::MAX));
-    let last = known.map_or(Duration::ZERO, |known| known.at);
-    let overdue = verify_is_due(&row.twin, options.verify, unix(last), unix(now));
+    let last = known.map(|known| unix(known.at));
+    let overdue = verify_is_due(&row.twin, options.verify, last, context.started_unix, unix(now));
     let verdict = judge_row(row, hash.as_ref(), known, options.trust_seals, now);
     // Whoever lifts the hold asks for these; until then a read would find them as they are known.
     let holds = (waits || is_held(&declaration)) && known.is_some_and(|known| known.is_shown_by(row));
