@@ -92,8 +92,22 @@ const IMPURE: &[&str] = &[
 const LIVES_IN: &[(&str, &[&str])] = &[
     ("anyhow", &["main.rs", "cli", "app.rs", "app"]),
     ("axum", &["ops", "emulator/http.rs", "emulator/http", "emulator/server.rs", "emulator/mqtt/websocket.rs"]),
+    ("aws_lc_rs", &["hub/certificate.rs", "device/tls.rs"]),
+    ("azure_core", &["hub/entra.rs", "hub/certificate.rs"]),
+    ("azure_identity", &["hub/entra.rs", "hub/certificate.rs"]),
     ("axum_server", &["emulator/server.rs", "emulator/http.rs"]),
-    ("base64", &["hub/sas.rs", "device/credentials.rs", "emulator", "plan/mask.rs", "plan/seal.rs", "plan/sweep.rs"]),
+    (
+        "base64",
+        &[
+            "hub/sas.rs",
+            "hub/certificate.rs",
+            "device/credentials.rs",
+            "emulator",
+            "plan/mask.rs",
+            "plan/seal.rs",
+            "plan/sweep.rs",
+        ],
+    ),
     ("clap", &["cli"]),
     ("config", &["settings.rs"]),
     ("crc32fast", &["emulator/store"]),
@@ -112,10 +126,13 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("prometheus", &["metrics.rs", "metrics", "ops", "app.rs", "app"]),
     ("rcgen", &["emulator/tls.rs"]),
     ("redb", &["emulator/store.rs"]),
-    ("reqwest", &["hub/rest.rs"]),
+    ("reqwest", &["hub/rest.rs", "hub/entra.rs"]),
     ("rustix", &["source/beneath.rs"]),
     ("rustls_platform_verifier", &["device/tls.rs"]),
-    ("secrecy", &["hub", "device/credentials.rs", "emulator/identity.rs", "settings.rs", "app.rs", "app", "cli"]),
+    (
+        "secrecy",
+        &["hub", "device/credentials.rs", "emulator/identity.rs", "settings.rs", "settings", "app.rs", "app", "cli"],
+    ),
     (
         "serde",
         &[
@@ -150,7 +167,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
         ],
     ),
     ("strsim", &["manifest", "settings.rs"]),
-    ("tokio_rustls", &["emulator/server.rs", "emulator/mqtt/server.rs", "device"]),
+    ("tokio_rustls", &["emulator/server.rs", "emulator/mqtt/server.rs", "device", "hub/certificate.rs"]),
     ("tracing_subscriber", &["app.rs", "app"]),
 ];
 
