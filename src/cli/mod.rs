@@ -10,9 +10,11 @@ mod diagnostics;
 mod hub;
 mod output;
 mod plan;
+mod plan_file;
 mod query;
 mod run;
 mod schema;
+mod stop;
 mod trials;
 mod validate;
 

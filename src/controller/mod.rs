@@ -13,6 +13,7 @@ mod gate;
 mod health;
 mod obey;
 mod pacing;
+mod planned;
 mod queue;
 mod reconcile;
 mod report;
@@ -27,8 +28,9 @@ pub use backoff::{Circumstances, Requeue, next as next_try};
 pub use command::{
     Approved, Command, Commands, GuardHold, Inputs, LoopEnded, Overview, Page, REPORTS_MAX, Refused, TwinReport,
 };
+pub use planned::{PlannedWrite, Written, apply_planned};
 pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;
 pub use run::{Ended, Options, run};
 pub use status::{Statuses, TwinStatus};
-pub use survey::{Surveyed, survey};
+pub use survey::{PlannedTwin, Surveyed, survey};

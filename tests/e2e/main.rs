@@ -7,6 +7,7 @@
 mod bad_input;
 mod fleet;
 mod kill;
+mod plans;
 mod readme;
 mod support;
 mod verbs;
