@@ -326,3 +326,41 @@ async fn without_messages_the_hub_is_left_alone_until_the_day_ends() {
         assert_eq!(value(&registry, r#"geminid_twins{hub="sim",state="in_sync"}"#), 50.0);
     }
 }
+
+/// The last write of 200 drifted twins on a hub that shares the process with `others`.
+async fn last_write(others: &[&Throttled]) -> Duration {
+    let hub = Throttled::new(Some((throttle::Tier::S1, 1)));
+    (0..200).for_each(|number| hub.create(&twin(number)));
+    let state = declared(200, 1);
+    let cancel = CancellationToken::new();
+    let mut loops = JoinSet::new();
+    let mut kept = Vec::new();
+    for hub in others.iter().copied().chain([&hub]) {
+        let (budget, metrics, registry) = budget(Some((Tier::S1, 1)), 1.0);
+        let (sender, receiver) = watch::channel(Arc::clone(&state));
+        let (handle, rng) = (metrics.controller.hub("sim"), fastrand::Rng::with_seed(7));
+        let paced = Budgeted::new(hub.clone(), budget);
+        loops.spawn(run(daemon(600, 86_400), paced, receiver, handle, cancel.clone(), rng));
+        kept.push((sender, registry));
+    }
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let writes = hub.times(Call::Patch);
+    assert_eq!(writes.len(), 200);
+    cancel.cancel();
+    while loops.join_next().await.is_some() {}
+    *writes.last().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_hangs_and_one_that_throttles_delay_no_other() {
+    let alone = last_write(&[]).await;
+    let hanging = Throttled::new(None);
+    hanging.hang();
+    // A hub that has a fiftieth of what the settings say refuses nearly everything.
+    let throttled = Throttled::new(Some((throttle::Tier::S1, 1)));
+    throttled.weigh(50);
+    (0..200).for_each(|number| throttled.create(&twin(number)));
+    let together = last_write(&[&hanging, &throttled]).await;
+    assert_eq!(together, alone);
+    assert!(hanging.asked() > 0 && throttled.refused() > 0, "both were what they are for");
+}

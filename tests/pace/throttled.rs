@@ -39,6 +39,8 @@ struct State {
     messages: f64,
     no_messages: Option<Call>,
     asked: usize,
+    hangs: bool,
+    weight: u32,
 }
 
 /// The hub. Clones are the same one.
@@ -52,7 +54,16 @@ pub(crate) struct Throttled {
 impl Throttled {
     pub(crate) fn new(tier: Option<(Tier, u32)>) -> Self {
         let throttle = tier.map(|(tier, units)| Throttle::new(tier, units));
-        let state = State { throttle, calls: Vec::new(), refused: 0, messages: 0.0, no_messages: None, asked: 0 };
+        let state = State {
+            throttle,
+            calls: Vec::new(),
+            refused: 0,
+            messages: 0.0,
+            no_messages: None,
+            asked: 0,
+            hangs: false,
+            weight: 1,
+        };
         #[expect(clippy::disallowed_methods, reason = "the paused clock of a test")]
         Self { hub: SimHub::new(), state: Arc::new(Mutex::new(state)), started: Instant::now() }
     }
@@ -85,6 +96,16 @@ impl Throttled {
         self.state().no_messages = Some(call).filter(|_| refuse);
     }
 
+    /// Takes every call and answers none.
+    pub(crate) fn hang(&self) {
+        self.state().hangs = true;
+    }
+
+    /// Counts every call so many times.
+    pub(crate) fn weigh(&self, weight: u32) {
+        self.state().weight = weight;
+    }
+
     /// How often anything was asked, whatever the answer.
     pub(crate) fn asked(&self) -> usize {
         self.state().asked
@@ -104,18 +125,26 @@ impl Throttled {
         self.state.lock().unwrap()
     }
 
+    /// What becomes of a call; `None` when it is never answered.
+    fn verdict(&self, call: Call, at: Timestamp) -> Option<Verdict> {
+        let mut state = self.state();
+        state.asked += 1;
+        if state.hangs {
+            return None;
+        }
+        if state.no_messages == Some(call) {
+            return Some(Verdict::Quota);
+        }
+        let weight = state.weight;
+        let verdict = state.throttle.as_mut().map(|throttle| throttle.admit(call.traffic(), weight, at));
+        Some(verdict.unwrap_or(Verdict::After(Duration::ZERO)))
+    }
+
     async fn admit(&self, call: Call) -> Result<(), HubError> {
         let now = self.started.elapsed();
         let at = Timestamp::UNIX_EPOCH + SignedDuration::try_from(now).unwrap();
-        let verdict = {
-            let mut state = self.state();
-            state.asked += 1;
-            if state.no_messages == Some(call) {
-                return Err(HubError::Quota);
-            }
-            let verdict = state.throttle.as_mut().map(|throttle| throttle.admit(call.traffic(), 1, at));
-            verdict.unwrap_or(Verdict::After(Duration::ZERO))
-        };
+        let verdict = self.verdict(call, at);
+        let Some(verdict) = verdict else { return std::future::pending().await };
         match verdict {
             Verdict::After(wait) => tokio::time::sleep(wait).await,
             Verdict::Backlog => {
