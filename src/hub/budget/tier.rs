@@ -39,7 +39,7 @@ impl Rate {
     }
 
     fn a_minute(count: f64) -> Self {
-        Self { per_second: count / 60.0, kept: Duration::from_secs(15) }
+        Self { per_second: count / 60.0, kept: Duration::from_secs(30) }
     }
 }
 
