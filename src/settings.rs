@@ -23,7 +23,7 @@ const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
 /// Settings of the whole process that the environment may set, with their place in the file.
 const TOP_KEYS: [&str; 5] = ["owner", "listen", "log_format", "log_level", "audit_log"];
 /// Settings of one hub, longest first so that no name is taken for a part of another.
-const HUB_KEYS: [&str; 16] = [
+const HUB_KEYS: [&str; 17] = [
     "connection_string_file",
     "connection_string",
     "sas_token_file",
@@ -39,6 +39,7 @@ const HUB_KEYS: [&str; 16] = [
     "verify",
     "units",
     "sweep",
+    "allow",
     "tier",
 ];
 /// Where the daemon listens unless told otherwise.
@@ -122,6 +123,8 @@ pub struct HubSettings {
     pub removals: f64,
     /// Up to this many twins the share is not asked.
     pub removals_from: usize,
+    /// The paths manifests may declare, such as `tags.location`; empty for every path.
+    pub allow: Vec<String>,
 }
 
 /// Everything.
@@ -193,6 +196,8 @@ struct RawHub {
     budget: Option<f64>,
     quota_share: Option<f64>,
     #[serde(default)]
+    allow: Vec<String>,
+    #[serde(default)]
     guards: RawGuards,
 }
 
@@ -231,6 +236,10 @@ pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> R
             continue;
         }
         match place_of(rest) {
+            Some(Place::List(key)) => {
+                let items: Vec<&str> = value.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+                builder = builder.set_override(key, items).map_err(|error| file_error(&error))?;
+            }
             Some(Place::Key(key)) => {
                 builder = builder.set_override(key, value.as_str()).map_err(|error| file_error(&error))?;
             }
@@ -255,6 +264,8 @@ pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> R
 /// Where a variable goes.
 enum Place {
     Key(String),
+    /// Items with commas between them.
+    List(String),
     ConnectionString(String),
 }
 
@@ -271,6 +282,7 @@ fn place_of(rest: &str) -> Option<Place> {
     }
     Some(match *key {
         "connection_string" => Place::ConnectionString(hub),
+        "allow" => Place::List(format!("hubs.{hub}.allow")),
         key => Place::Key(format!("hubs.{hub}.{}", key.replace("guards_", "guards."))),
     })
 }
@@ -358,6 +370,7 @@ fn hub_of(
         quota_share: part("quota_share", raw.quota_share, QUOTA_SHARE_DEFAULT)?,
         removals,
         removals_from,
+        allow: raw.allow,
     })
 }
 
@@ -443,6 +456,7 @@ pub fn hub_defaults(manifests: PathBuf, connection: Secret, ca_file: Option<Path
         quota_share: QUOTA_SHARE_DEFAULT,
         removals: 0.3,
         removals_from: 10,
+        allow: Vec::new(),
     }
 }
 
@@ -519,6 +533,15 @@ mod tests {
         };
         assert!(secret.expose_secret().ends_with("canary"));
         assert!(!format!("{settings:?}").contains("canary"));
+    }
+
+    #[test]
+    fn allowed_paths_are_a_list_in_the_file_and_in_the_environment() {
+        let file = load_text(&format!("{PROD}allow = [\"tags.location\"]\n"), &[]).unwrap();
+        assert_eq!(file.hubs["prod"].allow, ["tags.location"]);
+        let over = [("GEMINID_HUBS_PROD_ALLOW", "tags.a, properties.desired.b")];
+        let both = load_text(&format!("{PROD}allow = [\"tags.location\"]\n"), &over).unwrap();
+        assert_eq!(both.hubs["prod"].allow, ["tags.a", "properties.desired.b"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::hub::{
     RestHub, RestOptions, SecretText, Tier,
 };
 use crate::metrics::Metrics;
-use crate::plan::{GuardLimits, Owner, Policy, Salt, SealScope};
+use crate::plan::{GuardLimits, Owner, Policy, Salt, SealScope, Subtree};
 use crate::settings::{AzureEnvironment, EntraKind, HubSettings, LoginSettings, Secret, Settings};
 
 /// The largest connection string or certificate file read, in bytes.
@@ -33,6 +33,8 @@ pub struct HubParts {
     pub hub: RestHub,
     /// How fast it may be asked.
     pub budget: BudgetOptions,
+    /// The paths manifests may declare; empty for every path.
+    pub allow: Vec<Subtree>,
 }
 
 /// A hub as everybody here asks it. The waiting is outside of the counting: a request's duration is the hub's alone.
@@ -104,7 +106,16 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
     let mut scope = SealScope::new(owner.clone(), client.address().host());
     let mut rng = fastrand::Rng::new();
     scope.salt = Salt::new([rng.u64(..), rng.u64(..)]);
-    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, budget })
+    let allow = allowed_paths(hub)?;
+    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, budget, allow })
+}
+
+/// The paths that manifests of a hub may declare; empty for every path.
+///
+/// # Errors
+/// Naming the first that is none.
+pub fn allowed_paths(hub: &HubSettings) -> anyhow::Result<Vec<Subtree>> {
+    hub.allow.iter().map(|path| Subtree::parse(path).map_err(|error| anyhow!("allow: {error}"))).collect()
 }
 
 /// The client of a hub, with its credential.
