@@ -21,7 +21,8 @@ const PREFIX: &str = "GEMINID_";
 /// What Kubernetes injects for a service named `geminid`; not ours, not an error.
 const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
 /// Settings of the whole process that the environment may set, with their place in the file.
-const TOP_KEYS: [&str; 5] = ["owner", "listen", "log_format", "log_level", "audit_log"];
+const TOP_KEYS: [&str; 7] =
+    ["owner", "listen", "web_config", "metrics_token_file", "log_format", "log_level", "audit_log"];
 /// Settings of one hub, longest first so that no name is taken for a part of another.
 const HUB_KEYS: [&str; 17] = [
     "connection_string_file",
@@ -134,6 +135,10 @@ pub struct Settings {
     pub owner: Option<String>,
     /// Address of `/metrics` and the probes.
     pub listen: String,
+    /// Who may see `/metrics`, and over what: exporter-toolkit's web configuration.
+    pub web_config: Option<PathBuf>,
+    /// File with a token that lets a client see `/metrics`.
+    pub metrics_token_file: Option<PathBuf>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or tracing directives.
@@ -156,6 +161,8 @@ impl Default for Settings {
         Self {
             owner: None,
             listen: LISTEN_DEFAULT.to_owned(),
+            web_config: None,
+            metrics_token_file: None,
             log_format: LogFormat::default(),
             log_level: "info".to_owned(),
             audit_log: None,
@@ -172,6 +179,8 @@ impl Default for Settings {
 struct RawSettings {
     owner: Option<String>,
     listen: Option<String>,
+    web_config: Option<PathBuf>,
+    metrics_token_file: Option<PathBuf>,
     log_format: Option<String>,
     log_level: Option<String>,
     audit_log: Option<String>,
@@ -314,6 +323,8 @@ fn settings_of(
     Ok(Settings {
         owner: raw.owner,
         listen: raw.listen.unwrap_or(defaults.listen),
+        web_config: raw.web_config,
+        metrics_token_file: raw.metrics_token_file,
         log_format: raw.log_format.as_deref().map_or(Ok(LogFormat::default()), parse_log_format)?,
         log_level: raw.log_level.unwrap_or(defaults.log_level),
         audit_log: raw.audit_log.map(|text| parse_audit_log("audit_log", text)).transpose()?,

@@ -28,7 +28,7 @@ fn twin(number: usize) -> TwinRef {
 fn declared(count: usize, power: i64) -> Arc<DeclaredState> {
     let desired: BTreeMap<String, Value> = BTreeMap::from([("power".to_owned(), Value::from(power))]);
     let manifest = Arc::new(TwinManifest {
-        wanted: Wanted { desired, ..Wanted::default() },
+        wanted: Wanted { desired, ..Wanted::default() }.into(),
         ..TwinManifest::empty(FileSpan { file: "fleet.yaml".into(), line: 1, column: 1 })
     });
     let twins = (0..count).map(|number| (twin(number), Arc::clone(&manifest))).collect();
@@ -241,7 +241,7 @@ async fn devices_that_nobody_declares_are_counted_and_left_alone() {
     (3..10).for_each(|number| hub.create(&twin(number)));
     // Twin 3 is declared now, twin 20 is declared and does not exist.
     let mut state = DeclaredState::clone(&declared(4, 1));
-    let absent = Arc::clone(&state.twins[&twin(0)]);
+    let absent = state.twins.get(&twin(0)).unwrap().clone();
     state.twins.insert(twin(20), absent);
     let (_, metrics, registry) = budget(None, 1.0);
     run_for(hub.clone(), daemon(600, 86_400), &Arc::new(state), &metrics, Duration::from_secs(700)).await;

@@ -37,7 +37,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch manifests and keep the twins as they declare, until Ctrl-C
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Bring the twins to what the manifests declare, once
     Apply(apply::ApplyArgs),
     /// Show what `run` or `apply` would change, reading only
@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let result = match cli.command {
-        Command::Run(args) => block_on(run::run(args)),
+        Command::Run(args) => block_on(run::run(*args)),
         Command::Apply(args) => block_on(apply::run(args)),
         Command::Plan(args) => block_on(plan::run(args)),
         Command::Validate(args) => validate::run(&args),

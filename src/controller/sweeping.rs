@@ -22,7 +22,7 @@ impl<H: WriteTwins + Paced + 'static> Controller<H> {
     fn sweep_plan(&self) -> SweepPlan {
         let frozen = self.state.frozen.held.keys();
         let declared = DeclaredSize {
-            twins: self.state.twins.len() + frozen.filter(|twin| !self.state.twins.contains_key(*twin)).count(),
+            twins: self.state.twins.len() + frozen.filter(|twin| !self.state.twins.contains_key(twin)).count(),
             conditions: self.state.conditional().count(),
             modules: self.state.twins.keys().any(|twin| twin.module.is_some()),
             judged: self.first_nominated.is_some() && self.context.gate().is_judged(),
