@@ -14,8 +14,10 @@ use crate::hub::{
     RestHub, RestOptions, SecretText, Tier,
 };
 use crate::metrics::Metrics;
-use crate::plan::{GuardLimits, Owner, Policy, Salt, SealScope, Subtree};
-use crate::settings::{AzureEnvironment, EntraKind, HubSettings, LoginSettings, Secret, Settings};
+use crate::plan::{GuardLimits, Mode, Owner, Policy, Salt, SealScope, Subtree};
+use crate::settings::{
+    AzureEnvironment, EntraKind, GuardSettings, HubSettings, LoginSettings, ModeSetting, Secret, Settings,
+};
 
 /// The largest connection string or certificate file read, in bytes.
 const FILE_SIZE_MAX: u64 = 1024 * 1024;
@@ -33,6 +35,10 @@ pub struct HubParts {
     pub hub: RestHub,
     /// How fast it may be asked.
     pub budget: BudgetOptions,
+    /// What is done about differences.
+    pub mode: Mode,
+    /// Whether the settings suspend every hub.
+    pub all_suspended: bool,
     /// The paths manifests may declare; empty for every path.
     pub allow: Vec<Subtree>,
 }
@@ -59,13 +65,15 @@ impl HubParts {
 
     /// What may be done on this hub.
     #[must_use]
-    pub fn policy(&self) -> Policy {
-        let guards = GuardLimits {
-            removals: self.settings.removals,
-            from: self.settings.removals_from,
-            ..GuardLimits::default()
+    pub fn rules(&self) -> Policy {
+        let GuardSettings { removals, creates, updates, from } = self.settings.guards;
+        let suspend = if self.all_suspended {
+            Some("`suspend` in the settings".to_owned())
+        } else {
+            self.settings.suspend.then(|| format!("`hubs.{}.suspend` in the settings", self.name))
         };
-        Policy { guards, ..Policy::default() }
+        let guards = GuardLimits { removals, creates, updates, from };
+        Policy { guards, mode: self.mode, suspend, prune: true }
     }
 }
 
@@ -105,9 +113,25 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
     let client = sign_in(&hub.login, &options)?;
     let mut scope = SealScope::new(owner.clone(), client.address().host());
     let mut rng = fastrand::Rng::new();
+    scope.seals = hub.seals;
     scope.salt = Salt::new([rng.u64(..), rng.u64(..)]);
+    let mode = match settings.mode {
+        ModeSetting::Sync => Mode::Sync,
+        ModeSetting::Upsert => Mode::Upsert,
+        ModeSetting::Observe => Mode::Observe,
+    };
+    let all_suspended = settings.suspend;
     let allow = allowed_paths(hub)?;
-    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, budget, allow })
+    Ok(HubParts {
+        name: name.to_owned(),
+        settings: hub.clone(),
+        scope,
+        hub: client,
+        budget,
+        mode,
+        all_suspended,
+        allow,
+    })
 }
 
 /// The paths that manifests of a hub may declare; empty for every path.

@@ -33,6 +33,15 @@ pub enum Command {
         /// Told once it is in the queue.
         reply: oneshot::Sender<Result<(), Refused>>,
     },
+    /// Leave this twin alone from now on, recorded in its seal; or, without a reason, no longer.
+    Suspend {
+        /// The twin.
+        twin: TwinRef,
+        /// Why; `None` to go on with it.
+        reason: Option<String>,
+        /// Told once the seal says so.
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
     /// How the hub and some of its twins stand.
     Overview {
         /// Which twins.
@@ -150,6 +159,22 @@ impl Commands {
     /// [`LoopEnded`]; the inner one for a twin that is not managed.
     pub async fn reconcile(&self, twin: Option<TwinRef>) -> Result<Result<(), Refused>, LoopEnded> {
         self.ask(|reply| Command::Reconcile { twin, reply }).await
+    }
+
+    /// Leaves a twin alone from now on, in this process and in every later one: its seal says so, and why.
+    ///
+    /// # Errors
+    /// [`LoopEnded`]; the inner one when it could not be written.
+    pub async fn suspend(&self, twin: TwinRef, reason: String) -> Result<Result<(), Refused>, LoopEnded> {
+        self.ask(|reply| Command::Suspend { twin, reason: Some(reason), reply }).await
+    }
+
+    /// Goes on with a twin that [`suspend`](Self::suspend) stopped. What manifest or settings suspend stays so.
+    ///
+    /// # Errors
+    /// [`LoopEnded`]; the inner one when it could not be written.
+    pub async fn resume(&self, twin: TwinRef) -> Result<Result<(), Refused>, LoopEnded> {
+        self.ask(|reply| Command::Suspend { twin, reason: None, reply }).await
     }
 
     /// How the hub and some of its twins stand.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::task::{Id, JoinError};
 
+use super::access::Access;
 use super::backoff::{self, Circumstances, Requeue, jittered};
 use super::queue::Lane;
 use super::reconcile::Reconciled;
@@ -14,7 +15,7 @@ use super::report::Report;
 use super::run::{Controller, Finished, MISPREDICTIONS_MAX};
 use super::sweep::Swept;
 use super::sweeping::until_utc_midnight;
-use crate::hub::{HubError, Paced, PageError, WriteTwins};
+use crate::hub::{HubError, PageError};
 use crate::plan::{HeldReason, Outcome, Suspend, SweepMode};
 use crate::twin::TwinRef;
 
@@ -28,7 +29,7 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 const SWEEP_RETRY_FIRST: Duration = Duration::from_secs(2);
 const SWEEP_RETRY_MAX: Duration = Duration::from_secs(60);
 
-impl<H: WriteTwins + Paced + 'static> Controller<H> {
+impl<H: Access> Controller<H> {
     pub(super) fn finished(&mut self, finished: Result<(Id, Finished), JoinError>) {
         let id = finished.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         self.options.first_contact.cancel();
@@ -74,11 +75,14 @@ impl<H: WriteTwins + Paced + 'static> Controller<H> {
         if swept.mode == SweepMode::Query {
             self.context.gate().take_sweep(swept.sealed, members, queries);
         }
+        self.rivals.forget_old(now);
         for twin in &swept.untouched {
+            self.context.gate().creates_nothing(twin);
             let pending = self.statuses.get(twin).is_some_and(|status| status.outcome == Outcome::Pending);
             // Whatever else is known of a twin is known from a later look than the row's.
             if pending && !self.queue.contains(twin) {
                 self.seen.insert(twin.clone());
+                self.context.gate().updates_nothing(twin);
                 self.statuses.record(twin, Outcome::InSync, String::new(), now);
             }
         }
@@ -145,6 +149,8 @@ impl<H: WriteTwins + Paced + 'static> Controller<H> {
         let twin = result.twin.clone();
         self.queue.done(&twin);
         self.remember(result);
+        self.rivals.see(&twin, result.sighting.clone(), now);
+        self.wished(result);
         let hub_down = match &result.error {
             Some(error @ HubError::Transport { .. }) => self.hub_failed(error),
             Some(error) if result.hub_unauthorized => self.hub_failed(error),
@@ -223,6 +229,13 @@ impl<H: WriteTwins + Paced + 'static> Controller<H> {
             let seconds = until.saturating_sub(self.context.unix_now());
             let due = self.now() + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
             self.add(twin, Lane::Sweep, due);
+            return false;
+        }
+        if let Outcome::Held(HeldReason::Contested(_) | HeldReason::SealContested | HeldReason::DuplicateOwner) =
+            outcome
+            && let Some(end) = self.rivals.next_end(twin, self.now()).filter(|_| !self.options.single_pass)
+        {
+            self.add(twin, Lane::Sweep, end);
             return false;
         }
         let failures = self.statuses.get(twin).map_or(0, |status| status.failures);

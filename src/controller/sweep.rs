@@ -108,13 +108,17 @@ pub(super) async fn sweep<H: ReadTwins + Paced>(
         if target == ProfileTarget::Modules && !options.modules && !declares_modules(&state) {
             continue;
         }
-        let query = sweep_query(&context.scope.owner, target);
+        let query = sweep_query(&context.scope, target);
         let mut pages = Pages::new(&hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
         while let Some(page) = pages.next().await {
             swept.pages += 1;
             let page = page?;
             context.rows_swept.fetch_add(page.len(), Ordering::Relaxed);
             for row in page.iter().filter_map(SweepRow::from_value) {
+                if !context.scope.seals && declare_presumed(&state, &row.twin, &swept.members) == Declaration::Absent {
+                    // Without seals every twin of the hub has a row.
+                    continue;
+                }
                 judge(context, options, &state, &row, &mut swept);
                 swept.modules |= row.twin.module.is_some();
                 seen.insert(row.twin);
@@ -167,7 +171,7 @@ fn judge<H>(context: &Context<H>, options: SweepOptions, state: &DeclaredState, 
     let declaration = declare_presumed(state, &row.twin, &swept.members);
     let hash = declaration.declared().map(|declared| DeclaredHash::of(&context.scope, &row.twin, declared));
     let now = context.now();
-    let waits = context.gate().waiting().contains(&row.twin);
+    let waits = context.gate().holds_removal(&row.twin);
     let memory = context.memory();
     let known = memory.get(&row.twin);
     let unix = |at: Duration| context.started_unix.saturating_add(i64::try_from(at.as_secs()).unwrap_or(i64::MAX));

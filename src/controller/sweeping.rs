@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use super::access::Access;
 use super::backoff::jittered;
 use super::pacing::DeclaredSize;
 use super::queue::Lane;
 use super::run::{Controller, Finished, MISPREDICTIONS_MAX, Running};
 use super::sweep::{SweepOptions, Swept, sweep};
-use crate::hub::{HubError, Paced, PageError, WriteTwins};
+use crate::hub::{HubError, PageError};
 use crate::plan::{Outcome, SweepMode, SweepPlan};
 
 /// How late after 00:00 UTC somebody asks again, so that not everybody does at once.
 const MIDNIGHT_SPREAD: Duration = Duration::from_secs(60);
 
-impl<H: WriteTwins + Paced + 'static> Controller<H> {
+impl<H: Access> Controller<H> {
     /// How to sweep next, as far as is known now.
     fn sweep_plan(&self) -> SweepPlan {
         let frozen = self.state.frozen.held.keys();
