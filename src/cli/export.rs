@@ -51,7 +51,7 @@ pub(super) struct ExportArgs {
 pub(super) async fn run(args: ExportArgs) -> anyhow::Result<u8> {
     let by = args.profile_by.as_deref().map(profile_path).transpose()?;
     let asked = args.twins.iter().map(|text| twin_ref(text)).collect::<anyhow::Result<BTreeSet<_>>>()?;
-    let hub = Arc::new(args.one.open_to_read()?.parts.hub);
+    let hub = Arc::new(args.one.open_to_read()?.parts.paced_alone()?);
     let mut folder = args.out.as_deref().map(|path| ManifestFolder::open(path, args.force)).transpose()?;
     let names = match &args.query {
         Some(text) => named_by(&*hub, text).await?,

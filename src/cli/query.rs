@@ -85,9 +85,10 @@ pub(super) async fn run(args: QueryArgs) -> anyhow::Result<u8> {
         Err(error) => return refuse(&text, &error),
     };
     let opened = args.one.open_to_read()?;
-    let hub = opened.parts.hub;
+    let hub = opened.parts.paced_alone()?;
     if args.explain {
-        return advice::explain(&hub, &query, &mut Output::coloured_stdout(opened.colour)).await;
+        return advice::explain(&hub, &hub.budget().allowance(), &query, &mut Output::coloured_stdout(opened.colour))
+            .await;
     }
     let (result, _) = until_stopped(async |cancel: CancellationToken| -> anyhow::Result<()> {
         loop {

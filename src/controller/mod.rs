@@ -13,6 +13,7 @@ mod events;
 mod gate;
 mod health;
 mod obey;
+mod pacing;
 mod permit;
 mod planned;
 mod queue;
@@ -23,6 +24,7 @@ mod run;
 mod status;
 mod survey;
 mod sweep;
+mod sweeping;
 
 pub use audit::{AuditLog, AuditTarget, AuditWriter};
 pub use backoff::{Circumstances, Requeue, next as next_try};

@@ -6,22 +6,25 @@ use std::io::Write;
 use anyhow::Context as _;
 
 use crate::cli::output::{Output, Style, counted};
-use crate::hub::{PAGE_SIZE_MAX, ReadTwins};
+use crate::hub::{Allowance, PAGE_SIZE_MAX, ReadTwins};
 use crate::query::{Attribute, Column, Comparator, Expr, Item, Operand, Query, Select, Source};
 use crate::twin::{Number, Value};
 
-/// Queries a minute and unit of tiers S1 and S2, and of S3 (`iot-hub.md` 6.1).
-const RATES: [(&str, u64); 2] = [("S1 and S2", 20), ("S3", 1000)];
 /// The bytes of one message of the daily quota (`iot-hub.md` 6.2).
 const MESSAGE_SIZE: u64 = 4096;
 /// Bytes of a row: of some columns, and of a whole twin (`iot-hub.md` 6.5).
 const ROW_SIZE: u64 = 200;
 const TWIN_SIZE: u64 = 3000;
-/// Columns shown of what is odd.
+/// The column of the count.
 const COLUMN_COUNT: &str = "n";
 
 /// Counts the rows with one query, says what reading them costs, and warns.
-pub(super) async fn explain<H: ReadTwins, W: Write>(hub: &H, query: &Query, out: &mut Output<W>) -> anyhow::Result<u8> {
+pub(super) async fn explain<H: ReadTwins, W: Write>(
+    hub: &H,
+    allowance: &Allowance,
+    query: &Query,
+    out: &mut Output<W>,
+) -> anyhow::Result<u8> {
     out.styled(Style::Heading, &query.to_string());
     let rows = count(hub, query).await?;
     match rows {
@@ -32,13 +35,7 @@ pub(super) async fn explain<H: ReadTwins, W: Write>(hub: &H, query: &Query, out:
             let messages = (rows * row).div_ceil(MESSAGE_SIZE).max(pages);
             out.line(&format!("rows       {rows}, counted now with one query"));
             out.line(&format!("pages      {pages}, each one query of at most {PAGE_SIZE_MAX} rows"));
-            for (tiers, rate) in RATES {
-                let seconds = pages.saturating_sub(1) * 60 / rate;
-                out.line(&format!(
-                    "time       {} at {rate} queries a minute, what one unit of {tiers} gives everybody",
-                    span(seconds)
-                ));
-            }
+            out.line(&format!("time       {}", time(pages, allowance.queries_per_second)));
             out.line(&format!("messages   about {messages} of the daily quota, at {row} bytes a row"));
         }
         None => out.line("pages      1 or more: groups cannot be counted without asking; each page is one query"),
@@ -55,11 +52,18 @@ pub(super) async fn explain<H: ReadTwins, W: Write>(hub: &H, query: &Query, out:
     Ok(0)
 }
 
-fn span(seconds: u64) -> String {
+/// How long the pages take at the budget's pace.
+#[expect(clippy::cast_precision_loss, reason = "pages are few, and the time is shown in whole seconds")]
+fn time(pages: u64, per_second: Option<f64>) -> String {
+    let Some(rate) = per_second.filter(|rate| *rate > 0.0) else {
+        return "no limit: the settings name no tier for this hub".to_owned();
+    };
+    let seconds = (pages.saturating_sub(1) as f64 / rate).ceil();
+    let per_minute = rate * 60.0;
     match seconds {
-        0 => "at once".to_owned(),
-        1..=119 => format!("{seconds} s"),
-        _ => format!("{} min", seconds.div_ceil(60)),
+        1.0..120.0 => format!("{seconds:.0} s at the budget of {per_minute:.1} queries a minute"),
+        120.0.. => format!("{:.0} min at the budget of {per_minute:.1} queries a minute", (seconds / 60.0).ceil()),
+        _ => format!("at once, within the budget of {per_minute:.1} queries a minute"),
     }
 }
 
@@ -153,6 +157,18 @@ fn collect_skipping<'a>(expr: &'a Expr, found: &mut BTreeSet<&'a Attribute>) {
 mod tests {
     use super::*;
     use crate::query::parse;
+
+    #[test]
+    fn pages_take_the_time_that_the_budget_gives_them() {
+        for (pages, rate, expected) in [
+            (1, Some(1.0 / 6.0), "at once, within the budget of 10.0 queries a minute"),
+            (3, Some(1.0 / 6.0), "12 s at the budget of 10.0 queries a minute"),
+            (10_000, Some(1.0 / 6.0), "1000 min at the budget of 10.0 queries a minute"),
+            (5, None, "no limit: the settings name no tier for this hub"),
+        ] {
+            assert_eq!(time(pages, rate), expected);
+        }
+    }
 
     #[test]
     fn what_is_odd_is_said_and_nothing_else() {

@@ -19,7 +19,7 @@ pub(super) async fn show_metrics(file: &Path, one: &OneHubArgs) -> anyhow::Resul
     let parts = one.open_to_read()?.parts;
     let mut err = Output::stderr();
     let (mut families, mut failed): (Vec<FamilyText>, bool) = (Vec::new(), false);
-    for (name, trial) in try_queries(&parts, &specs).await {
+    for (name, trial) in try_queries(parts, &specs).await? {
         err.line(&summary(&name, &trial));
         match trial.result {
             Ok(result) => families.extend(result.families),
