@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{HubParts, hub_file, hub_parts, wall_clock};
+use super::connect::{HubParts, hub_file, hub_parts, system_time, wall_clock};
 use super::logging::{LogOptions, start_logging};
 use super::pass::{Shared, open_audit, run_hub};
 use super::shutdown::StopSignals;
@@ -22,6 +22,7 @@ use crate::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_dev
 use crate::emulator::{ConnectionInfo, EmbeddedHub, HubHandle, HubOptions};
 use crate::exporter::Published;
 use crate::metrics::Metrics;
+use crate::ops::api::{Api, ApiOptions};
 use crate::ops::{self, Ops, Readiness};
 use crate::plan::DeclaredState;
 use crate::settings::{Secret, Settings, hub_defaults};
@@ -39,6 +40,8 @@ const REPORT_AFTER: Duration = Duration::from_secs(8);
 pub struct Announcement {
     /// Where `/metrics` is.
     pub listen: SocketAddr,
+    /// Where `/api/v1` is.
+    pub api: SocketAddr,
     /// The embedded hub, if there is one.
     pub embedded: Option<EmbeddedAddresses>,
     /// Each hub's name, host and folder of manifests.
@@ -69,9 +72,7 @@ pub async fn run_daemon(
     announce: impl FnOnce(&Announcement),
 ) -> anyhow::Result<()> {
     let signals = StopSignals::catch()?;
-    let listener = TcpListener::bind(&settings.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; choose another address with --listen", settings.listen))?;
+    let listener = listen(&settings.listen, "--listen").await?;
     let hub = start_embedded(&mut settings, embedded, sweep).await?;
     let parts = hub_parts(&settings)?;
     let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
@@ -80,11 +81,18 @@ pub async fn run_daemon(
     start_logging(log, Some(metrics.process.clone()))?;
     let target = AuditTarget::parse(settings.audit_log.as_deref().unwrap_or(AUDIT_LOG_DEFAULT));
     let (audit, audit_writer) = open_audit(&target, &metrics)?;
+    let api_listener = match &settings.api_listen {
+        Some(address) => Some(listen(address, "api_listen").await?),
+        None => None,
+    };
+    let api = Api::new(api_options(&settings, &names, api_listener.as_ref().unwrap_or(&listener))?);
     let (first, first_receiver) = watch::channel(None);
     let readiness = Readiness::new(&names);
-    let shared = Shared { metrics, published: Published::default(), readiness, audit, first };
+    let shared = Shared { metrics, published: Published::default(), readiness, api, audit, first };
+    let address = |listener: &TcpListener| listener.local_addr().context("the listening socket has no address");
     announce(&Announcement {
-        listen: listener.local_addr().context("the listening socket has no address")?,
+        listen: address(&listener)?,
+        api: address(api_listener.as_ref().unwrap_or(&listener))?,
         embedded: hub.as_ref().map(embedded_addresses),
         hubs: parts.iter().map(announced).collect(),
     });
@@ -98,7 +106,7 @@ pub async fn run_daemon(
         obeying.await;
         Ok(())
     });
-    around.spawn(serve_ops(listener, registry, shared.clone(), ended.clone()));
+    around.spawn(serve_ops(listener, api_listener, registry, shared.clone(), ended.clone()));
     if let Some(hub) = &hub {
         around.spawn(demonstrate(hub.handle(), hub.connection_info().clone(), first_receiver, ended.clone()));
     }
@@ -172,15 +180,38 @@ async fn run_hubs(
     result
 }
 
+/// Listens on `address`, which `setting` names.
+async fn listen(address: &str, setting: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("cannot listen on {address}; choose another address with {setting}"))
+}
+
+fn api_options(settings: &Settings, names: &[&str], listener: &TcpListener) -> anyhow::Result<ApiOptions> {
+    let address = listener.local_addr().context("the listening socket has no address")?;
+    Ok(ApiOptions {
+        hubs: names.iter().map(|name| (*name).to_owned()).collect(),
+        token_file: settings.api_token_file.clone(),
+        remote: !address.ip().is_loopback(),
+        now: system_time,
+    })
+}
+
 async fn serve_ops(
     listener: TcpListener,
+    api_listener: Option<TcpListener>,
     registry: Registry,
     shared: Shared,
     ended: CancellationToken,
 ) -> anyhow::Result<()> {
     let ops =
         Ops { registry, metrics: shared.metrics.ops.clone(), published: shared.published, readiness: shared.readiness };
-    ops::serve(listener, ops::router(ops), ended).await;
+    let (router, api) = (ops::router(ops), shared.api.router());
+    match api_listener {
+        None => ops::serve(listener, router.merge(api), ended).await,
+        Some(api_listener) => {
+            tokio::join!(ops::serve(listener, router, ended.clone()), ops::serve(api_listener, api, ended));
+        }
+    }
     Ok(())
 }
 

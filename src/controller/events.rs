@@ -47,11 +47,13 @@ impl<H: WriteTwins + 'static> Controller<H> {
         self.report.panicked(error, twin);
         match twin {
             None => {
+                self.asked.ended(None, true);
                 self.next_sweep = Some(now + SWEEP_RETRY_MAX);
                 self.count_sweep_failure("internal error, see the log");
             }
             Some(twin) => {
                 self.queue.done(twin);
+                self.asked.ended(Some(twin), true);
                 self.context.memory().remove(twin);
                 self.statuses.record(twin, Outcome::Failed, "internal error, see the log".to_owned(), now);
                 let abandoned = self.requeue(twin, &Outcome::Failed, None);
@@ -69,6 +71,11 @@ impl<H: WriteTwins + 'static> Controller<H> {
         self.answered();
         self.sweep_failures = 0;
         self.next_sweep = (!self.options.single_pass).then(|| now + self.options.sweep);
+        if std::mem::take(&mut self.sweep_asked) {
+            self.next_sweep = Some(now);
+        }
+        self.asked.ended(None, false);
+        self.last_sweep = Some((self.options.wall_clock)());
         let (members, queries) = (std::mem::take(&mut swept.members), std::mem::take(&mut swept.queries));
         self.context.gate().take_sweep(swept.sealed, members, queries);
         self.modules_sealed = swept.modules;
@@ -99,6 +106,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
     fn sweep_failed(&mut self, error: &PageError) {
         let now = self.now();
         self.context.gate().sweep_failed();
+        self.asked.ended(None, true);
         self.count_sweep_failure(&error.to_string());
         if let PageError::Hub(error @ (HubError::Transport { .. } | HubError::Unauthorized { .. })) = error {
             self.hub_failed(error);
@@ -141,6 +149,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
         let now = self.now();
         let twin = result.twin.clone();
         self.queue.done(&twin);
+        self.asked.ended(Some(&twin), false);
         self.remember(result);
         let hub_down = match &result.error {
             Some(error @ HubError::Transport { .. }) => self.hub_failed(error),

@@ -2,12 +2,17 @@
 //!
 //! Invariant: an approval is taken only for what is held at this moment, at this revision, in at most this number.
 
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
 use super::command::{Approved, Command, Overview, Page, REPORTS_MAX, Refused, TwinReport};
+use super::explain::{EXPLAINED_MAX, Explained, explain};
 use super::queue::Lane;
 use super::run::Controller;
 use super::status::TwinStatus;
 use crate::hub::WriteTwins;
-use crate::plan::{APPROVAL_LIFE, Approval};
+use crate::plan::{APPROVAL_LIFE, Approval, Removals, TwinState};
 use crate::twin::TwinRef;
 
 impl<H: WriteTwins + 'static> Controller<H> {
@@ -15,7 +20,9 @@ impl<H: WriteTwins + 'static> Controller<H> {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Approve { approval, reply } => drop(reply.send(self.approve(&approval))),
-            Command::Reconcile { twin, reply } => drop(reply.send(self.nudge(twin.as_ref()))),
+            Command::Reconcile { twin, token, reply } => drop(reply.send(self.nudge(twin.as_ref(), token))),
+            Command::Request { token, reply } => drop(reply.send(self.asked.get(&token).cloned())),
+            Command::Explain { twin, reply } => self.explain(twin, reply),
             Command::Overview { page, reply } => drop(reply.send(self.overview(&page))),
         }
     }
@@ -36,19 +43,38 @@ impl<H: WriteTwins + 'static> Controller<H> {
         Ok(Approved { guard: approval.guard, count: approval.count, until })
     }
 
-    fn nudge(&mut self, twin: Option<&TwinRef>) -> Result<(), Refused> {
+    fn nudge(&mut self, twin: Option<&TwinRef>, token: String) -> Result<(), Refused> {
         let now = self.now();
         match twin {
             None => {
+                self.asked.add(token, None);
+                self.sweep_asked = self.sweep_running();
                 self.sweep_soon();
                 Ok(())
             }
             Some(twin) if self.statuses.get(twin).is_some() => {
+                self.asked.add(token, Some(twin.clone()));
                 self.add(twin, Lane::Git, now);
                 Ok(())
             }
             Some(twin) => Err(Refused(format!("{twin} is not managed on hub {}", self.options.hub))),
         }
+    }
+
+    /// Answers from a task of its own: the loop waits for no hub.
+    fn explain(&mut self, twin: TwinRef, reply: oneshot::Sender<Result<Result<Explained, String>, Refused>>) {
+        if self.explaining.len() >= EXPLAINED_MAX {
+            drop(
+                reply.send(Err(Refused(format!("{EXPLAINED_MAX} twins are being explained already; try again soon")))),
+            );
+            return;
+        }
+        let removals = self.context.gate().hold(self.now()).map_or(Removals::Go, Removals::Held);
+        let context = Arc::clone(&self.context);
+        self.explaining.spawn(async move {
+            let explained = explain(&context, &twin, &removals).await;
+            drop(reply.send(Ok(explained.map_err(|error| error.to_string()))));
+        });
     }
 
     fn overview(&mut self, page: &Page) -> Overview {
@@ -72,6 +98,15 @@ impl<H: WriteTwins + 'static> Controller<H> {
             up: !self.health.is_down(),
             holds,
             total: self.statuses.len(),
+            states: TwinState::ALL
+                .into_iter()
+                .map(|state| (state, self.statuses.count(state)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            queue: self.queue.len(),
+            last_sweep: self.last_sweep,
+            next_sweep: self.next_sweep.map(|at| at.saturating_sub(now)),
+            handled: self.asked.last_done(page.only.as_ref()).map(|request| request.token.clone()),
             twins,
         }
     }

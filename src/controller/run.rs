@@ -12,11 +12,13 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::asked::Asked;
 use super::audit::{AuditLog, Auditor};
 use super::change::compare;
 use super::command::{Command, Inputs};
 use super::gate::Gate;
 use super::health::HubHealth;
+use super::journal::Journal;
 use super::queue::{Lane, Queue, Taken};
 use super::reconcile::{Context, Reconciled, Task, reconcile};
 use super::report::Report;
@@ -54,6 +56,8 @@ pub struct Options {
     pub first_contact: CancellationToken,
     /// What is recorded of every write.
     pub audit: AuditLog,
+    /// What happened lately, for people who ask.
+    pub journal: Journal,
     /// The wall clock, for the daily quota.
     pub wall_clock: fn() -> SystemTime,
 }
@@ -106,6 +110,14 @@ pub(super) struct Controller<H> {
     pub(super) mispredictions: u32,
     /// Whether removals were held when last looked at: then their release is news for the queue.
     pub(super) removals_wait: bool,
+    /// Requests of people to reconcile.
+    pub(super) asked: Asked,
+    /// Whether all twins were asked for while a sweep was under way: another one follows it.
+    pub(super) sweep_asked: bool,
+    /// When the last complete sweep ended.
+    pub(super) last_sweep: Option<SystemTime>,
+    /// Twins being explained.
+    pub(super) explaining: JoinSet<()>,
     pub(super) report: Report,
     pub(super) rng: fastrand::Rng,
     pub(super) error: Option<String>,
@@ -135,6 +147,7 @@ pub async fn run<H: WriteTwins + 'static>(
                 Err(_) => open = false,
             },
             Some(command) = next_command(&mut commands) => controller.obey(command),
+            Some(_) = controller.explaining.join_next() => {}
             Some(finished) = controller.tasks.join_next_with_id() => controller.finished(finished),
             () = sleep_until(wake) => {}
         }
@@ -192,6 +205,10 @@ impl<H: WriteTwins + 'static> Controller<H> {
             first_nominated: None,
             mispredictions: 0,
             removals_wait: false,
+            asked: Asked::default(),
+            sweep_asked: false,
+            last_sweep: None,
+            explaining: JoinSet::new(),
             rng,
             error: None,
         }
@@ -278,7 +295,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
         self.running.iter().filter(|running| running.twin.is_some()).count()
     }
 
-    fn sweep_running(&self) -> bool {
+    pub(super) fn sweep_running(&self) -> bool {
         self.running.iter().any(|running| running.twin.is_none())
     }
 
@@ -289,6 +306,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
         let sweep_due = self.next_sweep.is_some_and(|at| at <= now);
         if sweep_due && !self.sweep_running() && workers > 0 {
             self.next_sweep = None;
+            self.asked.began(None);
             let context = Arc::clone(&self.context);
             let trust_seals = self.mispredictions < MISPREDICTIONS_MAX;
             let options = SweepOptions { verify: self.options.verify, trust_seals, modules: self.modules_sealed };
@@ -305,6 +323,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
 
     fn start(&mut self, taken: Taken, now: Duration) {
         self.report.waited(taken.waited);
+        self.asked.began(Some(&taken.twin));
         let task = Task {
             seen: self.seen.contains(&taken.twin),
             rejection: self.rejections.get(&taken.twin).cloned(),
