@@ -3,6 +3,8 @@
 //! Invariants: the only reader of the environment. Every key is known or refused in one sentence; secrets are wrapped
 //! where they are read and never printed.
 
+mod login;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,15 +14,22 @@ use jiff::SignedDuration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+pub use login::{AzureEnvironment, EntraKind, LoginSettings};
+use login::{RawLogin, login_of};
+
 const PREFIX: &str = "GEMINID_";
 /// What Kubernetes injects for a service named `geminid`; not ours, not an error.
 const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
 /// Settings of the whole process that the environment may set, with their place in the file.
 const TOP_KEYS: [&str; 7] = ["owner", "listen", "api_listen", "api_token_file", "log_format", "log_level", "audit_log"];
 /// Settings of one hub, longest first so that no name is taken for a part of another.
-const HUB_KEYS: [&str; 8] = [
+const HUB_KEYS: [&str; 12] = [
     "connection_string_file",
     "connection_string",
+    "sas_token_file",
+    "credential",
+    "auth",
+    "host",
     "guards_removals",
     "guards_from",
     "manifests",
@@ -70,7 +79,7 @@ pub enum LogFormat {
 /// Where a connection string comes from.
 #[derive(Debug, Clone)]
 pub enum Secret {
-    /// A file, read at start.
+    /// A file, read anew when a key is refused.
     File(PathBuf),
     /// The environment.
     Value(SecretString),
@@ -81,8 +90,8 @@ pub enum Secret {
 pub struct HubSettings {
     /// The folder of manifests.
     pub manifests: PathBuf,
-    /// The connection string.
-    pub connection: Secret,
+    /// How to sign in.
+    pub login: LoginSettings,
     /// Certificates trusted besides the system's.
     pub ca_file: Option<PathBuf>,
     /// Time from one sweep to the next.
@@ -160,6 +169,10 @@ struct RawSettings {
 struct RawHub {
     manifests: Option<PathBuf>,
     connection_string_file: Option<PathBuf>,
+    sas_token_file: Option<PathBuf>,
+    host: Option<String>,
+    auth: Option<String>,
+    credential: Option<String>,
     ca_file: Option<PathBuf>,
     sweep: Option<String>,
     verify: Option<String>,
@@ -216,7 +229,7 @@ pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> R
         }
     }
     let raw = builder.build().and_then(Config::try_deserialize::<RawSettings>).map_err(|error| file_error(&error))?;
-    let mut settings = settings_of(raw, secrets)?;
+    let mut settings = settings_of(raw, secrets, &AzureEnvironment::of(variables))?;
     let proxy = |name: &str| variables.get(name).or_else(|| variables.get(&name.to_lowercase())).cloned();
     settings.colour = variables.get("NO_COLOR").is_none_or(String::is_empty);
     (settings.https_proxy, settings.no_proxy) = (proxy("HTTPS_PROXY"), proxy("NO_PROXY"));
@@ -258,13 +271,17 @@ fn file_error(error: &ConfigError) -> SettingsError {
     SettingsError::File(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-fn settings_of(raw: RawSettings, mut secrets: BTreeMap<String, SecretString>) -> Result<Settings, SettingsError> {
+fn settings_of(
+    raw: RawSettings,
+    mut secrets: BTreeMap<String, SecretString>,
+    azure: &AzureEnvironment,
+) -> Result<Settings, SettingsError> {
     let defaults = Settings::default();
     let mut hubs = BTreeMap::new();
     for (name, hub) in raw.hubs {
         check_hub_name(&name)?;
         let secret = secrets.remove(&name);
-        hubs.insert(name.clone(), hub_of(&name, hub, secret)?);
+        hubs.insert(name.clone(), hub_of(&name, hub, secret, azure)?);
     }
     Ok(Settings {
         owner: raw.owner,
@@ -290,25 +307,29 @@ fn check_hub_name(name: &str) -> Result<(), SettingsError> {
     Err(SettingsError::Value { key: format!("hubs.{name}"), problem })
 }
 
-fn hub_of(name: &str, raw: RawHub, secret: Option<SecretString>) -> Result<HubSettings, SettingsError> {
+fn hub_of(
+    name: &str,
+    raw: RawHub,
+    secret: Option<SecretString>,
+    azure: &AzureEnvironment,
+) -> Result<HubSettings, SettingsError> {
     let key = |field: &str| format!("hubs.{name}.{field}");
     let missing = |field: &str, problem: &str| SettingsError::Value { key: key(field), problem: problem.to_owned() };
-    let connection = match (raw.connection_string_file, secret) {
-        (Some(_), Some(_)) => {
-            return Err(missing("connection_string_file", "given twice, as a file and in the environment; keep one"));
-        }
-        (Some(file), None) => Secret::File(file),
-        (None, Some(value)) => Secret::Value(value),
-        (None, None) => {
-            return Err(missing("connection_string_file", "missing; name the file that holds the connection string"));
-        }
+    let login = RawLogin {
+        connection_string_file: raw.connection_string_file,
+        connection_string: secret,
+        sas_token_file: raw.sas_token_file,
+        host: raw.host,
+        auth: raw.auth,
+        credential: raw.credential,
     };
+    let login = login_of(name, login, azure)?;
     let manifests = raw.manifests.ok_or_else(|| missing("manifests", "missing; name the folder of manifests"))?;
     let sweep = raw.sweep.as_deref().map_or(Ok(SWEEP_DEFAULT), |text| parse_sweep(&key("sweep"), text))?;
     let verify = raw.verify.as_deref().map_or(Ok(VERIFY_DEFAULT), |text| parse_duration(&key("verify"), text))?;
     let removals = raw.guards.removals.as_deref().map_or(Ok(0.3), |text| parse_share(&key("guards.removals"), text))?;
     let removals_from = raw.guards.from.unwrap_or(10);
-    Ok(HubSettings { manifests, connection, ca_file: raw.ca_file, sweep, verify, removals, removals_from })
+    Ok(HubSettings { manifests, login, ca_file: raw.ca_file, sweep, verify, removals, removals_from })
 }
 
 /// A log format by its name.
@@ -374,7 +395,7 @@ fn parse_share(key: &str, text: &str) -> Result<f64, SettingsError> {
 pub fn hub_defaults(manifests: PathBuf, connection: Secret, ca_file: Option<PathBuf>) -> HubSettings {
     HubSettings {
         manifests,
-        connection,
+        login: LoginSettings::ConnectionString(connection),
         ca_file,
         sweep: SWEEP_DEFAULT,
         verify: VERIFY_DEFAULT,
@@ -427,7 +448,9 @@ mod tests {
         assert_eq!(settings.owner.as_deref(), Some("other"));
         assert_eq!(settings.hubs["prod"].sweep, Duration::from_secs(3600));
         assert_eq!(settings.https_proxy.as_deref(), Some("http://proxy:3128"));
-        let Secret::Value(secret) = &settings.hubs["eu-west"].connection else { panic!("a value") };
+        let LoginSettings::ConnectionString(Secret::Value(secret)) = &settings.hubs["eu-west"].login else {
+            panic!("a connection string from the environment")
+        };
         assert!(secret.expose_secret().ends_with("canary"));
         assert!(!format!("{settings:?}").contains("canary"));
     }

@@ -47,7 +47,7 @@ impl Served {
 fn client(hub: &EmbeddedHub, connection_string: &str) -> RestHub {
     let mut options = RestOptions::new(CLOCK);
     options.extra_ca_pem = Some(std::fs::read(&hub.connection_info().ca_file).unwrap());
-    RestHub::new(ConnectionString::parse(connection_string).unwrap(), options).unwrap()
+    RestHub::new(ConnectionString::parse(connection_string).unwrap(), &options).unwrap()
 }
 
 /// A hub on which another client can register modules.

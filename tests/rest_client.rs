@@ -127,7 +127,7 @@ fn try_hub_at(port: u16, change: impl FnOnce(&mut RestOptions)) -> Result<RestHu
     let text = format!("HostName=localhost:{port};SharedAccessKeyName=service;SharedAccessKey={KEY}");
     let mut options = RestOptions::new(ticking);
     change(&mut options);
-    RestHub::new(ConnectionString::parse(&text).unwrap(), options)
+    RestHub::new(ConnectionString::parse(&text).unwrap(), &options)
 }
 
 fn ok(body: &str) -> Answer {
@@ -311,7 +311,7 @@ async fn a_hub_that_cannot_be_reached_is_named_with_the_reason() {
     let text = format!("HostName=127.0.0.1:{};SharedAccessKeyName=service;SharedAccessKey={KEY}", server.port);
     let mut options = RestOptions::new(ticking);
     options.extra_ca_pem = Some(server.ca_pem.clone());
-    let other_name = RestHub::new(ConnectionString::parse(&text).unwrap(), options).unwrap();
+    let other_name = RestHub::new(ConnectionString::parse(&text).unwrap(), &options).unwrap();
     let words = other_name.get_twin(&d1()).await.unwrap_err().to_string();
     assert!(words.contains("127.0.0.1") && words.contains("certificate not trusted"), "{words}");
     assert!(words.contains("not valid for name") && !words.contains("private CA"), "{words}");

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 
-use crate::hub::{ConnectionString, ProxyOptions, RestHub, RestOptions};
+use crate::hub::{EntraCredential, EntraOptions, HubAddress, Login, ProxyOptions, RestHub, RestOptions, SecretText};
 use crate::plan::{GuardLimits, Owner, Policy, Salt, SealScope};
-use crate::settings::{HubSettings, Secret, Settings};
+use crate::settings::{AzureEnvironment, EntraKind, HubSettings, LoginSettings, Secret, Settings};
 
 /// The largest connection string or certificate file read, in bytes.
 const FILE_SIZE_MAX: u64 = 1024 * 1024;
@@ -25,8 +26,6 @@ pub struct HubParts {
     pub scope: SealScope,
     /// The client.
     pub hub: RestHub,
-    /// The policy of the credential.
-    pub policy: String,
 }
 
 impl HubParts {
@@ -66,15 +65,6 @@ pub fn hub_parts(settings: &Settings) -> anyhow::Result<Vec<HubParts>> {
 }
 
 fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) -> anyhow::Result<HubParts> {
-    let text = match &hub.connection {
-        Secret::Value(value) => value.clone(),
-        Secret::File(file) => SecretString::from(hub_file(file).context("connection_string_file")?),
-    };
-    let connection = ConnectionString::parse(text.expose_secret())?;
-    let mut scope = SealScope::new(owner.clone(), connection.address().host());
-    let mut rng = fastrand::Rng::new();
-    scope.salt = Salt::new([rng.u64(..), rng.u64(..)]);
-    let policy = connection.policy().to_owned();
     let mut options = RestOptions::new(wall_clock);
     if let Some(file) = &hub.ca_file {
         options.extra_ca_pem = Some(hub_file(file).context("ca_file")?.into_bytes());
@@ -83,8 +73,71 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
         let except = settings.no_proxy.clone().unwrap_or_default();
         options.proxy = Some(ProxyOptions { url: SecretString::from(url.as_str()), except });
     }
-    let client = RestHub::new(connection, options)?;
-    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, policy })
+    let client = sign_in(&hub.login, &options)?;
+    let mut scope = SealScope::new(owner.clone(), client.address().host());
+    let mut rng = fastrand::Rng::new();
+    scope.salt = Salt::new([rng.u64(..), rng.u64(..)]);
+    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client })
+}
+
+/// The client of a hub, with its credential.
+fn sign_in(login: &LoginSettings, options: &RestOptions) -> anyhow::Result<RestHub> {
+    let address = |host: &str| HubAddress::parse(host).context("host");
+    let client = match login {
+        LoginSettings::ConnectionString(Secret::Value(value)) => {
+            let value = value.clone();
+            RestHub::new(Login::connection_strings(Arc::new(move || Ok(value.clone())))?, options)?
+        }
+        LoginSettings::ConnectionString(Secret::File(file)) => {
+            let login = Login::connection_strings(text_of(file)).context("connection_string_file")?;
+            RestHub::new(login, options)?
+        }
+        LoginSettings::SasToken { host, file } => {
+            let login = Login::signature(address(host)?, text_of(file)).context("sas_token_file")?;
+            RestHub::new(login, options)?
+        }
+        LoginSettings::Entra { host, credential, environment } => {
+            let credential = entra_credential(*credential, environment)?;
+            let authority_host = environment.authority_host.clone();
+            let entra = EntraOptions { credential, authority_host, clock: wall_clock };
+            RestHub::with_entra(address(host)?, entra, options)?
+        }
+    };
+    Ok(client)
+}
+
+/// The text of a file, each time it is asked for.
+fn text_of(file: &Path) -> SecretText {
+    let file = file.to_owned();
+    Arc::new(move || hub_file(&file).map(SecretString::from).map_err(|error| format!("{error:#}")))
+}
+
+/// The credential of `kind` with what the environment says of it.
+fn entra_credential(kind: EntraKind, environment: &AzureEnvironment) -> anyhow::Result<EntraCredential> {
+    fn needed<T: Clone>(kind: EntraKind, value: Option<&T>, name: &str) -> anyhow::Result<T> {
+        value.cloned().with_context(|| format!("{name} is not set; credential {} needs it", kind.as_str()))
+    }
+    let tenant_id = || needed(kind, environment.tenant_id.as_ref(), "AZURE_TENANT_ID");
+    let client_id = || needed(kind, environment.client_id.as_ref(), "AZURE_CLIENT_ID");
+    Ok(match kind {
+        EntraKind::WorkloadIdentity => EntraCredential::WorkloadIdentity {
+            tenant_id: tenant_id()?,
+            client_id: client_id()?,
+            token_file: needed(kind, environment.federated_token_file.as_ref(), "AZURE_FEDERATED_TOKEN_FILE")?,
+        },
+        EntraKind::ManagedIdentity => EntraCredential::ManagedIdentity { client_id: environment.client_id.clone() },
+        EntraKind::ClientSecret => EntraCredential::ClientSecret {
+            tenant_id: tenant_id()?,
+            client_id: client_id()?,
+            secret: needed(kind, environment.client_secret.as_ref(), "AZURE_CLIENT_SECRET")?,
+        },
+        EntraKind::ClientCertificate => EntraCredential::ClientCertificate {
+            tenant_id: tenant_id()?,
+            client_id: client_id()?,
+            file: needed(kind, environment.client_certificate.as_ref(), "AZURE_CLIENT_CERTIFICATE_PATH")?,
+        },
+        EntraKind::DeveloperTools => EntraCredential::DeveloperTools,
+    })
 }
 
 /// The text of a small file.

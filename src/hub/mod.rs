@@ -5,8 +5,11 @@
 //! [`ReadTwins`] cannot write. No implementation retries, one renewal of an expired credential excepted.
 
 mod address;
+mod certificate;
+mod entra;
 #[cfg(test)]
 pub(crate) mod fake;
+mod login;
 mod observe;
 mod pages;
 mod refusal;
@@ -16,13 +19,15 @@ mod wire;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use address::{AddressError, HubAddress};
+pub use entra::{EntraCredential, EntraOptions, EntraTransport};
+pub use login::{Login, LoginError, SecretText};
 pub use observe::Observed;
 pub use pages::{PageError, Pages};
 pub use rest::{ProxyOptions, RestHub, RestOptions, SetupError};
-pub use sas::{Clock, ConnectionString, ConnectionStringError};
+pub use sas::{Clock, ConnectionString, ConnectionStringError, SignatureError};
 
 use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef, Value};
 
@@ -44,6 +49,11 @@ pub struct QueryPage {
 
 /// Reading twins.
 pub trait ReadTwins: Send + Sync {
+    /// When the credential ends for good; `None` when it does not, when nobody knows, or when it renews itself.
+    fn credential_ends(&self) -> Option<SystemTime> {
+        None
+    }
+
     /// Reads one twin. The only base of a write and the only proof of absence.
     ///
     /// # Errors
@@ -85,6 +95,10 @@ pub trait WriteTwins: ReadTwins {
 }
 
 impl<H: ReadTwins> ReadTwins for Arc<H> {
+    fn credential_ends(&self) -> Option<SystemTime> {
+        H::credential_ends(self)
+    }
+
     async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
         H::get_twin(self, twin).await
     }

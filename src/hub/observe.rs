@@ -3,7 +3,7 @@
 //! Invariant: a decorator. It answers what the hub inside answers, adds no request and retries nothing; a future that
 //! is dropped counts as no request ended, and is in flight no more.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::{Continuation, HubError, QueryPage, ReadTwins, WriteTwins};
 use crate::metrics::{ClientHub, Code, Operation};
@@ -33,12 +33,16 @@ impl<H> Observed<H> {
         &self,
         operation: Operation,
         request: impl Future<Output = Result<T, HubError>>,
-    ) -> Result<T, HubError> {
+    ) -> Result<T, HubError>
+    where
+        H: ReadTwins,
+    {
         let in_flight = self.metrics.started();
         let start = clock();
         let answer = request.await;
         let took = clock().duration_since(start);
         drop(in_flight);
+        self.metrics.set_credential_expiry(self.inner.credential_ends());
         let error = answer.as_ref().err();
         self.metrics.finished(operation, error.map_or(Code::of_status(200), code), took);
         if let Some(up) = error.map_or(Some(true), |error| up_after(operation, error)) {
@@ -88,6 +92,10 @@ const fn up_after(operation: Operation, error: &HubError) -> Option<bool> {
 }
 
 impl<H: ReadTwins> ReadTwins for Observed<H> {
+    fn credential_ends(&self) -> Option<SystemTime> {
+        self.inner.credential_ends()
+    }
+
     async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
         self.observe(Operation::Get, self.inner.get_twin(twin)).await
     }
@@ -217,7 +225,7 @@ mod tests {
     async fn a_dropped_request_is_in_flight_no_more() {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry, &["prod"]).unwrap().client.hub("prod");
-        let hub = Observed::new((), metrics);
+        let hub = Observed::new(Failing(HubError::Quota), metrics);
         let mut request = Box::pin(hub.observe(Operation::Get, std::future::pending::<Result<(), HubError>>()));
         assert!(
             std::future::poll_fn(|context| std::task::Poll::Ready(request.as_mut().poll(context))).await.is_pending()

@@ -40,8 +40,8 @@ pub(super) enum Asked<'a> {
 pub(super) struct Parties<'a> {
     /// The hub's address.
     pub(super) hub: &'a str,
-    /// The name of the policy.
-    pub(super) policy: &'a str,
+    /// What the credential is called.
+    pub(super) credential: &'a str,
 }
 
 /// The error of an answer with `status`, which was not what was hoped for.
@@ -59,9 +59,9 @@ pub(super) fn refusal(
         (403, "IotHubQuotaExceeded", _) => HubError::Quota,
         (403, _, _) => HubError::Unauthorized {
             message: format!(
-                "hub {} does not let policy {} do this: {}",
+                "hub {} does not let {} do this: {}",
                 parties.hub,
-                parties.policy,
+                parties.credential,
                 words(status, &fault)
             ),
         },
@@ -90,12 +90,15 @@ pub(super) fn refusal(
 }
 
 fn unauthorized(parties: Parties<'_>, status: u16, fault: &Fault) -> HubError {
-    let Parties { hub, policy } = parties;
-    let message = format!(
-        "hub {hub} refuses policy {policy} ({}); check that the key is that policy's present one, that the policy has \
-         ServiceConnect (and RegistryReadWrite to create devices), and that this machine's clock is right",
-        words(status, fault)
-    );
+    let Parties { hub, credential } = parties;
+    let check = if credential.starts_with("policy ") {
+        "the key is that policy's present one, that the policy has ServiceConnect (and RegistryReadWrite to create \
+         devices), and that this machine's clock is right"
+    } else {
+        "it has not ended, and that it may read and write twins (with Entra the role IoT Hub Twin Contributor, and IoT \
+         Hub Registry Contributor to create devices)"
+    };
+    let message = format!("hub {hub} refuses {credential} ({}); check that {check}", words(status, fault));
     HubError::Unauthorized { message }
 }
 
@@ -119,7 +122,7 @@ mod tests {
     use super::*;
 
     fn check(asked: Asked<'_>, status: u16, code: &str, category: &str, text: &str) {
-        let parties = Parties { hub: "h.net", policy: "service" };
+        let parties = Parties { hub: "h.net", credential: "policy service" };
         let fault = Fault { code: (!code.is_empty()).then(|| code.to_owned()), message: "words".to_owned() };
         let error = refusal(asked, parties, status, Some("7"), fault);
         assert_eq!((error.category(), error.to_string().as_str()), (category, text), "{status} {code}");
@@ -177,7 +180,7 @@ mod tests {
     fn every_status_gives_an_error() {
         let twin = TwinRef::device(DeviceId::new("d1").unwrap());
         for status in 100..=999 {
-            let parties = Parties { hub: "h.net", policy: "service" };
+            let parties = Parties { hub: "h.net", credential: "policy service" };
             let fault = Fault { code: None, message: String::new() };
             let error = refusal(Asked::Read(&twin), parties, status, None, fault);
             assert!(!error.to_string().is_empty(), "{status}");

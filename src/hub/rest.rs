@@ -5,13 +5,15 @@
 //! and a device is registered only without `If-Match`, which is create-only.
 
 use std::error::Error as StdError;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH, RETRY_AFTER};
-use reqwest::{Certificate, Client, Method, NoProxy, Proxy, Response, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Method, NoProxy, Proxy, Response, Url};
 
+use super::entra::{EntraOptions, EntraTransport};
+use super::login::Login;
 use super::refusal::{Asked, Parties, refusal};
-use super::sas::{Clock, ConnectionString, ExposeSecret as _, SecretString, Tokens, encode};
+use super::sas::{Clock, ExposeSecret as _, SecretString, encode};
 use super::wire;
 use super::{Continuation, HubAddress, HubError, PAGE_SIZE_MAX, QueryPage, ReadTwins, WriteTwins};
 use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
@@ -79,60 +81,55 @@ pub enum SetupError {
     /// TLS cannot be set up on this machine.
     #[error("TLS cannot be set up: {0}; check the system's CA certificates")]
     Tls(String),
+    /// The Entra credential lacks something.
+    #[error("{0}")]
+    Entra(String),
 }
 
-/// A hub reached over HTTPS as one policy.
+/// A hub reached over HTTPS with one credential.
 #[derive(Debug)]
 pub struct RestHub {
     client: Client,
-    tokens: Tokens,
+    login: Login,
+    clock: Clock,
     /// `https://{address}`.
     base: String,
 }
 
 impl RestHub {
-    /// A client of the hub that `connection` names. Connects to nothing yet.
+    /// A client of the hub that `login` is for. Connects to nothing yet.
     ///
     /// # Errors
     /// [`SetupError`] when certificates or proxy cannot be used.
-    pub fn new(connection: ConnectionString, options: RestOptions) -> Result<Self, SetupError> {
-        let mut builder = Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .https_only(true)
-            .pool_max_idle_per_host(options.connections)
-            .timeout(options.timeout)
-            .connect_timeout(options.connect_timeout)
-            .no_proxy();
-        if let Some(pem) = options.extra_ca_pem {
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(|_| SetupError::Ca)?;
-            if certificates.is_empty() {
-                return Err(SetupError::Ca);
-            }
-            builder = builder.tls_certs_merge(certificates);
-        }
-        if let Some(proxy) = options.proxy {
-            let except = NoProxy::from_string(&proxy.except);
-            let proxy = Proxy::https(proxy.url.expose_secret()).map_err(|_| SetupError::Proxy)?;
-            builder = builder.proxy(proxy.no_proxy(except));
-        }
-        let client = builder.build().map_err(|error| SetupError::Tls(causes(&error)))?;
-        let base = format!("https://{}", connection.address());
-        Ok(Self { client, tokens: Tokens::new(connection, options.clock), base })
+    pub fn new(login: impl Into<Login>, options: &RestOptions) -> Result<Self, SetupError> {
+        let login = login.into();
+        let client = builder(options)?.https_only(true).user_agent(USER_AGENT).build().map_err(|error| tls(&error))?;
+        let base = format!("https://{}", login.address());
+        Ok(Self { client, login, clock: options.clock, base })
+    }
+
+    /// A client of the hub at `address` that signs in with Entra ID, over the same trust and proxy. Connects to
+    /// nothing yet.
+    ///
+    /// # Errors
+    /// [`SetupError`] when certificates or proxy cannot be used, or the credential lacks something.
+    pub fn with_entra(address: HubAddress, entra: EntraOptions, options: &RestOptions) -> Result<Self, SetupError> {
+        // The address of a machine's own identity is reached without TLS.
+        let client = builder(options)?.build().map_err(|error| tls(&error))?;
+        let login = Login::entra(address, entra, EntraTransport(client)).map_err(SetupError::Entra)?;
+        Self::new(login, options)
     }
 
     /// The hub's address; its host without port is what labels and seals call the hub.
     #[must_use]
     pub fn address(&self) -> &HubAddress {
-        self.tokens.connection().address()
+        self.login.address()
     }
 
-    /// The name of the policy.
+    /// What messages call the credential.
     #[must_use]
-    pub fn policy(&self) -> &str {
-        self.tokens.connection().policy()
+    pub fn credential(&self) -> String {
+        self.login.name()
     }
 
     /// Sends `call` and gives its answer when the status is 200.
@@ -140,17 +137,18 @@ impl RestHub {
         let address = self.address().to_string();
         let url = Url::parse(&format!("{}{}?api-version={API_VERSION}", self.base, call.path))
             .map_err(|error| HubError::Server { status: None, message: format!("{address}: {error}") })?;
-        let token = self.tokens.token();
+        let token = self.login.token((self.clock)()).await?;
         let mut answer = self.send_with(&token, &url, &call).await?;
         if answer.status == 401 {
-            let token = self.tokens.token_instead_of(&token);
+            let token = self.login.token_instead_of(&token, (self.clock)()).await?;
             answer = self.send_with(&token, &url, &call).await?;
         }
         if answer.status == 200 {
             return Ok(answer);
         }
         let fault = wire::fault(&answer.body, answer.header("iothub-errorcode"));
-        let parties = Parties { hub: &address, policy: self.policy() };
+        let credential = self.credential();
+        let parties = Parties { hub: &address, credential: &credential };
         Err(refusal(asked, parties, answer.status, answer.header(RETRY_AFTER.as_str()), fault))
     }
 
@@ -204,6 +202,10 @@ impl RestHub {
 }
 
 impl ReadTwins for RestHub {
+    fn credential_ends(&self) -> Option<SystemTime> {
+        self.login.ends()
+    }
+
     async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
         let call = Call::new(Method::GET, twin_path(twin)?, None);
         let answer = self.send(Asked::Read(twin), call).await?;
@@ -252,6 +254,35 @@ impl WriteTwins for RestHub {
         // The answer holds the keys of the device, which nobody here needs.
         self.send(Asked::Create(device), call).await.map(|_| ())
     }
+}
+
+/// What every connection has in common.
+fn builder(options: &RestOptions) -> Result<ClientBuilder, SetupError> {
+    let mut builder = Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .pool_max_idle_per_host(options.connections)
+        .timeout(options.timeout)
+        .connect_timeout(options.connect_timeout)
+        .no_proxy();
+    if let Some(pem) = &options.extra_ca_pem {
+        let certificates = Certificate::from_pem_bundle(pem).map_err(|_| SetupError::Ca)?;
+        if certificates.is_empty() {
+            return Err(SetupError::Ca);
+        }
+        builder = builder.tls_certs_merge(certificates);
+    }
+    if let Some(proxy) = &options.proxy {
+        let except = NoProxy::from_string(&proxy.except);
+        let proxy = Proxy::https(proxy.url.expose_secret()).map_err(|_| SetupError::Proxy)?;
+        builder = builder.proxy(proxy.no_proxy(except));
+    }
+    Ok(builder)
+}
+
+fn tls(error: &reqwest::Error) -> SetupError {
+    SetupError::Tls(causes(error))
 }
 
 const CONTINUATION: &str = "x-ms-continuation";

@@ -2,13 +2,11 @@
 //!
 //! Invariant: a key never leaves this file but as a signature, and no error or `Debug` text holds a key or a token.
 
-use std::sync::{Mutex, PoisonError};
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::{SignedDuration, Timestamp};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use secrecy::SecretSlice;
 pub(super) use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
@@ -51,7 +49,9 @@ pub enum ConnectionStringError {
     #[error("this is a device's connection string; expected a service's, with SharedAccessKeyName instead of DeviceId")]
     Device,
     /// A ready-made token.
-    #[error("the connection string holds a SharedAccessSignature, which cannot be renewed; expected a SharedAccessKey")]
+    #[error(
+        "the connection string holds a SharedAccessSignature; expected a SharedAccessKey, or the token alone in sas_token_file"
+    )]
     Token,
     /// The host name is not one.
     #[error("HostName in the connection string: {0}")]
@@ -110,61 +110,92 @@ impl ConnectionString {
     pub fn policy(&self) -> &str {
         &self.policy
     }
+
+    /// Whether both sign alike.
+    pub(super) fn has_key_of(&self, other: &Self) -> bool {
+        self.policy == other.policy && self.key.expose_secret() == other.key.expose_secret()
+    }
 }
 
-/// The token in use, made anew before it ends.
+/// A token signed here, and when.
 #[derive(Debug)]
-pub(super) struct Tokens {
-    connection: ConnectionString,
-    clock: Clock,
-    current: Mutex<Option<Token>>,
-}
-
-#[derive(Debug)]
-struct Token {
+pub(super) struct Signed {
     text: SecretString,
     made: Timestamp,
 }
 
-impl Tokens {
-    pub(super) fn new(connection: ConnectionString, clock: Clock) -> Self {
-        Self { connection, clock, current: Mutex::new(None) }
+impl Signed {
+    /// A token for everything the policy may do, made `now`.
+    pub(super) fn new(connection: &ConnectionString, now: Timestamp) -> Self {
+        Self { text: sign(connection, now), made: now }
     }
 
-    pub(super) fn connection(&self) -> &ConnectionString {
-        &self.connection
+    /// The value of `Authorization`.
+    pub(super) const fn text(&self) -> &SecretString {
+        &self.text
     }
 
-    /// The present token: the value of `Authorization`.
-    pub(super) fn token(&self) -> SecretString {
-        let now = (self.clock)();
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        match current.as_ref() {
-            // A clock that was set back makes the age negative; the token may then end later than the hub allows.
-            Some(token) if is_young(now.duration_since(token.made)) => token.text.clone(),
-            Some(_) | None => self.replace(&mut current, now),
-        }
-    }
-
-    /// A token made now, because the hub refused `refused`; unless somebody has already replaced that one.
-    pub(super) fn token_instead_of(&self, refused: &SecretString) -> SecretString {
-        let now = (self.clock)();
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        match current.as_ref() {
-            Some(token) if token.text.expose_secret() != refused.expose_secret() => token.text.clone(),
-            Some(_) | None => self.replace(&mut current, now),
-        }
-    }
-
-    fn replace(&self, current: &mut Option<Token>, now: Timestamp) -> SecretString {
-        let text = sign(&self.connection, now);
-        *current = Some(Token { text: text.clone(), made: now });
-        text
+    /// Whether it need not be made anew yet.
+    pub(super) fn is_good_at(&self, now: Timestamp) -> bool {
+        // A clock that was set back makes the age negative; the token may then end later than the hub allows.
+        let age = now.duration_since(self.made);
+        !age.is_negative() && age < TOKEN_LIFE - RENEWAL_MARGIN
     }
 }
 
-fn is_young(age: SignedDuration) -> bool {
-    !age.is_negative() && age < TOKEN_LIFE - RENEWAL_MARGIN
+/// A token signed elsewhere (`iot-hub.md` 7.1).
+#[derive(Debug, Clone)]
+pub(super) struct SharedAccessSignature {
+    text: SecretString,
+    policy: Option<String>,
+    ends: i64,
+}
+
+/// Why a text is not a token. The texts never repeat any of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// It is something else.
+    #[error("it is no token; expected SharedAccessSignature sr=...&sig=...&se=...&skn=... in one line")]
+    Form,
+    /// A part is missing or makes no sense.
+    #[error("the token has no usable {0}; expected SharedAccessSignature sr=...&sig=...&se=...&skn=...")]
+    Part(&'static str),
+}
+
+impl SharedAccessSignature {
+    /// Takes a token as tools print it; white space around it is no part of it.
+    pub(super) fn parse(text: &str) -> Result<Self, SignatureError> {
+        let text = text.trim();
+        let printable = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        let parts = text.strip_prefix("SharedAccessSignature ").filter(|_| printable).ok_or(SignatureError::Form)?;
+        let part = |name: &str| {
+            parts
+                .split('&')
+                .find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
+                .filter(|value| !value.is_empty())
+        };
+        part("sr").ok_or(SignatureError::Part("sr"))?;
+        part("sig").ok_or(SignatureError::Part("sig"))?;
+        let ends = part("se").and_then(|ends| ends.parse().ok()).filter(|ends| *ends > 0);
+        let ends = ends.ok_or(SignatureError::Part("se"))?;
+        let policy = part("skn").map(|policy| percent_decode_str(policy).decode_utf8_lossy().into_owned());
+        Ok(Self { text: text.into(), policy, ends })
+    }
+
+    /// The value of `Authorization`.
+    pub(super) const fn text(&self) -> &SecretString {
+        &self.text
+    }
+
+    /// The name of the policy, if the token says it.
+    pub(super) fn policy(&self) -> Option<&str> {
+        self.policy.as_deref()
+    }
+
+    /// When it ends, in seconds since 1970.
+    pub(super) const fn ends(&self) -> i64 {
+        self.ends
+    }
 }
 
 /// A token for everything the policy may do, good for [`TOKEN_LIFE`] from `now`.
@@ -187,8 +218,6 @@ pub(super) fn encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicI64, Ordering};
-
     use super::*;
 
     /// base64 of `canary-key-canary-key`.
@@ -253,31 +282,5 @@ mod tests {
             token.expose_secret(),
             "SharedAccessSignature sr=localhost%3A8443&sig=tAeFyB7tx8ighUskz9%2FGrQArUQS%2F5m81EcslQdRgNs0%3D&se=1700003600&skn=iothubowner"
         );
-    }
-
-    #[test]
-    fn a_token_is_renewed_before_it_ends_or_when_refused() {
-        static NOW: AtomicI64 = AtomicI64::new(0);
-        let clock: Clock = || Timestamp::from_second(NOW.load(Ordering::SeqCst)).unwrap();
-        let text = format!("HostName=h.net;SharedAccessKeyName=service;SharedAccessKey={KEY}");
-        let tokens = Tokens::new(parse(&text).unwrap(), clock);
-        let ends_at = |at: i64| {
-            NOW.store(at, Ordering::SeqCst);
-            let token = tokens.token();
-            let end = token.expose_secret().split("se=").nth(1).unwrap().split('&').next().unwrap();
-            end.parse::<i64>().unwrap()
-        };
-        for (at, end) in [(0, 3600), (2999, 3600), (3000, 6600), (5999, 6600), (6000, 9600), (5999, 9599)] {
-            assert_eq!(ends_at(at), end, "at {at}");
-        }
-        let refused = tokens.token();
-        NOW.store(6500, Ordering::SeqCst);
-        let fresh = tokens.token_instead_of(&refused);
-        assert!(fresh.expose_secret().contains("se=10100"));
-        NOW.store(6600, Ordering::SeqCst);
-        let same = tokens.token_instead_of(&refused);
-        assert_eq!(same.expose_secret(), fresh.expose_secret(), "a second refusal of one token makes no second one");
-        let printed = format!("{tokens:?}");
-        assert!(!printed.contains("SharedAccessSignature") && !printed.contains("canary"), "{printed}");
     }
 }

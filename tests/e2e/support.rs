@@ -126,7 +126,7 @@ impl World {
         let connection = ConnectionString::parse(json["ownerConnectionString"].as_str().unwrap()).unwrap();
         let mut options = RestOptions::new(geminid::app::wall_clock);
         options.extra_ca_pem = Some(fs::read(json["caFile"].as_str().unwrap()).unwrap());
-        Client(RestHub::new(connection, options).unwrap())
+        Client(RestHub::new(connection, &options).unwrap())
     }
 }
 

@@ -1,0 +1,243 @@
+//! Signing in with Entra ID (`iot-hub.md` 7.4), by Microsoft's own credentials.
+//!
+//! Invariants: every credential asks for the one scope of IoT Hub, through a transport of ours: verified TLS, no
+//! redirect, no retry. A token is kept by the credential until shortly before it ends; one that the hub refused is
+//! thrown away with the credential that kept it. No error or `Debug` text holds a secret.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
+use azure_core::credentials::{Secret, TokenCredential};
+use azure_core::error::ErrorKind;
+use azure_core::http::{ClientOptions, RetryOptions, Transport};
+use azure_identity::{
+    ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
+    DeveloperToolsCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
+    WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
+};
+use reqwest::Client;
+
+use super::HubError;
+use super::certificate::Certificate;
+use super::sas::{Clock, ExposeSecret as _, SecretString};
+use super::wire;
+
+/// The scope of every IoT hub (`iot-hub.md` 7.4).
+const SCOPE: &str = "https://iothubs.azure.net/.default";
+/// Where Entra answers for Azure's public cloud.
+const AUTHORITY: &str = "https://login.microsoftonline.com";
+
+/// Which identity signs in, and how it proves itself.
+#[derive(Debug, Clone)]
+pub enum EntraCredential {
+    /// A Kubernetes service account that is federated with an application or a managed identity.
+    WorkloadIdentity {
+        /// The directory.
+        tenant_id: String,
+        /// The application or managed identity.
+        client_id: String,
+        /// The projected token of the service account; read anew by the credential.
+        token_file: PathBuf,
+    },
+    /// The identity of the machine; a user-assigned one when its client id is given.
+    ManagedIdentity {
+        /// The user-assigned identity.
+        client_id: Option<String>,
+    },
+    /// An application with a secret.
+    ClientSecret {
+        /// The directory.
+        tenant_id: String,
+        /// The application.
+        client_id: String,
+        /// Its secret.
+        secret: SecretString,
+    },
+    /// An application with a certificate.
+    ClientCertificate {
+        /// The directory.
+        tenant_id: String,
+        /// The application.
+        client_id: String,
+        /// The certificate and its RSA key (PKCS #8), in PEM; read anew whenever the credential is made.
+        file: PathBuf,
+    },
+    /// Whoever is signed in with the Azure CLI or the Azure Developer CLI.
+    DeveloperTools,
+}
+
+impl EntraCredential {
+    /// The word of the settings for it.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::WorkloadIdentity { .. } => "workload-identity",
+            Self::ManagedIdentity { .. } => "managed-identity",
+            Self::ClientSecret { .. } => "client-secret",
+            Self::ClientCertificate { .. } => "client-certificate",
+            Self::DeveloperTools => "developer-tools",
+        }
+    }
+}
+
+/// How to sign in.
+#[derive(Debug, Clone)]
+pub struct EntraOptions {
+    /// Who, and by what.
+    pub credential: EntraCredential,
+    /// Where Entra answers, `https://...`; `None` for Azure's public cloud.
+    pub authority_host: Option<String>,
+    /// The wall clock, by which a certificate signs.
+    pub clock: Clock,
+}
+
+/// The way to Entra: TLS trust and proxy.
+#[derive(Clone)]
+pub struct EntraTransport(pub(super) Client);
+
+impl fmt::Debug for EntraTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EntraTransport")
+    }
+}
+
+/// One identity, signed in when first asked.
+#[derive(Debug)]
+pub(super) struct EntraLogin {
+    options: EntraOptions,
+    transport: EntraTransport,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    credential: Arc<dyn TokenCredential>,
+    /// The last token it gave.
+    last: Option<SecretString>,
+}
+
+impl EntraLogin {
+    pub(super) fn new(options: EntraOptions, transport: EntraTransport) -> Result<Self, String> {
+        let credential = make(&options, &transport)?;
+        Ok(Self { options, transport, state: Mutex::new(State { credential, last: None }) })
+    }
+
+    pub(super) const fn name(&self) -> &'static str {
+        self.options.credential.as_str()
+    }
+
+    pub(super) async fn token(&self) -> Result<SecretString, HubError> {
+        let credential = Arc::clone(&self.state.lock().unwrap_or_else(PoisonError::into_inner).credential);
+        let answer = credential.get_token(&[SCOPE], None).await;
+        let token = answer.map_err(|error| self.refused(&error))?;
+        let text = SecretString::from(format!("Bearer {}", token.token.secret()));
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).last = Some(text.clone());
+        Ok(text)
+    }
+
+    pub(super) async fn token_instead_of(&self, refused: &SecretString) -> Result<SecretString, HubError> {
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_last = state.last.as_ref().is_some_and(|last| last.expose_secret() == refused.expose_secret());
+            // The credential would answer the same token from its memory; another one has none.
+            if is_last && let Ok(credential) = make(&self.options, &self.transport) {
+                *state = State { credential, last: None };
+            }
+        }
+        self.token().await
+    }
+
+    /// The error of a token that was not given: whether Entra said no or was not there to say anything.
+    fn refused(&self, error: &azure_core::Error) -> HubError {
+        let kind = self.name();
+        let words = wire::clean(&causes(error), wire::TEXT_MAX);
+        if unanswered(error) {
+            let message = format!("cannot sign in with Entra ({kind}): {words}");
+            return HubError::Transport { message, timeout: false };
+        }
+        let message = format!("Entra gives no token ({kind}): {words}; check tenant, client and its credential");
+        HubError::Unauthorized { message }
+    }
+}
+
+/// Whether the error is that nobody answered.
+fn unanswered(error: &azure_core::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(link) = cause {
+        if link.downcast_ref::<reqwest::Error>().is_some() {
+            return true;
+        }
+        if let Some(error) = link.downcast_ref::<azure_core::Error>()
+            && matches!(error.kind(), ErrorKind::Io | ErrorKind::Connection)
+        {
+            return true;
+        }
+        cause = link.source();
+    }
+    false
+}
+
+/// An error and what lies beneath, outermost first, each said once.
+fn causes(error: &azure_core::Error) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut cause = std::error::Error::source(error);
+    while let Some(link) = cause {
+        let text = link.to_string();
+        if !texts.iter().any(|known| known.contains(&text)) {
+            texts.push(text);
+        }
+        cause = link.source();
+    }
+    texts.join(": ")
+}
+
+fn make(options: &EntraOptions, transport: &EntraTransport) -> Result<Arc<dyn TokenCredential>, String> {
+    let client_options = client_options(options, transport);
+    let made: Result<Arc<dyn TokenCredential>, azure_core::Error> = match options.credential.clone() {
+        EntraCredential::WorkloadIdentity { tenant_id, client_id, token_file } => {
+            let options = WorkloadIdentityCredentialOptions {
+                credential_options: ClientAssertionCredentialOptions { client_options },
+                client_id: Some(client_id),
+                tenant_id: Some(tenant_id),
+                token_file_path: Some(token_file),
+            };
+            WorkloadIdentityCredential::new(Some(options)).map(|made| made as _)
+        }
+        EntraCredential::ManagedIdentity { client_id } => {
+            let user_assigned_id = client_id.map(UserAssignedId::ClientId);
+            let options = ManagedIdentityCredentialOptions { user_assigned_id, client_options };
+            ManagedIdentityCredential::new(Some(options)).map(|made| made as _)
+        }
+        EntraCredential::ClientSecret { tenant_id, client_id, secret } => {
+            let secret = Secret::new(secret.expose_secret().to_owned());
+            let options = ClientSecretCredentialOptions { client_options };
+            ClientSecretCredential::new(&tenant_id, client_id, secret, Some(options)).map(|made| made as _)
+        }
+        EntraCredential::ClientCertificate { tenant_id, client_id, file } => {
+            let authority = options.authority_host.as_deref().unwrap_or(AUTHORITY).trim_end_matches('/');
+            let audience = format!("{authority}/{tenant_id}/oauth2/v2.0/token");
+            let certificate = Certificate::read(&file, &client_id, audience, options.clock)?;
+            let assertion = ClientAssertionCredentialOptions { client_options };
+            ClientAssertionCredential::new(tenant_id, client_id, certificate, Some(assertion)).map(|made| made as _)
+        }
+        EntraCredential::DeveloperTools => DeveloperToolsCredential::new(None).map(|made| made as _),
+    };
+    made.map_err(|error| format!("{}: {}", options.credential.as_str(), causes(&error)))
+}
+
+fn client_options(options: &EntraOptions, transport: &EntraTransport) -> ClientOptions {
+    let cloud = options.authority_host.as_ref().map(|host| {
+        let mut custom = CustomConfiguration::default();
+        custom.authority_host.clone_from(host);
+        Arc::new(CloudConfiguration::Custom(custom))
+    });
+    ClientOptions {
+        // Retries happen in the queue and nowhere else.
+        retry: RetryOptions::none(),
+        transport: Some(Transport::new(Arc::new(transport.0.clone()))),
+        cloud,
+        ..ClientOptions::default()
+    }
+}

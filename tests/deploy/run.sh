@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Renders every overlay of deploy/kubernetes with kubectl and judges what came out: by the schemas of Kubernetes, and by
+# the rules in rules.py. Prints "N passed, N failed". What it needs is put beneath target/.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+tools=$PWD/target/deploy-check
+mkdir -p "$tools"
+
+# kubectl as it is installed, else Debian's of the next release: this one's is too old for `kubectl kustomize` on folders.
+kubectl=$(command -v kubectl || true)
+if [ -z "$kubectl" ] || ! "$kubectl" kustomize deploy/kubernetes/base >/dev/null 2>&1; then
+  kubectl=$tools/root/usr/bin/kubectl
+fi
+if [ ! -x "$kubectl" ]; then
+  apt=$tools/apt
+  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/none"
+  mirror=$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN)' 'Created-By: Packages' | awk '$2 == "Debian" && !/security/ { print $1; exit }')
+  [ -n "$mirror" ] || mirror=$(grep -hoE 'https?://[^ ]*/debian/?( |$)' -r /etc/apt/sources.list /etc/apt/sources.list.d | head -n 1)
+  printf 'Types: deb\nURIs: %s\nSuites: trixie\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
+    "$mirror" >"$apt/trixie.sources"
+  options=(-qq -o Dir::Etc::sourcelist="$apt/trixie.sources" -o Dir::Etc::sourceparts="$apt/none"
+    -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt/cache" -o APT::Sandbox::User=root)
+  apt-get "${options[@]}" update
+  (cd "$apt" && apt-get "${options[@]}" download kubectl)
+  dpkg -x "$apt"/kubectl_*.deb "$tools/root"
+fi
+
+if [ ! -x "$tools/venv/bin/python" ]; then
+  python3 -m venv "$tools/venv"
+  "$tools/venv/bin/pip" install --quiet --disable-pip-version-check kubernetes-validate==1.37.0 PyYAML
+fi
+
+rendered=$(mktemp -d)
+trap 'rm -rf "$rendered"' EXIT
+for folder in deploy/kubernetes/base deploy/kubernetes/overlays/*/; do
+  "$kubectl" kustomize "$folder" >"$rendered/$(basename "$folder").yaml"
+done
+"$tools/venv/bin/python" tests/deploy/rules.py "$rendered"/*.yaml
