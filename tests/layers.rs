@@ -268,8 +268,13 @@ async fn a_sensitive_value_is_shown_to_nobody_not_even_when_it_is_declared_no_mo
     let before = lowered(&text, &LastGood::default());
     let after = lowered(&named("a"), &before.last_good);
     for state in [before.state, after.state] {
-        let plans = geminid::controller::survey(Arc::new(hub.clone()), &scope, &Arc::new(state), 0).await.unwrap();
-        let geminid::controller::Surveyed::Plan(plan) = &plans[&TwinRef::device(device("a"))] else { panic!("a plan") };
+        let everything = geminid::plan::TwinFilter::default();
+        let (reader, state) = (Arc::new(hub.clone()), Arc::new(state));
+        let plans = geminid::controller::survey(reader, &scope, &state, &everything, 0).await.unwrap();
+        let geminid::controller::Surveyed::Plan(found) = &plans[&TwinRef::device(device("a"))] else {
+            panic!("a plan")
+        };
+        let plan = &found.plan;
         let shown: Vec<String> = plan.changes.iter().map(ToString::to_string).collect();
         assert!(!shown.concat().contains("canary"), "{shown:?}");
         if shown.len() == 1 && shown[0].contains("wifi") {

@@ -1,58 +1,235 @@
 //! `geminid apply`.
 
-use anyhow::bail;
-use clap::Args;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::args::{Access, FleetArgs};
-use super::output::{Output, counted};
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::{Value as Json, json};
+
+use super::args::{Access, FleetArgs, Opened};
+use super::output::{Output, Style, counted};
+use super::plan_file::PlanFile;
+use super::stop::until_stopped;
 use super::validate::load;
-use crate::app::{StopSignals, apply_once};
-use crate::controller::{AuditTarget, Statuses};
-use crate::plan::{Synced, TwinState};
+use crate::app::{apply_once, wall_clock};
+use crate::controller::{AuditTarget, PlannedWrite, Statuses, Surveyed, Written, apply_planned, survey};
+use crate::plan::{DeclaredState, SealAction, Synced, TwinFilter, TwinState};
 use crate::settings::parse_audit_log;
+use crate::twin::TwinRef;
+
+/// The version of the JSON.
+const FORMAT_VERSION: u32 = 1;
 
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
 pub(super) struct ApplyArgs {
+    /// A plan of `geminid plan --out FILE`: exactly that is applied, but for twins that somebody wrote since
+    #[arg(value_name = "FILE", conflicts_with = "manifests")]
+    plan: Option<PathBuf>,
+    #[command(flatten)]
+    fleet: FleetArgs,
     /// Where to record every write, one JSON line each: stdout or a file [default: nowhere]
     #[arg(long, value_name = "FILE")]
     audit_log: Option<String>,
-    #[command(flatten)]
-    fleet: FleetArgs,
+    /// Remove without asking; nobody is asked where standard input is no terminal
+    #[arg(short, long)]
+    yes: bool,
+    /// How the result is written
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// How a result is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Format {
+    /// What is not in sync, and counts
+    #[default]
+    Text,
+    /// One JSON document with every twin
+    Json,
 }
 
 /// Makes one pass: 0 when every twin is in sync, 1 when not.
 pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
-    let given = args.audit_log.map(|text| parse_audit_log("--audit-log", text)).transpose()?;
+    let given = args.audit_log.clone().map(|text| parse_audit_log("--audit-log", text)).transpose()?;
     let opened = args.fleet.open(Access::Owner)?;
-    let audit = given.or(opened.audit_log).map(|text| AuditTarget::parse(&text));
-    let parts = opened.parts;
-    let (snapshot, problems) = load(&parts.settings.manifests)?;
-    let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
-    let mut obeying = JoinSet::new();
-    obeying.spawn(StopSignals::catch()?.obey(cancel.clone(), ended.clone()));
-    let result = apply_once(parts, snapshot.state, audit.as_ref(), cancel.clone()).await;
-    ended.cancel();
-    while obeying.join_next().await.is_some() {}
+    let audit = given.or_else(|| opened.settings.audit_log.clone()).map(|text| AuditTarget::parse(&text));
+    let asks = !args.yes && std::io::stdin().is_terminal();
+    match &args.plan {
+        Some(_) if audit.is_some() => {
+            bail!("the writes of a kept plan are not recorded in an audit log; leave the log out, or apply manifests")
+        }
+        Some(file) => run_plan(opened, file, asks, args.output).await,
+        None => run_pass(&args, opened, audit.as_ref(), asks).await,
+    }
+}
+
+async fn run_pass(args: &ApplyArgs, opened: Opened, audit: Option<&AuditTarget>, asks: bool) -> anyhow::Result<u8> {
+    let (snapshot, problems) = load(&opened.parts.settings.manifests)?;
+    if asks {
+        let removing = removing(args, &opened, &snapshot.state).await?;
+        if removing > 0 && !confirmed(removing)? {
+            bail!("nothing was applied; look at `geminid plan`, or say --yes");
+        }
+    }
+    let about = [("owner", opened.parts.scope.owner.to_string()), ("host", opened.parts.scope.host.clone())];
+    let pass = async |cancel| apply_once(opened.parts, snapshot.state.clone(), audit, cancel).await;
+    let (result, stopped) = until_stopped(pass).await?;
     let statuses = result?.statuses;
-    if cancel.is_cancelled() {
+    if stopped {
         bail!("stopped before every twin was tried; apply again to go on");
     }
-    let in_sync = tell(&statuses);
+    let in_sync = statuses.count(TwinState::InSync) == statuses.len();
+    let mut out = Output::coloured_stdout(opened.colour);
+    match args.output {
+        Format::Text => tell(&statuses, &mut out),
+        Format::Json => {
+            let mut document = json!({
+                "formatVersion": FORMAT_VERSION, "revision": snapshot.state.revision, "manifestErrors": problems,
+                "inSync": in_sync && problems == 0,
+                "twins": statuses.iter().map(|(twin, status)| {
+                    let condition = status.outcome.condition();
+                    json!({
+                        "twin": twin.to_string(), "message": status.message,
+                        "reason": condition.map(|condition| condition.reason),
+                        "state": condition.map(|condition| condition.state.as_str()),
+                    })
+                }).collect::<Vec<Json>>(),
+            });
+            about.into_iter().for_each(|(name, value)| document[name] = Json::from(value));
+            out.json(&document);
+        }
+    }
     Ok(u8::from(!in_sync || problems > 0))
 }
 
-/// The twins that are not in sync, and the counts. Answers whether all are.
-fn tell(statuses: &Statuses) -> bool {
-    let mut out = Output::stdout();
+/// How many declared twins would lose a leaf.
+async fn removing(args: &ApplyArgs, opened: &Opened, state: &Arc<DeclaredState>) -> anyhow::Result<usize> {
+    let parts = args.fleet.one.parts(&opened.settings)?;
+    let now = wall_clock().as_second();
+    let plans = survey(Arc::new(parts.hub), &opened.parts.scope, state, &TwinFilter::default(), now).await?;
+    let loses = |surveyed: &&Surveyed| match surveyed {
+        Surveyed::Plan(planned) => {
+            let plan = &planned.plan;
+            plan.seal != SealAction::Remove && plan.changes.iter().any(|change| change.to.is_none())
+        }
+        Surveyed::Create(_) | Surveyed::Missing | Surveyed::Failed(_) => false,
+    };
+    Ok(plans.values().filter(loses).count())
+}
+
+/// Asks the person at the terminal.
+fn confirmed(removing: usize) -> anyhow::Result<bool> {
+    let verb = if removing == 1 { "loses" } else { "lose" };
+    Output::stderr()
+        .line(&format!("{} {verb} values that are declared no more. Go on? [y/N]", counted(removing, "twin")));
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("cannot read the answer; say --yes to go on without one")?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// The twins that are not in sync, and the counts.
+fn tell<W: std::io::Write>(statuses: &Statuses, out: &mut Output<W>) {
     for (twin, status) in statuses.iter() {
         if let Some(condition) = status.outcome.condition().filter(|condition| condition.synced != Synced::True) {
-            out.line(&format!("{twin}: {}: {}", condition.reason, status.message));
+            out.styled(Style::Trouble, &format!("{twin}: {}: {}", condition.reason, status.message));
         }
     }
     let in_sync = statuses.count(TwinState::InSync);
     out.line(&format!("{} in sync, {} not", counted(in_sync, "twin"), statuses.len() - in_sync));
-    in_sync == statuses.len()
+}
+
+/// Applies a kept plan: 0 when everything declared is at the hub, 1 when a twin was refused or the plan left one out.
+async fn run_plan(opened: Opened, file: &Path, asks: bool, format: Format) -> anyhow::Result<u8> {
+    let plan = PlanFile::read(file)?;
+    plan.check_scope(&opened.parts.scope)?;
+    if asks && plan.removing > 0 && !confirmed(plan.removing)? {
+        bail!("nothing was applied; say --yes to apply the plan with its removals");
+    }
+    let hub = Arc::new(opened.parts.hub);
+    let writes: Vec<PlannedWrite> = plan.writes.clone();
+    let each = |twin: &TwinRef, written: &Written| match written {
+        Written::Applied => tracing::info!(%twin, revision = plan.revision, "applied as planned"),
+        Written::Before | Written::Moved | Written::Stopped | Written::Failed(_) => {
+            tracing::debug!(%twin, revision = plan.revision, "{}", sentence(written));
+        }
+    };
+    let work = async |cancel| apply_planned(hub, writes, each, &cancel).await;
+    let (results, _) = until_stopped(work).await?;
+    let good = |written: &Written| matches!(written, Written::Applied | Written::Before);
+    let all_good = plan.left.is_empty() && results.values().all(good);
+    let mut out = Output::coloured_stdout(opened.colour);
+    match format {
+        Format::Text => tell_plan(&plan, &results, &mut out),
+        Format::Json => out.json(&plan_json(&plan, &results, all_good)),
+    }
+    Ok(u8::from(!all_good))
+}
+
+fn sentence(written: &Written) -> String {
+    match written {
+        Written::Applied => "applied".to_owned(),
+        Written::Before => "applied before".to_owned(),
+        Written::Moved => "refused: it changed since it was planned; plan again".to_owned(),
+        Written::Stopped => "not tried: stopped before; apply the same file again".to_owned(),
+        Written::Failed(error) => format!("failed: {error}; apply the same file again"),
+    }
+}
+
+const fn word(written: &Written) -> &'static str {
+    match written {
+        Written::Applied => "applied",
+        Written::Before => "applied_before",
+        Written::Moved => "refused",
+        Written::Stopped => "stopped",
+        Written::Failed(_) => "failed",
+    }
+}
+
+fn tell_plan<W: std::io::Write>(plan: &PlanFile, results: &BTreeMap<TwinRef, Written>, out: &mut Output<W>) {
+    for (twin, written) in results {
+        match written {
+            Written::Applied | Written::Before => {}
+            Written::Moved | Written::Stopped | Written::Failed(_) => {
+                out.styled(Style::Trouble, &format!("{twin}: {}", sentence(written)));
+            }
+        }
+    }
+    plan.left.iter().for_each(|(twin, reason)| {
+        out.styled(Style::Trouble, &format!("{twin}: not in the plan, because {reason}"));
+    });
+    let count = |wanted: &str| results.values().filter(|written| word(written) == wanted).count();
+    let kinds = [
+        ("applied", "applied"),
+        ("applied_before", "applied before"),
+        ("refused", "refused"),
+        ("failed", "failed"),
+        ("stopped", "not tried"),
+    ];
+    let mut counts: Vec<String> = kinds
+        .into_iter()
+        .filter(|(wanted, _)| *wanted == "applied" || count(wanted) > 0)
+        .map(|(wanted, words)| format!("{} {words}", count(wanted)))
+        .collect();
+    if !plan.left.is_empty() {
+        counts.push(format!("{} not in the plan", plan.left.len()));
+    }
+    out.line(&format!("{}: {}", counted(results.len(), "planned write"), counts.join(", ")));
+}
+
+fn plan_json(plan: &PlanFile, results: &BTreeMap<TwinRef, Written>, in_sync: bool) -> Json {
+    let twin_json = |(twin, written): (&TwinRef, &Written)| json!({ "twin": twin.to_string(), "result": word(written), "message": sentence(written) });
+    let left = |(twin, reason): (&TwinRef, &String)| json!({ "twin": twin.to_string(), "reason": reason });
+    json!({
+        "formatVersion": FORMAT_VERSION,
+        "owner": plan.owner,
+        "host": plan.host,
+        "revision": plan.revision,
+        "inSync": in_sync,
+        "twins": results.iter().map(twin_json).collect::<Vec<Json>>(),
+        "left": plan.left.iter().map(left).collect::<Vec<Json>>(),
+    })
 }

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use super::trials::TrialArgs;
 use crate::app::{Colour, HubParts, LogOptions, hub_file, hub_parts, start_logging, wall_clock};
 use crate::emulator::{HubOptions, ServiceOptions};
+use crate::plan::TwinFilter;
 use crate::settings::{self, Secret, Settings, hub_defaults};
 
 /// The owner where nobody names one: trials on an embedded hub.
@@ -84,14 +85,31 @@ pub(super) struct FleetArgs {
     pub(super) one: OneHubArgs,
 }
 
+/// A part of the fleet.
+#[derive(Debug, Clone, Args)]
+pub(super) struct FilterArgs {
+    /// Only twins whose manifest has this label, such as plant=redmond43
+    #[arg(short = 'l', long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<String>,
+    /// Only twins of devices whose id matches, such as 'pump-*'
+    #[arg(long = "device", value_name = "GLOB")]
+    devices: Vec<String>,
+}
+
+impl FilterArgs {
+    pub(super) fn filter(&self) -> anyhow::Result<TwinFilter> {
+        Ok(TwinFilter::new(&self.labels, &self.devices)?)
+    }
+}
+
 /// What a verb about one hub works with.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) parts: HubParts,
     /// When results are coloured.
     pub(super) colour: Colour,
-    /// Where the settings want writes recorded.
-    pub(super) audit_log: Option<String>,
+    /// The settings that the hub is of.
+    pub(super) settings: Settings,
 }
 
 impl OneHubArgs {
@@ -99,15 +117,19 @@ impl OneHubArgs {
     pub(super) fn open_to_read(&self) -> anyhow::Result<Opened> {
         let mut settings = self.settings.load(None, Access::Service)?;
         settings.owner.get_or_insert_with(|| DEMO_OWNER.to_owned());
-        self.open(&settings)
+        self.open(settings)
     }
 
     /// The one hub of these settings; from now on there are log lines.
-    fn open(&self, settings: &Settings) -> anyhow::Result<Opened> {
-        let log = log_options(settings, &self.log)?;
+    fn open(&self, settings: Settings) -> anyhow::Result<Opened> {
+        let log = log_options(&settings, &self.log)?;
         start_logging(&log, None)?;
-        let parts = self.settings.one_hub(settings, self.hub.as_deref())?;
-        Ok(Opened { parts, colour: log.colour, audit_log: settings.audit_log.clone() })
+        Ok(Opened { parts: self.parts(&settings)?, colour: log.colour, settings })
+    }
+
+    /// The one hub of these settings.
+    pub(super) fn parts(&self, settings: &Settings) -> anyhow::Result<HubParts> {
+        self.settings.one_hub(settings, self.hub.as_deref())
     }
 }
 
@@ -115,7 +137,7 @@ impl FleetArgs {
     /// The hub with its folder of manifests.
     pub(super) fn open(&self, access: Access) -> anyhow::Result<Opened> {
         let settings = self.one.settings.load(self.manifests.as_ref(), access)?;
-        self.one.open(&settings)
+        self.one.open(settings)
     }
 }
 

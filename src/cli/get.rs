@@ -24,7 +24,7 @@ pub(super) struct GetArgs {
     /// Twins in this state alone, such as held
     #[arg(long)]
     state: Option<String>,
-    /// Twins with this reason alone, such as ShapeConflict
+    /// Twins with this reason alone, such as `ShapeConflict`
     #[arg(long)]
     reason: Option<String>,
     /// Twins whose manifest has these labels, such as plant=redmond43,line=2

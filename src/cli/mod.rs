@@ -14,11 +14,13 @@ mod get;
 mod hub;
 mod output;
 mod plan;
+mod plan_file;
 mod query;
 mod reconcile;
 mod run;
 mod schema;
 mod server;
+mod stop;
 mod trials;
 mod validate;
 
@@ -41,7 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch manifests and keep the twins as they declare, until Ctrl-C
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Bring the twins to what the manifests declare, once
     Apply(apply::ApplyArgs),
     /// Show what `run` or `apply` would change, reading only
@@ -79,7 +81,7 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let result = match cli.command {
-        Command::Run(args) => block_on(run::run(args)),
+        Command::Run(args) => block_on(run::run(*args)),
         Command::Apply(args) => block_on(apply::run(args)),
         Command::Plan(args) => block_on(plan::run(args)),
         Command::Validate(args) => validate::run(&args),

@@ -64,6 +64,13 @@ impl<W: Write> Output<W> {
         self.styled(Style::Plain, text);
     }
 
+    /// One JSON document on one line. JSON lets two kinds of control characters stand; they are escaped as it does.
+    pub(super) fn json(&mut self, document: &serde_json::Value) {
+        let escape = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+        let text: String = document.to_string().chars().map(escape).collect();
+        self.line(&text);
+    }
+
     /// One line, or several, of one look.
     pub(super) fn styled(&mut self, style: Style, text: &str) {
         let text = printable(text);
@@ -108,6 +115,16 @@ mod tests {
         out.styled(Style::Removed, "- c");
         let written = String::from_utf8(out.stream).unwrap();
         assert_eq!(written, "\u{1b}[32m+ a\\u{1b}[31m\u{1b}[0m\nb\n- c\n");
+    }
+
+    #[test]
+    fn json_stays_json_whatever_is_in_it() {
+        let mut out = Output { stream: Vec::new(), coloured: false };
+        let document = serde_json::json!({ "a": "x\u{7f}\u{9b}\u{1b}\n" });
+        out.json(&document);
+        let written = String::from_utf8(out.stream).unwrap();
+        assert!(!written.trim_end().contains(char::is_control), "{written:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&written).unwrap(), document);
     }
 
     #[test]

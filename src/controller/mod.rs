@@ -15,6 +15,7 @@ mod gate;
 mod health;
 mod journal;
 mod obey;
+mod planned;
 mod queue;
 mod reconcile;
 mod report;
@@ -31,8 +32,9 @@ pub use command::{
 };
 pub use explain::{Explained, ExplainedLeaf, Holder};
 pub use journal::{Event, Journal};
+pub use planned::{PlannedWrite, Written, apply_planned};
 pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;
 pub use run::{Ended, Options, run};
 pub use status::{Statuses, TwinStatus};
-pub use survey::{Surveyed, survey};
+pub use survey::{PlannedTwin, Surveyed, survey};

@@ -9,30 +9,45 @@ use tokio::task::JoinSet;
 
 use crate::hub::{HubError, PAGE_SIZE_MAX, PageError, Pages, ReadTwins};
 use crate::plan::{
-    Change, Declaration, DeclaredLeaf, DeclaredState, HeldReason, Leaf, ProfileTarget, Removals, SealScope, SealState,
-    SweepRow, TwinPlan, declare, plan_twin, row_twin, sweep_query,
+    Declaration, DeclaredState, HeldReason, ProfileTarget, RemovalHold, Removals, SealScope, SealState, SweepRow,
+    TwinFilter, TwinPlan, declare, plan_twin, row_twin, sealing_owners, sweep_query,
 };
-use crate::twin::{TwinRef, Value};
+use crate::twin::{ETag, Object, Twin, TwinRef, Value};
 
 /// Reads under way at one time.
 const READS_MAX: usize = 16;
 /// Pages of sealed twins read.
 const PAGES_MAX: usize = 20_000;
 
+/// The etag of a twin that nobody has written yet (`iot-hub.md` 1.4).
+const FRESH_ETAG: &str = "AAAAAAAAAAE=";
+
+/// A plan and what it rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedTwin {
+    /// The plan; its values are hidden where they are sensitive, those of its patch are not.
+    pub plan: TwinPlan,
+    /// The etag of the read it was made on; `None` when the twin was not read.
+    pub etag: Option<ETag>,
+    /// Who else has sealed the twin, in order.
+    pub other_owners: Vec<String>,
+}
+
 /// What would be done to one twin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Surveyed {
     /// This plan.
-    Plan(Box<TwinPlan>),
-    /// The device would be registered and then be given these leaves.
-    Create(Box<TwinPlan>),
+    Plan(Box<PlannedTwin>),
+    /// The device would be registered; the plan is the one for the twin it would have then.
+    Create(Box<PlannedTwin>),
     /// The device is not registered and is not to be created.
     Missing,
     /// The twin could not be read.
     Failed(HubError),
 }
 
-/// Plans every declared twin at `unix_now` (seconds since 1970), and every twin that carries our seal and is declared no more.
+/// Plans every declared twin at `unix_now` (seconds since 1970), and every twin that carries our seal and is declared
+/// no more; of both those that `filter` admits.
 ///
 /// # Errors
 /// When the sealed twins cannot be listed; a twin that cannot be read is an entry of the result.
@@ -40,6 +55,7 @@ pub async fn survey<H: ReadTwins + 'static>(
     hub: Arc<H>,
     scope: &SealScope,
     state: &Arc<DeclaredState>,
+    filter: &TwinFilter,
     unix_now: i64,
 ) -> Result<BTreeMap<TwinRef, Surveyed>, PageError> {
     let mut twins: BTreeSet<TwinRef> = state.twins.keys().chain(state.frozen.held.keys()).cloned().collect();
@@ -60,7 +76,7 @@ pub async fn survey<H: ReadTwins + 'static>(
     }
     let mut plans = BTreeMap::new();
     let mut reads = JoinSet::new();
-    for twin in twins {
+    for twin in twins.into_iter().filter(|twin| filter.admits(twin, state.twins.get(twin).map(AsRef::as_ref))) {
         if reads.len() == READS_MAX {
             collect(&mut reads, &mut plans).await;
         }
@@ -105,8 +121,18 @@ async fn survey_twin<H: ReadTwins>(
     if declaration == Declaration::Absent && SealState::read(&live, scope.owner.as_str()) == SealState::Absent {
         return None;
     }
-    let plan = plan_twin(scope, &declaration, &live, &Removals::Go);
-    Some(Surveyed::Plan(Box::new(plan.masked(&state.sensitive, scope.salt))))
+    Some(Surveyed::Plan(Box::new(planned(scope, state, &declaration, &live))))
+}
+
+fn planned(scope: &SealScope, state: &DeclaredState, declaration: &Declaration, live: &Twin) -> PlannedTwin {
+    // While a manifest is broken nobody knows what is declared no more.
+    let removals = match state.frozen.broken.first() {
+        Some(place) => Removals::Held(RemovalHold::SourceBroken(place.clone())),
+        None => Removals::Go,
+    };
+    let plan = plan_twin(scope, declaration, live, &removals).masked(&state.sensitive, scope.salt);
+    let other_owners = sealing_owners(live).filter(|owner| *owner != scope.owner.as_str()).map(str::to_owned).collect();
+    PlannedTwin { plan, etag: Some(live.etag.clone()), other_owners }
 }
 
 fn survey_missing(scope: &SealScope, state: &DeclaredState, twin: &TwinRef) -> Option<Surveyed> {
@@ -115,19 +141,32 @@ fn survey_missing(scope: &SealScope, state: &DeclaredState, twin: &TwinRef) -> O
         return Some(held(reason));
     }
     let declared = declaration.declared()?;
-    if !declared.create {
+    if !declared.create || twin.module.is_some() {
         return Some(Surveyed::Missing);
     }
-    let set = |(leaf, want): (&Leaf, &DeclaredLeaf)| {
-        let (to, source) = (Some(want.value.clone()), Some(want.source.clone()));
-        Change { leaf: leaf.clone(), from: None, to, source, mask: None }
-    };
-    let changes = declared.leaves.iter().filter(|(_, want)| want.value != Value::Null).map(set).collect();
-    Some(Surveyed::Create(Box::new(
-        TwinPlan { changes, ..TwinPlan::nothing(None) }.masked(&state.sensitive, scope.salt),
-    )))
+    let fresh = fresh_twin(twin);
+    Some(Surveyed::Create(Box::new(planned(scope, state, &declare(state, twin, Some(&fresh)), &fresh))))
+}
+
+/// The twin of a device just registered (`iot-hub.md` 1.1).
+fn fresh_twin(twin: &TwinRef) -> Twin {
+    let system = [("status", "enabled"), ("connectionState", "Disconnected"), ("authenticationType", "sas")];
+    Twin {
+        twin_ref: twin.clone(),
+        etag: ETag::new(FRESH_ETAG).expect("the constant is an etag"),
+        device_etag: None,
+        version: 2,
+        tags: Object::new(),
+        desired: Object::new(),
+        reported: Object::new(),
+        system: system.map(|(name, value)| (name.to_owned(), Value::from(value))).into(),
+    }
 }
 
 fn held(reason: HeldReason) -> Surveyed {
-    Surveyed::Plan(Box::new(TwinPlan::nothing(Some(reason))))
+    Surveyed::Plan(Box::new(PlannedTwin {
+        plan: TwinPlan::nothing(Some(reason)),
+        etag: None,
+        other_owners: Vec::new(),
+    }))
 }

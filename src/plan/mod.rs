@@ -7,6 +7,7 @@ mod condition;
 mod declare;
 mod declared;
 mod diff;
+mod filter;
 mod guard;
 mod layers;
 mod mask;
@@ -26,6 +27,7 @@ pub use declared::{
     DeclaredState, FileSpan, Frozen, LeafPlaces, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest, Wanted,
 };
 pub use diff::plan_twin;
+pub use filter::{FilterError, TwinFilter};
 pub use guard::{FleetSize, GuardLimit, GuardLimits, RemovalGuard};
 pub use layers::find_ties;
 pub use mask::Salt;
@@ -33,7 +35,7 @@ pub use outcome::{Condition, Outcome, Synced, TwinState};
 pub use policy::{Mode, Policy};
 pub use seal::{
     DeclaredHash, Owner, OwnerError, PathHash, SEAL_KEY, SEAL_VERSION, Seal, SealScope, SealState, etag_counter,
-    identity_hash, next_etag,
+    identity_hash, next_etag, sealing_owners,
 };
 pub use selector::{DeviceGlobs, GlobError, Selector};
 pub use subtree::{Subtree, SubtreeError};

@@ -174,6 +174,12 @@ fn normalised(value: &Value) -> Value {
     }
 }
 
+/// Who has sealed the twin, in order.
+pub fn sealing_owners(twin: &Twin) -> impl Iterator<Item = &str> {
+    let seals = twin.tags.get(SEAL_KEY).and_then(Value::as_object);
+    seals.into_iter().flat_map(Object::keys).map(String::as_str)
+}
+
 /// A seal as read from a twin, or as it will be written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Seal {

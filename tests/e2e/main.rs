@@ -8,6 +8,7 @@ mod api;
 mod bad_input;
 mod fleet;
 mod kill;
+mod plans;
 mod readme;
 mod support;
 mod verbs;

@@ -15,7 +15,7 @@ async fn apply_answers_0_when_all_is_in_sync_and_1_when_not_and_2_when_it_cannot
     world.write("manifests/d1.yaml", &device("d1", 1));
     let (code, out, _) = world.run(&verb("plan")).await;
     assert_eq!(
-        (code, out.contains("d1: would be registered"), out.contains("1 to register")),
+        (code, out.contains("To register (1 twin)"), out.contains("1 twin: 1 to register")),
         (1, true, true),
         "{out}"
     );

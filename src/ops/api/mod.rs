@@ -88,6 +88,9 @@ impl Api {
     }
 
     /// The routes beneath `/api/v1`.
+    ///
+    /// # Panics
+    /// When the document of the routes cannot be printed: it is made of texts and always can.
     pub fn router(self) -> Router {
         let (router, document) = routes_and_document();
         let json = document.to_pretty_json().expect("the document is made of texts");
@@ -125,6 +128,9 @@ impl Api {
 }
 
 /// The OpenAPI document of the routes, as it is checked in.
+///
+/// # Panics
+/// As [`Api::router`].
 #[must_use]
 pub fn openapi_json() -> String {
     let json = routes_and_document().1.to_pretty_json().expect("the document is made of texts");

@@ -1,0 +1,143 @@
+//! `plan` and `apply` as people, programs and pull requests see them, and a plan that is kept and applied later.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use geminid::twin::{Section, Value};
+
+use crate::support::{World, device, has_power_level, leaf, service_writes};
+
+const ON_HUB: [&str; 4] = ["--hub-json", "state/hub.json", "--manifests", "manifests"];
+
+fn on_hub<'a>(verb: &[&'a str]) -> Vec<&'a str> {
+    [verb, &ON_HUB[..]].concat()
+}
+
+/// Salted hashes are other ones in each process.
+fn without_salt(text: &str) -> String {
+    let mut pieces = text.split("<hidden ");
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |text, piece| text + "<hidden " + "########" + piece.get(8..).unwrap_or_default())
+}
+
+/// A fleet of which one twin was changed outside, one in Git, one is new, one is to be registered, one is held, one is
+/// missing, one has lost its manifest and one is in sync.
+async fn mixed(world: &World) -> crate::support::Client {
+    let client = world.client("state");
+    let labelled = |name: &str, level| device(name, level).replace("}\nspec", ", labels: {plant: r43}}\nspec");
+    for name in ["drifted", "edited", "gone", "same"] {
+        world.write(&format!("manifests/{name}.yaml"), &labelled(name, 1));
+    }
+    let (code, ..) = world.run(&on_hub(&["apply"])).await;
+    assert_eq!(code, 0);
+    client.set("drifted", Section::Desired, &["power_level"], Value::from("\u{1b}[31m```")).await;
+    client
+        .set("drifted", Section::Tags, &["geminid", "other-team"], Value::parse_json(r#"{"v":1,"o":[]}"#).unwrap())
+        .await;
+    world.write("manifests/edited.yaml", &device("edited", 2).replace("tags: {plant: Redmond43}", "tags: {room: 4}"));
+    fs::remove_file(world.path("manifests/gone.yaml")).unwrap();
+    client.create("new").await;
+    let secret = "properties: {desired: {wifi: {key: \"canary-canary-1\"}}}";
+    let new = device("new", 1).replace("properties: {desired: {power_level: 1}}", secret);
+    world.write("manifests/new.yaml", &new.replace("spec:", "spec:\n  sensitive: [properties.desired.wifi.key]"));
+    world.write("manifests/register.yaml", &device("register", 1));
+    client.create("held").await;
+    client.set("held", Section::Tags, &["plant", "```</details>"], Value::from("x")).await;
+    world.write("manifests/held.yaml", &device("held", 1));
+    world.write("manifests/missing.yaml", &device("missing", 1).replace("create: true", "create: false"));
+    client
+}
+
+#[tokio::test]
+async fn a_plan_reads_the_same_in_every_form_and_hides_what_is_sensitive() {
+    let world = World::new();
+    let _hub = world.hub("state", "127.0.0.1:0").await;
+    let client = mixed(&world).await;
+    world.keep_secret("canary-canary-1");
+    let before = client.twin("drifted").await;
+    for (form, more) in [
+        ("text", &[][..]),
+        ("detailed", &["--detailed"]),
+        ("markdown", &["-o", "markdown"]),
+        ("json", &["-o", "json"]),
+        ("yaml", &["-o", "yaml"]),
+        ("name", &["-o", "name"]),
+        ("label", &["-l", "plant=r43"]),
+        ("glob", &["--device", "{new,gone}"]),
+        ("colour", &["--device", "edited", "--color", "always"]),
+    ] {
+        let (code, out, err) = world.run(&on_hub(&[&["plan"], more].concat())).await;
+        assert_eq!((code, err.as_str()), (1, ""), "{form}: {out}");
+        insta::assert_snapshot!(format!("plan_{form}"), without_salt(&out));
+        if form == "json" {
+            let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+            assert_eq!((&json["formatVersion"], &json["counts"]["twins"]), (&1.into(), &8.into()));
+        }
+    }
+    assert_eq!(client.twin("drifted").await, before, "a plan writes nothing");
+    assert!(client.find("register").await.is_none(), "a plan registers nothing");
+}
+
+#[tokio::test]
+async fn a_kept_plan_is_applied_as_it_is_and_refused_where_somebody_wrote_since() {
+    let world = World::new();
+    let _hub = world.hub("state", "127.0.0.1:0").await;
+    let client = world.client("state");
+    for name in ["a", "b", "c"] {
+        world.write(&format!("manifests/{name}.yaml"), &device(name, 1));
+    }
+    client.create("a").await;
+    client.create("b").await;
+    let secret = device("a", 1).replace("{power_level: 1}", "{power_level: 1, key: \"canary-canary-2\"}");
+    world.write("manifests/a.yaml", &secret.replace("spec:", "spec:\n  sensitive: [properties.desired.key]"));
+    world.keep_secret("canary-canary-2");
+    let (code, out, _) = world.run(&on_hub(&["plan", "--out", "plan.json"])).await;
+    assert_eq!((code, out.contains("kept in plan.json")), (1, true), "{out}");
+    let file = world.path("plan.json");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(fs::read_to_string(&file).unwrap().contains("canary-canary-2"), "the plan is what will be written");
+
+    // What Git says by now does not matter, and who wrote in between is not written over.
+    world.write("manifests/a.yaml", &device("a", 7));
+    client.set("b", Section::Tags, &["by"], Value::from("hand")).await;
+    let apply = ["apply", "plan.json", "--hub-json", "state/hub.json"];
+    let (code, out, _) = world.run(&apply).await;
+    let expected = "b: refused: it changed since it was planned; plan again\n3 planned writes: 2 applied, 1 refused\n";
+    assert_eq!((code, out.as_str()), (1, expected));
+    let (a, b, c) = (client.twin("a").await, client.twin("b").await, client.twin("c").await);
+    assert!(has_power_level(&a, 1) && has_power_level(&c, 1));
+    assert_eq!(leaf(&a, Section::Desired, &["key"]), Some(Value::from("canary-canary-2")));
+    assert_eq!((leaf(&b, Section::Desired, &["power_level"]), service_writes(&b.etag)), (None, 1));
+
+    let (code, out, _) = world.run(&[&apply[..], &["-o", "json"]].concat()).await;
+    assert_eq!(code, 1, "{out}");
+    insta::assert_snapshot!("apply_plan_json", out);
+    assert_eq!((client.twin("a").await, client.twin("c").await), (a, c), "applying twice is applying once");
+
+    world.write("manifests/a.yaml", &secret);
+    let (code, out, _) = world.run(&on_hub(&["plan"])).await;
+    assert_eq!((code, out.contains("3 twins: 1 to change, 2 in sync")), (1, true), "the seals stand: {out}");
+
+    let other = [&apply[..], &["--owner", "other"]].concat();
+    let (code, _, err) = world.run(&other).await;
+    assert_eq!(
+        (code, err.as_str()),
+        (2, "error: the plan was made for owner demo, this is other; use the same --owner\n")
+    );
+    let (code, _, err) = world.run(&["apply", "state/hub.json", "--hub-json", "state/hub.json"]).await;
+    assert_eq!((code, err.contains("is no plan: it has no formatVersion")), (2, true), "{err}");
+}
+
+#[tokio::test]
+async fn apply_tells_programs_of_every_twin() {
+    let world = World::new();
+    let _hub = world.hub("state", "127.0.0.1:0").await;
+    let _client = mixed(&world).await;
+    world.keep_secret("canary-canary-1");
+    let (code, out, err) = world.run(&on_hub(&["apply", "-o", "json", "-q"])).await;
+    assert_eq!((code, err.as_str()), (1, ""));
+    insta::assert_snapshot!("apply_json", out);
+    let (code, out, _) = world.run(&on_hub(&["apply"])).await;
+    assert_eq!(code, 1);
+    insta::assert_snapshot!("apply_text", out);
+}
