@@ -1,7 +1,7 @@
 //! Loading manifests, as ratios taken in one run: against the YAML crate alone, and of a reload against a full load.
 //!
 //! `cargo bench --bench load [COUNT...]` prints them for 1,000, 10,000 and 100,000 manifests of one device twin each,
-//! a file each. Rounds are interleaved and their median counts, since the same program runs up to a third faster or
+//! a file each. `cargo bench --bench load fleet` prints the memory of a million twins in 10,000 files. Rounds are interleaved and their median counts, since the same program runs up to a third faster or
 //! slower from one minute to the next.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints, and stops where it cannot go on")]
@@ -20,6 +20,10 @@ use geminid::manifest::{LastGood, ParsedFile, lower, parse_file};
 use geminid::source::{Hint, Loader};
 use sha2::{Digest, Sha256};
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const COUNTS: [usize; 3] = [1_000, 10_000, 100_000];
 const ROUNDS: usize = 5;
 /// Reloads of one nominated file whose median counts.
@@ -28,6 +32,14 @@ const RELOADS: usize = 21;
 const FLIP_STEP: usize = 100;
 /// The argument that makes this program load a folder and print what memory that took.
 const MEMORY: &str = "--memory-of";
+/// The argument that asks for the memory of a whole fleet.
+const FLEET: &str = "fleet";
+/// The fleet of DESIGN section 7, and its targets in bytes.
+const FLEET_FILES: usize = 10_000;
+const FLEET_TWINS_A_FILE: usize = 100;
+const FLEET_PROFILES: usize = 50;
+const FLEET_LOADED_MAX: f64 = 500e6;
+const FLEET_PEAK_MAX: f64 = 1e9;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -38,6 +50,9 @@ fn main() {
     }
     let counts: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
     println!("{}", machine());
+    if arguments.iter().any(|argument| argument == FLEET) {
+        return fleet();
+    }
     for count in if counts.is_empty() { COUNTS.to_vec() } else { counts } {
         println!("\n{count} manifests of {} bytes", manifest(0, 0).len());
         full_load_in_memory(count);
@@ -212,12 +227,57 @@ fn reload_after_a_flip(count: usize, folder: &Path) {
     println!("    ratio {:.2} (target <= 1.30; rounds {ratios:.2?})", median(ratios.clone()));
 }
 
-/// A process of its own loads the folder, so that nothing else is in the figure.
-fn memory(count: usize, folder: &Path) {
+/// A million twins in 10,000 files: three leaves of their own, one of them inside desired, and one profile each.
+fn fleet() {
+    let folder = tempfile::tempdir().unwrap();
+    let profile = |index: usize| {
+        format!(
+            "apiVersion: geminid.dev/v1alpha1\nkind: TwinProfile\nmetadata: {{name: plant-{index}}}\nspec:\n  selector:\n    \
+             matchLabels: {{plant: redmond{index}}}\n  properties: {{desired: {{telemetry: {{interval_s: 60}}}}}}\n---\n"
+        )
+    };
+    fs::write(folder.path().join("profiles.yaml"), (0..FLEET_PROFILES).map(profile).collect::<String>()).unwrap();
+    for file in 0..FLEET_FILES {
+        let twin = |index: usize| {
+            let number = file * FLEET_TWINS_A_FILE + index;
+            format!(
+                "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata:\n  name: device-{number:07}\n  labels: {{plant: redmond{}}}\n\
+                 spec:\n  tags:\n    location: {{plant: Redmond{}}}\n    serial: SN-{number:07}\n  properties:\n    desired:\n      \
+                 power_level: {}\n---\n",
+                number % FLEET_PROFILES,
+                number % FLEET_PROFILES,
+                number % 9
+            )
+        };
+        let group = folder.path().join(format!("group-{:03}", file / 100));
+        fs::create_dir_all(&group).unwrap();
+        fs::write(group.join(format!("{file:05}.yaml")), (0..FLEET_TWINS_A_FILE).map(twin).collect::<String>())
+            .unwrap();
+    }
+    let count = FLEET_FILES * FLEET_TWINS_A_FILE;
+    let [before, after, peak] = resident(folder.path());
+    println!("\n{count} twins in {FLEET_FILES} files, {FLEET_PROFILES} profiles");
+    for (what, bytes, target) in [("after load", after, FLEET_LOADED_MAX), ("at the peak", peak, FLEET_PEAK_MAX)] {
+        let per_twin = (bytes - before) / count as f64;
+        println!(
+            "  resident {what:12} {:6.0} MB   target < {:5.0} MB   {per_twin:5.0} B a twin",
+            bytes / 1e6,
+            target / 1e6
+        );
+    }
+}
+
+/// What is resident before and after a load of `folder`, and at its peak, in bytes. A process of its own loads, so that
+/// nothing else is in the figure.
+fn resident(folder: &Path) -> [f64; 3] {
     let output = Command::new(std::env::current_exe().unwrap()).arg(MEMORY).arg(folder).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let figures: Vec<f64> = text.split_whitespace().map(|figure| figure.parse().unwrap()).collect();
-    let [before, after, peak] = figures[..] else { panic!("three figures: {text}") };
+    figures.try_into().unwrap_or_else(|_| panic!("three figures: {text}"))
+}
+
+fn memory(count: usize, folder: &Path) {
+    let [before, after, peak] = resident(folder);
     let per_twin = |bytes: f64| (bytes - before) / count as f64;
     println!(
         "  memory per twin                    {:9.0} B    at the peak {:9.0} B (resident, by the kernel)",

@@ -23,7 +23,7 @@ const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
 /// Settings of the whole process that the environment may set, with their place in the file.
 const TOP_KEYS: [&str; 7] = ["owner", "listen", "api_listen", "api_token_file", "log_format", "log_level", "audit_log"];
 /// Settings of one hub, longest first so that no name is taken for a part of another.
-const HUB_KEYS: [&str; 12] = [
+const HUB_KEYS: [&str; 13] = [
     "connection_string_file",
     "connection_string",
     "sas_token_file",
@@ -36,6 +36,7 @@ const HUB_KEYS: [&str; 12] = [
     "ca_file",
     "verify",
     "sweep",
+    "allow",
 ];
 /// Where the daemon listens unless told otherwise.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:9797";
@@ -102,6 +103,8 @@ pub struct HubSettings {
     pub removals: f64,
     /// Up to this many twins the share is not asked.
     pub removals_from: usize,
+    /// The paths manifests may declare, such as `tags.location`; empty for every path.
+    pub allow: Vec<String>,
 }
 
 /// Everything.
@@ -177,6 +180,8 @@ struct RawHub {
     sweep: Option<String>,
     verify: Option<String>,
     #[serde(default)]
+    allow: Vec<String>,
+    #[serde(default)]
     guards: RawGuards,
 }
 
@@ -215,6 +220,10 @@ pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> R
             continue;
         }
         match place_of(rest) {
+            Some(Place::List(key)) => {
+                let items: Vec<&str> = value.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+                builder = builder.set_override(key, items).map_err(|error| file_error(&error))?;
+            }
             Some(Place::Key(key)) => {
                 builder = builder.set_override(key, value.as_str()).map_err(|error| file_error(&error))?;
             }
@@ -239,6 +248,8 @@ pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> R
 /// Where a variable goes.
 enum Place {
     Key(String),
+    /// Items with commas between them.
+    List(String),
     ConnectionString(String),
 }
 
@@ -255,6 +266,7 @@ fn place_of(rest: &str) -> Option<Place> {
     }
     Some(match *key {
         "connection_string" => Place::ConnectionString(hub),
+        "allow" => Place::List(format!("hubs.{hub}.allow")),
         key => Place::Key(format!("hubs.{hub}.{}", key.replace("guards_", "guards."))),
     })
 }
@@ -329,7 +341,8 @@ fn hub_of(
     let verify = raw.verify.as_deref().map_or(Ok(VERIFY_DEFAULT), |text| parse_duration(&key("verify"), text))?;
     let removals = raw.guards.removals.as_deref().map_or(Ok(0.3), |text| parse_share(&key("guards.removals"), text))?;
     let removals_from = raw.guards.from.unwrap_or(10);
-    Ok(HubSettings { manifests, login, ca_file: raw.ca_file, sweep, verify, removals, removals_from })
+    let allow = raw.allow;
+    Ok(HubSettings { manifests, login, ca_file: raw.ca_file, sweep, verify, removals, removals_from, allow })
 }
 
 /// A log format by its name.
@@ -401,6 +414,7 @@ pub fn hub_defaults(manifests: PathBuf, connection: Secret, ca_file: Option<Path
         verify: VERIFY_DEFAULT,
         removals: 0.3,
         removals_from: 10,
+        allow: Vec::new(),
     }
 }
 
@@ -453,6 +467,15 @@ mod tests {
         };
         assert!(secret.expose_secret().ends_with("canary"));
         assert!(!format!("{settings:?}").contains("canary"));
+    }
+
+    #[test]
+    fn allowed_paths_are_a_list_in_the_file_and_in_the_environment() {
+        let file = load_text(&format!("{PROD}allow = [\"tags.location\"]\n"), &[]).unwrap();
+        assert_eq!(file.hubs["prod"].allow, ["tags.location"]);
+        let over = [("GEMINID_HUBS_PROD_ALLOW", "tags.a, properties.desired.b")];
+        let both = load_text(&format!("{PROD}allow = [\"tags.location\"]\n"), &over).unwrap();
+        assert_eq!(both.hubs["prod"].allow, ["tags.a", "properties.desired.b"]);
     }
 
     #[test]

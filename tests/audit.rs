@@ -27,7 +27,7 @@ fn object(json: &str) -> Object {
 
 fn declared(tags: &str) -> Arc<DeclaredState> {
     let manifest = TwinManifest {
-        wanted: Wanted { tags: object(tags), ..Wanted::default() },
+        wanted: Wanted { tags: object(tags), ..Wanted::default() }.into(),
         create: true,
         removal_policy: RemovalPolicy::Clear,
         ..TwinManifest::empty(FileSpan { file: "fleet.yaml".into(), line: 7, column: 3 })

@@ -1,4 +1,4 @@
-//! The tables of `iot-hub.md` 1.3, 2.3, 2.4 and 4, row by row, through the hub's HTTP door. Rows that the reference
+//! The tables of `iot-hub.md` 1.3, 2.3, 2.4 and 4, row by row, and what 2.2 has and the hub has not, through the hub's HTTP door. Rows that the reference
 //! marks UNSURE are left out. Requests carry bearer tokens of a test issuer, whose roles (7.4) are tried too.
 
 #![expect(clippy::unwrap_used, reason = "a test unwraps, and so do its helpers")]
@@ -9,6 +9,7 @@ use geminid::emulator::auth::{Gate, Policies};
 use geminid::emulator::bearer::{Role, mint};
 use geminid::emulator::http::router;
 use geminid::emulator::identity::SharedKey;
+use geminid::emulator::mqtt::presence::Told;
 use geminid::emulator::{HubHandle, ServiceOptions};
 use geminid::twin::{DeviceId, Object, TwinRef, Value};
 use jiff::Timestamp;
@@ -118,6 +119,14 @@ async fn section_1_3_each_write_moves_the_counters_of_its_row() {
     let reported = hub.counters().await;
     assert_eq!(reported[..4], ["\"AAAAAAAAAAY=\"", "8", "5", "2"], "device writes reported");
     assert_eq!(reported[4], fresh[4], "no twin write moves the identity's etag");
+    let twin = TwinRef::device(DeviceId::new("d").unwrap());
+    let generation = hub.handle.record(&twin).await.unwrap().identity.generation;
+    let attached = hub.handle.attach(&twin, generation, true).await.unwrap();
+    assert_eq!(hub.counters().await, reported, "connect");
+    hub.handle.note_activity(&attached);
+    assert_eq!(hub.counters().await, reported, "telemetry");
+    hub.handle.detach(&attached);
+    assert_eq!(hub.counters().await, reported, "disconnect");
     hub.send("PUT", "/devices/d", Some("*"), r#"{"status":"disabled"}"#).await;
     let after = hub.counters().await;
     assert_eq!((&after[0], &after[2]), (&reported[0], &reported[2]), "identity PUT");
@@ -131,6 +140,107 @@ async fn section_1_3_each_write_moves_the_counters_of_its_row() {
     let bulk = r#"[{"id":"d","importMode":"create","properties":{"desired":{"a":1}}}]"#;
     assert_eq!(hub.send("POST", "/devices", None, bulk).await.status, 200);
     assert_eq!(hub.counters().await[..4], fresh[..4], "bulk create with desired");
+}
+
+#[tokio::test]
+async fn section_1_3_a_configuration_moves_the_counters_as_a_service_does() {
+    let hub = Hub::with_device().await;
+    let body = r#"{"content":{"deviceContent":{"properties.desired.x":1}},"targetCondition":"*"}"#;
+    assert_eq!(hub.send("PUT", "/configurations/c", None, body).await.status, 200);
+    let mut evaluation = hub.handle.write(|registry, _, _| Ok(registry.due_evaluation())).await.unwrap().unwrap();
+    let mut finished = false;
+    for _ in 0..9 {
+        let step = hub.handle.write(|registry, _, now| Ok(registry.evaluate(&mut evaluation, 9, now)));
+        if step.await.unwrap() {
+            finished = true;
+            break;
+        }
+    }
+    assert!(finished, "a hub with one device is evaluated in a few steps");
+    assert_eq!(hub.counters().await[..4], ["\"AAAAAAAAAAI=\"", "3", "2", "1"], "ADM writes desired");
+    let twin = hub.send("GET", "/twins/d", None, "").await;
+    assert_eq!(twin.at(&["properties", "desired", "$metadata", "x", "$lastUpdatedBy"]), "\"c\"");
+}
+
+#[tokio::test]
+async fn section_2_3_a_device_is_told_of_each_write_as_its_row_says() {
+    let hub = Hub::with_device().await;
+    hub.patch(r#"{"properties":{"desired":{"gone":1,"same":2}}}"#).await;
+    let twin = TwinRef::device(DeviceId::new("d").unwrap());
+    let generation = hub.handle.record(&twin).await.unwrap().identity.generation;
+    let mut attached = hub.handle.attach(&twin, generation, true).await.unwrap();
+    for (row, method, body, expected) in [
+        ("PATCH", "PATCH", r#"{"a":{"b":1,"c":null}}"#, r#"{"$version":3,"a":{"b":1,"c":null}}"#),
+        ("PUT", "PUT", r#"{"same":2,"new":3}"#, r#"{"$version":4,"a":null,"gone":null,"new":3,"same":2}"#),
+    ] {
+        let written = hub.send(method, "/twins/d", None, &in_desired(body)).await;
+        assert_eq!(written.status, 200, "device notification of {row}");
+        let Told::Desired { body, .. } = attached.notices.recv().await.unwrap().told else { panic!("{row}") };
+        let body = Value::parse_json(std::str::from_utf8(&body).unwrap()).unwrap();
+        assert_eq!(body.to_string(), expected, "device notification of {row}");
+    }
+}
+
+#[tokio::test]
+async fn section_4_what_a_device_reports_is_held_to_the_limits_too() {
+    let deep = |levels: usize| format!("{}1{}", r#"{"k":"#.repeat(levels + 1), "}".repeat(levels + 1));
+    for (row, content, taken) in [
+        ("reported size", chunk(8, 0), true),
+        ("reported size", chunk(8, 1), false),
+        ("key length", format!(r#"{{"{}":1}}"#, "k".repeat(1024)), true),
+        ("key length", format!(r#"{{"{}":1}}"#, "k".repeat(1025)), false),
+        ("key with .", r#"{"a.b":1}"#.to_owned(), false),
+        ("string length", format!(r#"{{"a":"{}"}}"#, "x".repeat(4096)), true),
+        ("string length", format!(r#"{{"a":"{}"}}"#, "x".repeat(4097)), false),
+        ("integer", r#"{"a":4503599627370496}"#.to_owned(), false),
+        ("depth", deep(10), true),
+        ("depth", deep(11), false),
+        ("null in an array", r#"{"a":[null]}"#.to_owned(), false),
+        ("null deletes", r#"{"a":null}"#.to_owned(), true),
+    ] {
+        let hub = Hub::with_device().await;
+        let (twin, reported) = (TwinRef::device(DeviceId::new("d").unwrap()), object(&content));
+        let written = hub.handle.write(|registry, _, now| registry.report(&twin, &reported, now)).await;
+        let code = written.map_or_else(|refusal| refusal.code(), |_| "");
+        assert_eq!(code, if taken { "" } else { "ArgumentInvalid" }, "{row} {content:.60}");
+    }
+}
+
+#[tokio::test]
+async fn section_2_2_what_is_not_served_answers_501_and_never_200() {
+    let hub = Hub::with_device().await;
+    for (method, path, body) in [
+        ("DELETE", "/devices/d/commands", ""),
+        ("POST", "/devices/d/applyConfigurationContent", "{}"),
+        ("GET", "/digitaltwins/d", ""),
+        ("PATCH", "/digitaltwins/d", "[]"),
+        ("POST", "/digitaltwins/d/commands/c", "{}"),
+        ("POST", "/digitaltwins/d/components/p/commands/c", "{}"),
+        ("POST", "/jobs/create", "{}"),
+        ("GET", "/jobs", ""),
+        ("GET", "/jobs/j", ""),
+        ("DELETE", "/jobs/j", ""),
+        ("GET", "/messages/serviceBound/feedback", ""),
+        ("DELETE", "/messages/serviceBound/feedback/x", ""),
+        ("POST", "/messages/serviceBound/feedback/x/abandon", ""),
+        ("PUT", "/configurations/e", r#"{"content":{"modulesContent":{"$edgeAgent":{}}},"targetCondition":"*"}"#),
+        ("PUT", "/devices/none", r#"{"authentication":{"type":"none"}}"#),
+    ] {
+        let answer = hub.send(method, path, None, body).await;
+        assert_eq!((answer.status, answer.code.as_str()), (501, "NotImplemented"), "{method} {path}");
+    }
+    // A device's own REST, and what no hub has, are no addresses here.
+    for (method, path) in [
+        ("POST", "/devices/d/files"),
+        ("POST", "/devices/d/files/notifications"),
+        ("POST", "/devices/d/messages/events"),
+        ("GET", "/devices/d/messages/devicebound"),
+        ("GET", "/twins/d/streams/s"),
+        ("GET", "/certificates"),
+    ] {
+        let status = hub.send(method, path, None, "{}").await.status;
+        assert!(status == 404 || status == 501, "{method} {path}: {status}");
+    }
 }
 
 #[tokio::test]
@@ -177,6 +287,7 @@ async fn section_2_4_if_match_counts_as_each_column_says() {
         (None, 200, 409, 200, 412),
         (Some("*"), 200, 200, 404, 204),
         (Some("\"*\""), 200, 200, 404, 204),
+        (Some("\"\""), 200, 409, 200, 412),
         (Some("\"current\""), 200, 200, 404, 204),
         (Some("\"stale\""), 412, 412, 404, 412),
         (Some("current"), 200, 200, 404, 204),
@@ -190,6 +301,12 @@ async fn section_2_4_if_match_counts_as_each_column_says() {
             let text = |current: &str| header.map(|header| header.replace("current", current).replace("stale", STALE));
             let patched = hub.send("PATCH", &twin_path, text(&etag).as_deref(), r#"{"tags":{"a":1}}"#).await;
             assert_eq!(patched.status, twin, "twin PATCH {header:?} {kind}");
+            let etag = hub.send("GET", &twin_path, None, "").await.at(&["etag"]).replace('"', "");
+            let put_twin = hub.send("PUT", &twin_path, text(&etag).as_deref(), r#"{"tags":{"a":2}}"#).await;
+            assert_eq!(put_twin.status, twin, "twin PUT {header:?} {kind}");
+            if twin == 412 {
+                assert_eq!(put_twin.code, "PreconditionFailed", "{header:?} {kind}");
+            }
             let etag = hub.send("GET", &path, None, "").await.at(&["etag"]).replace('"', "");
             let written = hub.send("PUT", &path, text(&etag).as_deref(), "{}").await;
             assert_eq!(written.status, put, "identity PUT {header:?} {kind}");
@@ -201,6 +318,13 @@ async fn section_2_4_if_match_counts_as_each_column_says() {
             assert_eq!(deleted.status, delete, "identity DELETE {header:?} {kind}");
         }
     }
+    let hub = Hub::with_device().await;
+    let writers = (0..30).map(|n| format!(r#"{{"tags":{{"w{n}":1}}}}"#)).collect::<Vec<_>>();
+    let writes = writers.iter().map(|body| hub.send("PATCH", "/twins/d", Some("*"), body));
+    for answer in futures_of(writes).await {
+        assert_eq!(answer.status, 200, "* meets no conflict with 30 parallel writers");
+    }
+    assert_eq!(hub.counters().await[1], "32");
     // Header, PUT and DELETE of the configuration; its etag is MQ==.
     for (header, put, delete) in [
         (None, 409, 204),
@@ -219,6 +343,23 @@ async fn section_2_4_if_match_counts_as_each_column_says() {
         hub.send("PUT", "/configurations/c", None, body).await;
         assert_eq!(hub.send("PUT", "/configurations/c", header, body).await.status, put, "PUT {header:?}");
     }
+}
+
+/// All of them at once, polled in turn.
+async fn futures_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut open: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(move |context| {
+        for (future, output) in open.iter_mut().filter(|(_, output)| output.is_none()) {
+            if let std::task::Poll::Ready(ready) = future.as_mut().poll(context) {
+                *output = Some(ready);
+            }
+        }
+        match open.iter().all(|(_, output)| output.is_some()) {
+            true => std::task::Poll::Ready(open.iter_mut().filter_map(|(_, output)| output.take()).collect()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// `count` leaves of 4,096 bytes each, and one of `last` bytes and its key.

@@ -26,7 +26,7 @@ fn object(json: &str) -> Object {
 
 fn manifest(tags: &str, desired: &str) -> Arc<TwinManifest> {
     Arc::new(TwinManifest {
-        wanted: Wanted { tags: object(tags), desired: object(desired), ..Wanted::default() },
+        wanted: Wanted { tags: object(tags), desired: object(desired), ..Wanted::default() }.into(),
         create: true,
         ..TwinManifest::empty(FileSpan { file: "fleet.yaml".into(), line: 1, column: 1 })
     })
@@ -88,10 +88,10 @@ fn patch(tags: &str, desired: &str) -> MergePatch {
 }
 
 fn assert_converged(hub: &SimHub, state: &DeclaredState) {
-    for (twin, manifest) in &state.twins {
+    for (twin, manifest) in state.twins.iter() {
         let live = hub.twin(&twin.device).unwrap();
-        for (section, wanted) in [(Section::Tags, &manifest.wanted.tags), (Section::Desired, &manifest.wanted.desired)]
-        {
+        let wanted = manifest.wanted.unpack();
+        for (section, wanted) in [(Section::Tags, &wanted.tags), (Section::Desired, &wanted.desired)] {
             let mut after = live.section(section).clone();
             after.remove("geminid");
             let theirs: Object = [("theirs", Value::from(7)), ("x", Value::from(1))]

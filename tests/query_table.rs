@@ -4,8 +4,9 @@
 
 use geminid::emulator::identity::IdentitySpec;
 use geminid::emulator::if_match::IfMatch;
+use geminid::emulator::job::{JobAction, JobId, JobSpec};
 use geminid::emulator::query::{Rows, run_page};
-use geminid::emulator::registry::Registry;
+use geminid::emulator::registry::{JobsNext, Registry};
 use geminid::twin::{DeviceId, MergePatch, ModuleId, Object, TwinRef, Value};
 use jiff::Timestamp;
 
@@ -193,6 +194,34 @@ fn what_works_where_5_3() {
 }
 
 #[test]
+fn the_columns_of_jobs_5_3() {
+    let mut hub = hub();
+    let patch = MergePatch { tags: object(r#"{"job":1}"#), desired: None };
+    let spec = JobSpec {
+        document: Object::new(),
+        action: JobAction::UpdateTwin(patch),
+        condition: "deviceId != 'd3'".to_owned(),
+        start: None,
+        seconds_max: None,
+    };
+    hub.put_job(&JobId::new("j1").unwrap(), spec, 1, T).unwrap();
+    while matches!(hub.step_jobs(9, T), JobsNext::Step { .. }) {}
+    for (condition, count) in [
+        ("deviceId = 'd1'", 1),
+        ("jobId = 'j1'", 2),
+        ("devices.jobs.jobId = 'j1' AND devices.jobs.status = 'completed'", 2),
+        ("jobType = 'scheduleUpdateTwin'", 2),
+        ("jobType = 'scheduleTwinUpdate'", 0),
+        ("startTimeUtc >= '1970' AND endTimeUtc >= '1970'", 2),
+        ("createdDateTimeUtc >= '1970' AND lastUpdatedDateTimeUtc < '1971'", 2),
+        ("IS_DEFINED(outcome.deviceMethodResponse)", 0),
+    ] {
+        let (kind, rows) = ask(&hub, &format!("SELECT * FROM devices.jobs WHERE {condition}")).unwrap();
+        assert_eq!((kind, rows.len()), ("DeviceJob", count), "{condition}");
+    }
+}
+
+#[test]
 fn system_properties_5_4() {
     let hub = hub();
     for condition in [
@@ -227,6 +256,12 @@ fn result_shapes_5_5() {
             "SELECT deviceId, tags.site AS s FROM devices WHERE tags.n = 5",
             "Raw",
             vec![r#"{"deviceId":"d1","s":"Redmond43"}"#],
+        ),
+        ("SELECT tags.site s, tags.n AS n FROM devices WHERE tags.n = 5", "Raw", vec![r#"{"n":5,"s":"Redmond43"}"#]),
+        (
+            "SELECT tags.rev AS rev, tags.n AS n, COUNT() AS c FROM devices WHERE IS_DEFINED(tags.n) GROUP BY tags.rev, tags.n",
+            "Raw",
+            vec![r#"{"c":1,"n":"5","rev":"a"}"#, r#"{"c":1,"n":5,"rev":"a"}"#],
         ),
         ("SELECT DeviceID FROM devices WHERE DEVICEID = 'd3'", "Raw", vec![r#"{"deviceId":"d3"}"#]),
         ("SELECT COUNT() AS n FROM devices WHERE IS_DEFINED(tags.rev)", "Raw", vec![r#"{"n":2}"#]),

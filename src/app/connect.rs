@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use crate::hub::{EntraCredential, EntraOptions, HubAddress, Login, ProxyOptions, RestHub, RestOptions, SecretText};
-use crate::plan::{GuardLimits, Owner, Policy, Salt, SealScope};
+use crate::plan::{GuardLimits, Owner, Policy, Salt, SealScope, Subtree};
 use crate::settings::{AzureEnvironment, EntraKind, HubSettings, LoginSettings, Secret, Settings};
 
 /// The largest connection string or certificate file read, in bytes.
@@ -26,6 +26,8 @@ pub struct HubParts {
     pub scope: SealScope,
     /// The client.
     pub hub: RestHub,
+    /// The paths manifests may declare; empty for every path.
+    pub allow: Vec<Subtree>,
 }
 
 impl HubParts {
@@ -77,7 +79,16 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
     let mut scope = SealScope::new(owner.clone(), client.address().host());
     let mut rng = fastrand::Rng::new();
     scope.salt = Salt::new([rng.u64(..), rng.u64(..)]);
-    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client })
+    let allow = allowed_paths(hub)?;
+    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, allow })
+}
+
+/// The paths that manifests of a hub may declare; empty for every path.
+///
+/// # Errors
+/// Naming the first that is none.
+pub fn allowed_paths(hub: &HubSettings) -> anyhow::Result<Vec<Subtree>> {
+    hub.allow.iter().map(|path| Subtree::parse(path).map_err(|error| anyhow!("allow: {error}"))).collect()
 }
 
 /// The client of a hub, with its credential.

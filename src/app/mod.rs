@@ -10,7 +10,7 @@ mod pass;
 mod shutdown;
 mod source;
 
-pub use connect::{HubParts, hub_file, hub_parts, wall_clock};
+pub use connect::{HubParts, allowed_paths, hub_file, hub_parts, wall_clock};
 pub use daemon::{Announcement, EmbeddedAddresses, run_daemon};
 pub use logging::{Colour, LogOptions, start_logging};
 pub use pass::{apply_once, run_hub};

@@ -62,7 +62,8 @@ fn options(parts: &HubParts, single_pass: bool, first_contact: CancellationToken
 /// When a loop ended by itself, which is an internal error.
 pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken) -> anyhow::Result<()> {
     let name = parts.name.clone();
-    let mut source = Source::new(&name, parts.settings.manifests.clone(), shared.metrics.source.hub(&name));
+    let mut source =
+        Source::new(&name, parts.settings.manifests.clone(), &parts.allow, shared.metrics.source.hub(&name));
     let Some(first) = cancel.run_until_cancelled(source.next()).await else { return Ok(()) };
     shared.readiness.loaded(&name, &first.revision);
     shared.first.send_if_modified(|known| known.is_none() && known.replace(Arc::clone(&first.state)).is_none());

@@ -68,7 +68,7 @@ pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
 }
 
 async fn run_pass(args: &ApplyArgs, opened: Opened, audit: Option<&AuditTarget>, asks: bool) -> anyhow::Result<u8> {
-    let (snapshot, problems) = load(&opened.parts.settings.manifests)?;
+    let (snapshot, problems) = load(&opened.parts)?;
     if asks {
         let removing = removing(args, &opened, &snapshot.state).await?;
         if removing > 0 && !confirmed(removing)? {

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 
 use super::trials::TrialArgs;
 use crate::app::{Colour, HubParts, LogOptions, hub_file, hub_parts, start_logging, wall_clock};
-use crate::emulator::{HubOptions, ServiceOptions};
+use crate::emulator::HubOptions;
 use crate::plan::TwinFilter;
 use crate::settings::{self, Secret, Settings, hub_defaults};
 
@@ -176,7 +176,7 @@ impl EmbeddedArgs {
             ephemeral: self.hub_ephemeral,
             allow_remote: self.hub_allow_remote,
             now: wall_clock,
-            service: ServiceOptions { trials: self.trials.options()?, ..ServiceOptions::default() },
+            service: self.trials.service()?,
         })
     }
 

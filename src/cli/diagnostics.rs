@@ -2,12 +2,13 @@
 //!
 //! Invariant: a line that may hold a sensitive value is never drawn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::json;
 
 use crate::manifest::{Diagnostic, Severity};
+use crate::plan::Subtree;
 
 /// The most of a source line that is drawn, in characters.
 const DRAWN_MAX: usize = 160;
@@ -65,13 +66,13 @@ fn property(text: &str) -> String {
 /// Draws lines of files, each read once.
 pub(super) struct Drawing<'a> {
     folder: &'a Path,
-    /// The last key of each sensitive path: a line that names it is not drawn.
-    hidden: Vec<String>,
+    /// Sensitive paths. A line that names the last key of one is not drawn, nor one with a problem at or beneath one.
+    hidden: &'a BTreeSet<Subtree>,
     files: BTreeMap<String, Vec<String>>,
 }
 
 impl<'a> Drawing<'a> {
-    pub(super) fn new(folder: &'a Path, hidden: Vec<String>) -> Self {
+    pub(super) fn new(folder: &'a Path, hidden: &'a BTreeSet<Subtree>) -> Self {
         Self { folder, hidden, files: BTreeMap::new() }
     }
 
@@ -82,7 +83,9 @@ impl<'a> Drawing<'a> {
             text.lines().map(str::to_owned).collect()
         });
         let line = lines.get(found.line.checked_sub(1)?)?;
-        if found.column > DRAWN_MAX || self.hidden.iter().any(|key| line.contains(key.as_str())) {
+        // Where it is not known what a line belongs to, a file that calls anything sensitive is not drawn from.
+        let is_unclear = found.path.is_empty() && lines.iter().any(|line| line.contains("sensitive"));
+        if found.column > DRAWN_MAX || is_unclear || self.hidden.iter().any(|path| may_show(path, line, found)) {
             return None;
         }
         let drawn: String = line.chars().take(DRAWN_MAX).map(|c| if c == '\t' { ' ' } else { c }).collect();
@@ -90,6 +93,13 @@ impl<'a> Drawing<'a> {
         let margin = " ".repeat(number.len());
         Some(format!("{number} | {drawn}\n{margin} | {}^", " ".repeat(found.column.saturating_sub(1))))
     }
+}
+
+/// Whether a line may hold a value of the path.
+fn may_show(path: &Subtree, line: &str, found: &Diagnostic) -> bool {
+    let names_it = path.path.keys().last().is_none_or(|key| line.contains(key.as_str()));
+    let full = format!("spec.{path}");
+    names_it || found.path.starts_with(&full) || (found.path.starts_with("spec.") && full.starts_with(&found.path))
 }
 
 #[cfg(test)]
@@ -128,8 +138,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("plant")).unwrap();
         std::fs::write(folder.path().join("plant/a,b.yaml"), "first\n\tü x: 1\n").unwrap();
-        let drawn = Drawing::new(folder.path(), Vec::new()).draw(&found("m"));
+        let nothing = BTreeSet::new();
+        let drawn = Drawing::new(folder.path(), &nothing).draw(&found("m"));
         assert_eq!(drawn.as_deref(), Some("2 |  ü x: 1\n  |   ^"));
-        assert_eq!(Drawing::new(folder.path(), vec!["x".to_owned()]).draw(&found("m")), None);
+        for hidden in ["tags.y.x", "tags", "properties.desired"] {
+            let hidden = BTreeSet::from([Subtree::parse(hidden).unwrap()]);
+            assert_eq!(Drawing::new(folder.path(), &hidden).draw(&found("m")), None);
+        }
+        std::fs::write(folder.path().join("plant/a,b.yaml"), "sensitive: [tags.k\n  a value: [\n").unwrap();
+        let syntax = Diagnostic { path: String::new(), ..found("m") };
+        assert_eq!(Drawing::new(folder.path(), &nothing).draw(&syntax), None, "whose value it is cannot be told");
     }
 }

@@ -41,3 +41,43 @@ pub(super) async fn run(args: HubArgs) -> anyhow::Result<u8> {
     while obeying.join_next().await.is_some() {}
     Ok(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        hub: EmbeddedArgs,
+    }
+
+    /// `--flag VALUE` to its default, as the page for users has them.
+    fn in_the_page() -> Vec<(String, String)> {
+        let page = include_str!("../../docs/embedded-hub.md");
+        let row = |line: &str| {
+            let mut cells = line.strip_prefix("| `--")?.split(" | ");
+            let flag = cells.next()?.trim_end_matches('`').to_owned();
+            Some((format!("--{flag}"), cells.next()?.replace('`', "").trim().to_owned()))
+        };
+        page.lines().filter_map(row).collect()
+    }
+
+    #[test]
+    fn the_page_for_users_has_every_flag_with_its_default() {
+        let command = Command::command();
+        let flag = |flag: &clap::Arg| {
+            let name = format!("--{}", flag.get_long()?);
+            let value = flag.get_value_names().filter(|_| flag.get_action().takes_values());
+            let written = value.map_or(name.clone(), |values| format!("{name} {}", values[0]));
+            let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
+            let default = help.split_once("[default: ").and_then(|(_, rest)| rest.strip_suffix(']'));
+            Some((written, default.unwrap_or_default().to_owned()))
+        };
+        let flags: Vec<(String, String)> = command.get_arguments().filter_map(flag).collect();
+        assert!(flags.len() > 10, "{flags:?}");
+        assert_eq!(in_the_page(), flags, "docs/embedded-hub.md and `geminid hub --help`");
+    }
+}

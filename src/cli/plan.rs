@@ -60,7 +60,7 @@ enum Format {
 pub(super) async fn run(args: PlanArgs) -> anyhow::Result<u8> {
     let filter = args.filter.filter()?;
     let Opened { parts, colour, .. } = args.fleet.open(Access::Service)?;
-    let (snapshot, problems) = load(&parts.settings.manifests)?;
+    let (snapshot, problems) = load(&parts)?;
     let now = wall_clock().as_second();
     let scope = parts.scope.clone();
     let plans = survey(Arc::new(parts.hub), &scope, &snapshot.state, &filter, now).await?;

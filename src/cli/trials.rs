@@ -1,4 +1,4 @@
-//! The flags of the embedded hub for trials: filling it, throttles, lag, faults.
+//! The flags of the embedded hub for trials: filling it, throttles, lag, faults, configurations, bearer tokens.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use crate::emulator::ServiceOptions;
 use crate::emulator::faults::FaultPlan;
 use crate::emulator::fill::FillOptions;
+use crate::emulator::identity::SharedKey;
 use crate::emulator::throttle::Tier;
 use crate::emulator::trial::TrialOptions;
 use crate::settings;
@@ -34,6 +36,12 @@ pub(super) struct TrialArgs {
     /// Faults to begin with: a JSON file, in the form that /_geminid/faults takes
     #[arg(long, value_name = "FILE")]
     fault_plan: Option<PathBuf>,
+    /// How often configurations are evaluated, beside once after each change of one [default: 5m]
+    #[arg(long, value_name = "DURATION")]
+    configuration_period: Option<String>,
+    /// Take bearer tokens signed (HS256) with the key in this file, base64, in the place of Entra ID's [default: none]
+    #[arg(long, value_name = "FILE")]
+    bearer_key_file: Option<PathBuf>,
     /// Register this many devices before serving, unless they are there
     #[arg(long, value_name = "COUNT")]
     fill_devices: Option<u64>,
@@ -43,7 +51,23 @@ pub(super) struct TrialArgs {
 }
 
 impl TrialArgs {
-    pub(super) fn options(&self) -> anyhow::Result<TrialOptions> {
+    pub(super) fn service(&self) -> anyhow::Result<ServiceOptions> {
+        let mut service = ServiceOptions { trials: self.options()?, ..ServiceOptions::default() };
+        if let Some(text) = &self.configuration_period {
+            service.configuration_period = settings::parse_duration("--configuration-period", text)?;
+            if service.configuration_period.is_zero() {
+                bail!("--configuration-period is longer than nothing; write 1s or more");
+            }
+        }
+        if let Some(file) = &self.bearer_key_file {
+            let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let key = SharedKey::new(text.trim()).with_context(|| format!("--bearer-key-file {}", file.display()))?;
+            service.bearer_issuer = Some(key);
+        }
+        Ok(service)
+    }
+
+    fn options(&self) -> anyhow::Result<TrialOptions> {
         let query_lag = self.query_lag.as_deref().map(|text| settings::parse_duration("--query-lag", text));
         Ok(TrialOptions {
             fill: self.fill()?,
@@ -101,6 +125,8 @@ impl TrialArgs {
             ("--hub-faults", self.hub_faults),
             ("--fault-seed", self.fault_seed.is_some()),
             ("--fault-plan", self.fault_plan.is_some()),
+            ("--configuration-period", self.configuration_period.is_some()),
+            ("--bearer-key-file", self.bearer_key_file.is_some()),
             ("--fill-devices", self.fill_devices.is_some()),
             ("--fill-template", self.fill_template.is_some()),
         ];
@@ -121,7 +147,23 @@ mod tests {
     }
 
     fn options(flags: &str) -> anyhow::Result<TrialOptions> {
-        Command::try_parse_from(format!("x {flags}").split_whitespace())?.trials.options()
+        Ok(service(flags)?.trials)
+    }
+
+    fn service(flags: &str) -> anyhow::Result<ServiceOptions> {
+        Command::try_parse_from(format!("x {flags}").split_whitespace())?.trials.service()
+    }
+
+    #[test]
+    fn the_period_of_configurations_and_the_key_of_bearer_tokens_are_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        fs::write(&file, "MDEyMzQ1Njc4OWFiY2RlZg==\n").unwrap();
+        let set = service(&format!("--configuration-period 2s --bearer-key-file {}", file.display())).unwrap();
+        assert_eq!(set.configuration_period, Duration::from_secs(2));
+        assert_eq!(set.bearer_issuer.unwrap().expose(), "MDEyMzQ1Njc4OWFiY2RlZg==");
+        let nothing = service("").unwrap();
+        assert_eq!((nothing.configuration_period, nothing.bearer_issuer.is_none()), (Duration::from_secs(300), true));
     }
 
     #[test]
@@ -134,6 +176,10 @@ mod tests {
             ("--query-lag soon", "--query-lag"),
             ("--fault-seed 3", "need --hub-faults"),
             ("--hub-faults --fault-plan /nowhere/x.json", "cannot read /nowhere/x.json"),
+            ("--configuration-period soon", "--configuration-period"),
+            ("--configuration-period 0s", "longer than nothing"),
+            ("--bearer-key-file /nowhere/key", "cannot read /nowhere/key"),
+            ("--bearer-key-file Cargo.toml", "a symmetric key is the base64 of"),
             ("--fill-devices 3", "--fill-devices needs --fill-template"),
             ("--fill-template x", "--fill-template needs --fill-devices"),
         ] {

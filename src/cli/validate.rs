@@ -1,29 +1,58 @@
 //! `geminid validate`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use anyhow::{anyhow, bail};
 use clap::Args;
 
 use super::diagnostics::{self, Drawing, Format};
 use super::output::{Output, counted};
+use crate::app::{HubParts, allowed_paths};
 use crate::manifest::Severity;
 use crate::plan::Subtree;
+use crate::settings;
 use crate::source::{Loader, Snapshot};
 
 /// Arguments of `validate`.
 #[derive(Debug, Args)]
 pub(super) struct ValidateArgs {
-    /// Folder of manifests
-    #[arg(value_name = "FOLDER")]
-    folder: PathBuf,
+    /// Folder of manifests [default: that of the settings]
+    #[arg(value_name = "FOLDER", required_unless_present = "settings")]
+    folder: Option<PathBuf>,
+    /// Settings file (TOML) whose hub's `allow` the manifests must keep to
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// The hub, when several are configured
+    #[arg(long, value_name = "NAME", requires = "settings")]
+    hub: Option<String>,
     /// How problems are written
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
 
+impl ValidateArgs {
+    /// The folder, and what its manifests may declare.
+    fn folder_and_allowed(&self) -> anyhow::Result<(PathBuf, Vec<Subtree>)> {
+        let Some(file) = &self.settings else { return Ok((self.folder.clone().unwrap_or_default(), Vec::new())) };
+        let settings = settings::load(Some(file))?;
+        let hub = match (&self.hub, settings.hubs.len()) {
+            (Some(name), _) => settings.hubs.get_key_value(name),
+            (None, 0 | 1) => settings.hubs.first_key_value(),
+            (None, _) => bail!("several hubs are configured; name one with --hub"),
+        };
+        let Some((name, hub)) = hub else {
+            let known: Vec<&str> = settings.hubs.keys().map(String::as_str).collect();
+            bail!("{} configures no such hub; known are: {}", file.display(), known.join(", "));
+        };
+        let allow = allowed_paths(hub).map_err(|error| anyhow!("hub {name}: {error}"))?;
+        Ok((self.folder.clone().unwrap_or_else(|| hub.manifests.clone()), allow))
+    }
+}
+
 /// Checks manifests offline: 0 when all are good, 1 when one is not.
 pub(super) fn run(args: &ValidateArgs) -> anyhow::Result<u8> {
-    let snapshot = Loader::new(args.folder.clone()).load()?;
+    let (folder, allow) = args.folder_and_allowed()?;
+    let snapshot = Loader::new(folder.clone()).allowing(&allow).load()?;
     let problems = errors(&snapshot);
     let mut out = Output::stdout();
     match args.output {
@@ -32,12 +61,10 @@ pub(super) fn run(args: &ValidateArgs) -> anyhow::Result<u8> {
             return Ok(u8::from(problems > 0));
         }
         Format::Github => {
-            snapshot.diagnostics.iter().for_each(|found| out.line(&diagnostics::github(found, &args.folder)));
+            snapshot.diagnostics.iter().for_each(|found| out.line(&diagnostics::github(found, &folder)));
         }
         Format::Text => {
-            let last_key = |place: &Subtree| place.path.keys().last().cloned();
-            let hidden = snapshot.state.sensitive.iter().filter_map(last_key).collect();
-            let (mut drawing, mut err) = (Drawing::new(&args.folder, hidden), Output::stderr());
+            let (mut drawing, mut err) = (Drawing::new(&folder, &snapshot.state.sensitive), Output::stderr());
             for found in &snapshot.diagnostics {
                 err.line(&found.to_string());
                 if let Some(drawn) = drawing.draw(found) {
@@ -56,9 +83,9 @@ pub(super) fn run(args: &ValidateArgs) -> anyhow::Result<u8> {
     Ok(u8::from(problems > 0))
 }
 
-/// Loads a folder once and prints every problem; answers how many errors there are.
-pub(super) fn load(folder: &Path) -> anyhow::Result<(Snapshot, usize)> {
-    let snapshot = Loader::new(folder.to_path_buf()).load()?;
+/// Loads the manifests of a hub once and prints every problem; answers how many errors there are.
+pub(super) fn load(parts: &HubParts) -> anyhow::Result<(Snapshot, usize)> {
+    let snapshot = Loader::new(parts.settings.manifests.clone()).allowing(&parts.allow).load()?;
     let mut err = Output::stderr();
     snapshot.diagnostics.iter().for_each(|diagnostic| err.line(&diagnostic.to_string()));
     let problems = errors(&snapshot);

@@ -2,7 +2,6 @@
 //!
 //! Invariant: pure comparison of two states; a twin that moved to another line has not changed.
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -50,22 +49,7 @@ pub(super) fn compare(before: &DeclaredState, after: &DeclaredState) -> StateCha
 /// frozen before or after.
 fn candidates<'s>(before: &'s DeclaredState, after: &'s DeclaredState) -> BTreeSet<&'s TwinRef> {
     let frozen = [before, after].into_iter().flat_map(|state| state.frozen.held.keys().chain(state.frozen.kept.keys()));
-    let mut found: BTreeSet<&TwinRef> = frozen.collect();
-    let (mut old, mut new) = (before.twins.iter().peekable(), after.twins.iter().peekable());
-    loop {
-        let order = match (old.peek(), new.peek()) {
-            (None, None) => return found,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some((old, _)), Some((new, _))) => old.cmp(new),
-        };
-        let one = old.next_if(|_| order.is_le());
-        let other = new.next_if(|_| order.is_ge());
-        match (one, other) {
-            (Some((_, one)), Some((_, other))) if Arc::ptr_eq(one, other) => {}
-            (one, other) => found.extend(one.or(other).map(|(twin, _)| twin)),
-        }
-    }
+    frozen.chain(before.twins.differing(&after.twins)).collect()
 }
 
 /// Whether both declare the same and are broken alike; the place does not matter.
@@ -114,7 +98,8 @@ mod tests {
 
     fn state(twins: &[(&str, &str, usize)]) -> DeclaredState {
         let manifest = |tags: &str, line| TwinManifest {
-            wanted: Wanted { tags: Value::parse_json(tags).unwrap().as_object().unwrap().clone(), ..Wanted::default() },
+            wanted: Wanted { tags: Value::parse_json(tags).unwrap().as_object().unwrap().clone(), ..Wanted::default() }
+                .into(),
             ..TwinManifest::empty(place(line))
         };
         let twins = twins.iter().map(|(id, tags, line)| (twin(id), Arc::new(manifest(tags, *line)))).collect();

@@ -90,7 +90,7 @@ pub(super) async fn sweep<H: ReadTwins>(context: &Context<H>, options: SweepOpti
     swept.nominated.extend(nominated.cloned());
     // Members that nobody names; one with a row of its own was judged by that.
     let nameless =
-        swept.members.values().flatten().filter(|twin| !seen.contains(*twin) && !state.twins.contains_key(*twin));
+        swept.members.values().flatten().filter(|twin| !seen.contains(*twin) && !state.twins.contains_key(twin));
     let nameless: Vec<TwinRef> = nameless.cloned().collect();
     swept.nominated.extend(nameless);
     Ok(swept)

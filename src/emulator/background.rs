@@ -1,18 +1,15 @@
-//! What a hub does by itself: evaluating configurations and running jobs (`iot-hub.md` 2.8 and 10).
+//! What a hub does by itself: evaluating configurations (`iot-hub.md` 10).
 //!
 //! Invariant: thin: what is done is decided in the registry, a bounded number of twins at a time, so that requests
-//! come in between. Both loops end when the store does.
+//! come in between. The loop ends when the store does.
 
 use std::time::Duration;
 
 use super::error::Refusal;
 use super::handle::HubHandle;
-use super::registry::JobsNext;
 
 /// The most twins looked at before others get the registry.
 const TWINS_AT_ONCE: usize = 64;
-/// The longest sleep before a job's time is looked at again, since the wall clock may be set meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Evaluates the configurations soon after each change of one, and every `period`; never ends unless the hub does.
 pub async fn evaluate_configurations(hub: HubHandle, period: Duration) {
@@ -50,34 +47,6 @@ async fn evaluate(hub: &HubHandle) -> Result<usize, Refusal> {
     }
 }
 
-/// Runs each job when its time has come; never ends unless the hub does.
-pub async fn run_jobs(hub: HubHandle) {
-    let mut documents = hub.documents();
-    loop {
-        let seen = documents.borrow_and_update().jobs;
-        let next = match hub.write(|registry, _, now| Ok(registry.step_jobs(TWINS_AT_ONCE, now))).await {
-            Ok(next) => next,
-            Err(error) => {
-                tracing::debug!(%error, "embedded hub runs no more jobs");
-                return;
-            }
-        };
-        let wait = match next {
-            JobsNext::Step => {
-                tokio::task::yield_now().await;
-                continue;
-            }
-            JobsNext::At(start) => {
-                Duration::try_from(start.duration_since(hub.now())).unwrap_or_default().min(LOOK_AGAIN)
-            }
-            JobsNext::Nothing => LOOK_AGAIN,
-        };
-        if let Ok(Err(_)) = tokio::time::timeout(wait, documents.wait_for(|documents| documents.jobs != seen)).await {
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -88,7 +57,6 @@ mod tests {
     use super::super::configuration::{ConfigurationId, ConfigurationSpec, Content};
     use super::super::identity::IdentitySpec;
     use super::super::if_match::IfMatch;
-    use super::super::job::{JobId, JobSpec, JobStatus};
     use super::*;
     use crate::twin::{DeviceId, MergePatch, Object, TwinRef, Value};
 
@@ -96,7 +64,7 @@ mod tests {
         Value::parse_json(json).unwrap().as_object().unwrap().clone()
     }
 
-    /// A hub with `d`, whose two loops run.
+    /// A hub with `d`, whose loop runs.
     async fn hub() -> (HubHandle, JoinSet<()>) {
         let hub = HubHandle::ephemeral(Box::new(|bytes| bytes.fill(9)), || Timestamp::UNIX_EPOCH);
         let device = DeviceId::new("d").unwrap();
@@ -107,7 +75,6 @@ mod tests {
         hub.write(create).await.unwrap();
         let mut loops = JoinSet::new();
         loops.spawn(evaluate_configurations(hub.clone(), Duration::from_secs(300)));
-        loops.spawn(run_jobs(hub.clone()));
         (hub, loops)
     }
 
@@ -148,26 +115,6 @@ mod tests {
         hub.write(|registry, _, now| registry.patch_twin(&twin, &edit, &IfMatch::Any, now)).await.unwrap();
         wait_for(&hub, r#"{"x":1}"#).await;
         assert!(hub_time() - began >= Duration::from_secs(299), "a period passed");
-        loops.shutdown().await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_job_without_a_time_runs_at_once() {
-        let (hub, mut loops) = hub().await;
-        let spec = JobSpec {
-            document: Object::new(),
-            patch: MergePatch { tags: None, desired: Some(object(r#"{"y":1}"#)) },
-            condition: "deviceId = 'd'".to_owned(),
-            start: None,
-            seconds_max: None,
-        };
-        let id = JobId::new("j").unwrap();
-        hub.write(|registry, _, now| registry.put_job(&id, spec, 1, now)).await.unwrap();
-        wait_for(&hub, r#"{"y":1}"#).await;
-        let mut documents = hub.documents();
-        while hub.read(|registry| Ok(registry.job(&id).unwrap().status)).await.unwrap() != JobStatus::Completed {
-            documents.changed().await.unwrap();
-        }
         loops.shutdown().await;
     }
 

@@ -315,7 +315,7 @@ impl HubHandle {
     fn notice(&self, kept: &[Kept]) {
         for one in kept {
             match one {
-                Kept::Twin(_) => {}
+                Kept::Twin(_) | Kept::JobRows { .. } => {}
                 Kept::Configuration { .. } => self.0.documents.send_modify(|documents| documents.configurations += 1),
                 Kept::Job { .. } => self.0.documents.send_modify(|documents| documents.jobs += 1),
             }

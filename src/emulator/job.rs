@@ -1,4 +1,4 @@
-//! Scheduled jobs on twins (`iot-hub.md` 2.8).
+//! Scheduled jobs (`iot-hub.md` 2.8).
 //!
 //! Invariant: a job goes forward only: scheduled, running, then one of the three ends. Its progress is one key, so a
 //! job that was interrupted goes on where it was.
@@ -6,6 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::error::Refusal;
+use super::mqtt::MethodCall;
 use super::twin_record::tick;
 use crate::query::{self, Expr};
 use crate::twin::{MergePatch, Object};
@@ -97,13 +98,62 @@ impl JobStatus {
     }
 }
 
+/// The sort of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobKind {
+    /// Patches twins.
+    UpdateTwin,
+    /// Calls a direct method.
+    DeviceMethod,
+}
+
+impl JobKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::UpdateTwin, Self::DeviceMethod];
+
+    /// As bodies and rows write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UpdateTwin => "scheduleUpdateTwin",
+            Self::DeviceMethod => "scheduleDeviceMethod",
+        }
+    }
+
+    /// The kind of its text, in any case.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(text))
+    }
+}
+
+/// What a job does to each device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobAction {
+    /// Merges this into the twin.
+    UpdateTwin(MergePatch),
+    /// Calls this.
+    DeviceMethod(MethodCall),
+}
+
+impl JobAction {
+    /// Its sort.
+    #[must_use]
+    pub const fn kind(&self) -> JobKind {
+        match self {
+            Self::UpdateTwin(_) => JobKind::UpdateTwin,
+            Self::DeviceMethod(_) => JobKind::DeviceMethod,
+        }
+    }
+}
+
 /// What a PUT asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSpec {
-    /// `updateTwin` as it was written.
+    /// `updateTwin` or `cloudToDeviceMethod` as it was written.
     pub document: Object,
-    /// The patch in it.
-    pub patch: MergePatch,
+    /// What it says.
+    pub action: JobAction,
     /// Which devices; the part of a query behind WHERE.
     pub condition: String,
     /// When; `None` is now.
@@ -117,10 +167,10 @@ pub struct JobSpec {
 pub struct Job {
     /// Its id.
     pub id: JobId,
-    /// `updateTwin` as it was written.
+    /// `updateTwin` or `cloudToDeviceMethod` as it was written.
     pub document: Object,
-    /// The patch in it.
-    pub patch: MergePatch,
+    /// What it says.
+    pub action: JobAction,
     /// Which devices.
     pub condition: String,
     /// When it was made.
@@ -135,9 +185,9 @@ pub struct Job {
     pub status: JobStatus,
     /// Why it failed.
     pub failure: Option<String>,
-    /// Devices patched.
+    /// Devices patched, or that answered the method.
     pub succeeded: u64,
-    /// Devices whose twins took the patch not.
+    /// Devices whose twins took the patch not, or that gave no answer.
     pub failed: u64,
     /// The device looked at last.
     pub last: Option<String>,
@@ -160,7 +210,7 @@ impl Job {
         Ok(Self {
             id,
             document: spec.document,
-            patch: spec.patch,
+            action: spec.action,
             condition: spec.condition,
             created: now,
             start,
@@ -185,7 +235,13 @@ impl Job {
     /// Whether it has taken longer than it may.
     #[must_use]
     pub fn is_overdue(&self, now: Timestamp) -> bool {
-        now.duration_since(self.start) > SignedDuration::from_secs(self.seconds_max)
+        self.time_left(now).is_negative()
+    }
+
+    /// How long it may still take.
+    #[must_use]
+    pub fn time_left(&self, now: Timestamp) -> SignedDuration {
+        SignedDuration::from_secs(self.seconds_max).saturating_sub(now.duration_since(self.start))
     }
 
     /// The job at its end.
@@ -214,7 +270,7 @@ mod tests {
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         let spec = |start: Option<i64>, seconds_max: Option<i64>| JobSpec {
             document: Object::new(),
-            patch: MergePatch::default(),
+            action: JobAction::UpdateTwin(MergePatch::default()),
             condition: String::new(),
             start: start.map(|ahead| now + SignedDuration::from_secs(ahead)),
             seconds_max,

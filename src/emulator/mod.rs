@@ -6,7 +6,7 @@
 //!   handle     one registry behind a lock; changes in order to the store; nothing told before it is kept
 //!   registry   identities, twins, counters, limits (identity, twin_record, if_match, query): no I/O
 //!              bulk, modules, configurations and jobs beneath it; evaluation plans what configurations make of a twin
-//!   background evaluates configurations and runs jobs, some twins at a time
+//!   background evaluates configurations, and job_runner runs jobs, some twins at a time
 //!   store      one redb file behind a journal with group commit (stored: the form of a record)
 //!   mqtt       devices: the protocol, who is connected, what they are told, direct methods
 //!   sim        the same registry without a socket, with faults, for tests
@@ -29,6 +29,7 @@ pub mod identity;
 pub mod if_match;
 pub mod index;
 pub mod job;
+pub mod job_runner;
 pub mod lag;
 pub mod mqtt;
 pub mod options;

@@ -28,6 +28,11 @@ const SCAN_MAX: usize = 10_000;
 /// The most records looked at in one step, so that whoever waits for the registry waits a millisecond or two.
 const STEP_MAX: usize = 128;
 
+/// The longest key of a group that a token names, in bytes; tokens travel in headers.
+const KEY_BYTES_MAX: usize = 2048;
+/// Stands before the key of a group in a token; no base64 begins with it.
+const KEY_MARK: char = '@';
+
 /// One page of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
@@ -67,7 +72,7 @@ pub struct Run {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Position {
     given: usize,
-    /// The key of the last record looked at; of groups, a hash of the last one given.
+    /// The key of the last record looked at; of groups, that of the last one given or its hash.
     last: Option<String>,
 }
 
@@ -198,7 +203,7 @@ impl Run {
     /// The page of what was found; `more` when the records did not end.
     fn done(&mut self, more: bool) -> Result<Page, Refusal> {
         if let Some(groups) = self.groups.take() {
-            return Ok(self.page_of_groups(groups.rows()));
+            return Ok(self.page_of_groups(groups.rows_by_key()));
         }
         let found = std::mem::take(&mut self.found);
         let given = self.from.given + found.len();
@@ -215,18 +220,25 @@ impl Run {
         Ok(Page { rows, next })
     }
 
-    /// Groups are made anew for each page; the page begins behind the group given last, or at its place when it is
-    /// gone.
-    fn page_of_groups(&self, rows: Vec<Object>) -> Page {
-        let print = |row: &Object| fingerprint(&Value::Object(row.clone()).to_string());
-        let last = self.from.last.as_deref();
-        let behind = rows.iter().position(|row| Some(print(row).as_str()) == last).map(|index| index + 1);
-        let start = behind.unwrap_or(self.from.given).min(rows.len());
+    /// Groups are made anew for each page; the page begins behind the key given last, whether its group is still there
+    /// or not. Of a key too long for a token only a hash is known: when its group is gone, the page begins at its place.
+    fn page_of_groups(&self, rows: Vec<(String, Object)>) -> Page {
+        let start = match self.from.last.as_deref().map(|last| (last, last.strip_prefix(KEY_MARK))) {
+            None => 0,
+            Some((_, Some(last))) => rows.partition_point(|(key, _)| key.as_str() <= last),
+            Some((hash, None)) => {
+                let behind = rows.iter().position(|(key, _)| fingerprint(key) == hash).map(|index| index + 1);
+                behind.unwrap_or(self.from.given).min(rows.len())
+            }
+        };
         let room = self.room();
         let more = rows.len() - start > room
             && self.query.top.is_none_or(|top| u64::try_from(self.from.given + room).unwrap_or(u64::MAX) < top);
-        let rows: Vec<Object> = rows.into_iter().skip(start).take(room).collect();
-        let last = rows.last().filter(|_| more).map(print);
+        let (keys, rows): (Vec<String>, Vec<Object>) = rows.into_iter().skip(start).take(room).unzip();
+        let last = keys.last().filter(|_| more).map(|key| match key.len() {
+            0..=KEY_BYTES_MAX => format!("{KEY_MARK}{key}"),
+            _ => fingerprint(key),
+        });
         let given = self.from.given + rows.len();
         let next = last.map(|last| token(&self.fingerprint, &Position { given, last: Some(last) }));
         Page { rows: Rows::Raw(rows), next }

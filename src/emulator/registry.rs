@@ -6,6 +6,7 @@
 
 mod bulk;
 mod configurations;
+mod job_rows;
 mod jobs;
 mod modules;
 mod statistics;
@@ -28,7 +29,8 @@ use crate::twin::{DeviceId, MergePatch, Object, TwinRef};
 
 pub use bulk::{BulkError, BulkItem, BulkTwinWrite, ImportMode};
 pub use configurations::Evaluation;
-pub use jobs::{JobRow, JobsNext, KIND as JOB_KIND};
+pub use job_rows::{JobRow, RowBatch};
+pub use jobs::{JobsNext, MethodStep};
 pub use statistics::Statistics;
 
 /// The most devices of a list; also what a list without a usable `top` gives (`iot-hub.md` 2.2).
@@ -81,6 +83,13 @@ pub enum Kept {
         id: JobId,
         /// It now.
         after: Option<Arc<Job>>,
+    },
+    /// The rows of one step of a job.
+    JobRows {
+        /// Its number.
+        number: u64,
+        /// The rows; `None` when they were forgotten.
+        rows: Option<Arc<RowBatch>>,
     },
 }
 

@@ -22,10 +22,11 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::{Gate, Policies, PolicyName};
-use super::background::{evaluate_configurations, run_jobs};
+use super::background::evaluate_configurations;
 use super::fill::{self, FillError};
 use super::handle::{HubHandle, Randomness};
 use super::http;
+use super::job_runner::run_jobs;
 use super::mqtt::{Desk, MqttServer, Presence, WebSocketDoor};
 use super::options::ServiceOptions;
 use super::quick_ack::QuickAck;
@@ -46,9 +47,12 @@ const HTTPS_PORT: u16 = 443;
 const CONNECTIONS_MAX: usize = 4096;
 /// How long a handshake may take.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long the head of a request may take, and how long a connection may idle before it. Longer than the 90 s after
-/// which common clients close idle connections themselves, so that none is closed under a request.
+/// How long the head of a request may take. Longer than the 90 s after which common clients close idle connections
+/// themselves, so that none is closed under a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(120);
+/// The largest head of a request, in bytes, and its most fields.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+const HEAD_FIELDS_MAX: usize = 100;
 /// How long open requests may take to end when the hub stops.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -216,18 +220,15 @@ impl EmbeddedHub {
         }
         let mut background = JoinSet::new();
         background.spawn(evaluate_configurations(hub.clone(), options.service.configuration_period));
-        background.spawn(run_jobs(hub.clone()));
         let trial = Trial::new(&options.service.trials);
+        background.spawn(run_jobs(hub.clone(), trial.clone()));
         let desk = Desk { hub: hub.clone(), gate: Arc::new(gate.clone()), trial: trial.clone() };
         let stop = CancellationToken::new();
         let mqtt_tls = ServerConfig::clone(&tls.get_inner());
         let door = WebSocketDoor::new(desk.clone(), stop.clone());
         let router = http::router_with(hub.clone(), gate, options.service, trial).merge(door.router());
-        let (server, mut serving) = serve(listener, tls, router).map_err(|error| StartError::Bind {
-            address: bound,
-            flag: HTTPS_FLAG,
-            error,
-        })?;
+        let (server, mut serving) = serve(listener, tls, router, Bounds::default())
+            .map_err(|error| StartError::Bind { address: bound, flag: HTTPS_FLAG, error })?;
         if let Some((listener, address)) = mqtts {
             let server =
                 MqttServer::new(listener).map_err(|error| StartError::Bind { address, flag: MQTTS_FLAG, error })?;
@@ -374,14 +375,29 @@ fn connection_info(
     }
 }
 
+/// What the HTTPS port bears.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    connections_max: usize,
+    handshake_time_max: Duration,
+    head_time_max: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { connections_max: CONNECTIONS_MAX, handshake_time_max: HANDSHAKE_TIME_MAX, head_time_max: HEAD_TIME_MAX }
+    }
+}
+
 fn serve(
     listener: TcpListener,
     tls: RustlsConfig,
     router: axum::Router,
+    bounds: Bounds,
 ) -> io::Result<(Handle<SocketAddr>, JoinSet<()>)> {
     let handle = Handle::new();
-    let door = Door { handle: handle.clone() };
-    let acceptor = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_TIME_MAX).acceptor(door);
+    let door = Door { handle: handle.clone(), connections_max: bounds.connections_max };
+    let acceptor = RustlsAcceptor::new(tls).handshake_timeout(bounds.handshake_time_max).acceptor(door);
     let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone());
     server = server.accept_error_handler(|peer, error| {
         let peer = peer.map(ToString::to_string);
@@ -389,7 +405,8 @@ fn serve(
     });
     // HTTP/1 alone, set here and not on the server, whose own setting would refuse WebSocket upgrades.
     *server.http_builder() = server.http_builder().clone().http1_only();
-    server.http_builder().http1().header_read_timeout(HEAD_TIME_MAX);
+    let mut http1 = server.http_builder().http1();
+    http1.header_read_timeout(bounds.head_time_max).max_buf_size(HEAD_BYTES_MAX).max_headers(HEAD_FIELDS_MAX);
     let mut serving = JoinSet::new();
     serving.spawn(async move {
         if let Err(error) = server.serve(router.into_make_service()).await {
@@ -404,6 +421,7 @@ fn serve(
 #[derive(Debug, Clone)]
 struct Door {
     handle: Handle<SocketAddr>,
+    connections_max: usize,
 }
 
 impl<S> Accept<TcpStream, S> for Door {
@@ -412,7 +430,7 @@ impl<S> Accept<TcpStream, S> for Door {
     type Future = std::future::Ready<io::Result<(QuickAck, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let admitted = if self.handle.connection_count() > CONNECTIONS_MAX {
+        let admitted = if self.handle.connection_count() > self.connections_max {
             Err(io::Error::other("too many connections"))
         } else {
             QuickAck::new(stream)

@@ -44,6 +44,8 @@ const MODULES: TableDefinition<&str, &[u8]> = TableDefinition::new("modules");
 const SESSIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("sessions");
 const CONFIGURATIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("configurations");
 const JOBS: TableDefinition<&str, &[u8]> = TableDefinition::new("jobs");
+/// By the number of the step, in twenty digits.
+const JOB_ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("job_rows");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
 /// The form of everything in the files, checked at every opening.
 const FORMAT_KEY: &str = "format";
@@ -178,6 +180,10 @@ impl Store {
         })?;
         self.each(JOBS, |key, record| {
             registry.restore_job(stored::read_job(key, record)?);
+            Ok(())
+        })?;
+        self.each(JOB_ROWS, |key, record| {
+            registry.restore_job_rows(stored::read_job_rows(key, record)?);
             Ok(())
         })?;
         Ok(registry)
@@ -379,6 +385,7 @@ const fn definition(table: Table) -> TableDefinition<'static, &'static str, &'st
         Table::Sessions => SESSIONS,
         Table::Configurations => CONFIGURATIONS,
         Table::Jobs => JOBS,
+        Table::JobRows => JOB_ROWS,
     }
 }
 

@@ -4,6 +4,7 @@
 //! included. This is no wire format: it may change with the store's format number, never without.
 
 mod documents;
+mod job_rows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::wire::Map;
 use crate::twin::{DeviceId, ModuleId, Object, TwinRef};
 
 pub use documents::{configuration, job, read_configuration, read_job};
+pub use job_rows::{job_rows, read_job_rows};
 
 /// Nanoseconds in one stored step of time.
 const TICK_NANOSECONDS: i128 = 100;

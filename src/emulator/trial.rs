@@ -13,6 +13,9 @@ use super::fill::FillOptions;
 use super::throttle::{Throttle, Tier, Verdict};
 use super::traffic::Traffic;
 
+/// How long one who waits as long as it takes waits before the next try.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What can be set; by default nothing is.
 #[derive(Debug, Clone, Default)]
 pub struct TrialOptions {
@@ -62,6 +65,24 @@ impl Trial {
             }
             Verdict::Backlog => Err(Refusal::Throttled(kind)),
             Verdict::Quota => Err(Refusal::QuotaExceeded),
+        }
+    }
+
+    /// The same for one who waits as long as it takes; `now` is the hub's clock.
+    ///
+    /// # Errors
+    /// [`Refusal::QuotaExceeded`].
+    pub async fn admit_patiently(
+        &self,
+        kind: Traffic,
+        weight: u32,
+        now: impl Fn() -> Timestamp,
+    ) -> Result<(), Refusal> {
+        loop {
+            match self.admit(kind, weight, now()).await {
+                Err(Refusal::Throttled(_)) => tokio::time::sleep(PATIENCE).await,
+                admitted => return admitted,
+            }
         }
     }
 

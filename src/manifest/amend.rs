@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use super::lower::LastGood;
 use super::parse::{Declares, ParsedFile};
-use crate::plan::{DeclaredState, Frozen, TwinManifest, Wanted};
-use crate::twin::{Object, TwinRef, Value};
+use crate::plan::{DeclaredState, Frozen, TwinManifest};
+use crate::twin::{Object, Value};
 
 /// The state after each of the `changes` (a file as it was lowered last, and as it is now), if they change nothing but
-/// the values of twins: the same twins with the same keys, without a problem in these files before or after, nothing
-/// frozen anywhere, and no profile to agree with. Then no rule across files can come out otherwise. `last_good` is amended too, and left
+/// the values of twins: the same twins with the same keys and labels, without a problem in these files before or after,
+/// and nothing frozen anywhere. Then no rule across files can come out otherwise: whether profiles contradict one another
+/// in a twin depends on which of its paths it sets itself, never on their values. `last_good` is amended too, and left
 /// alone when the answer is `None`. The revision stays the one of `state`.
 #[must_use]
 pub fn amend(
@@ -20,47 +21,40 @@ pub fn amend(
     state: &DeclaredState,
     last_good: &mut LastGood,
 ) -> Option<DeclaredState> {
-    if state.frozen != Frozen::default() || !state.profiles.is_empty() {
+    if state.frozen != Frozen::default() {
         return None;
     }
-    let mut twins = Vec::new();
-    for (before, after) in changes {
-        if !before.diagnostics().is_empty() || !after.diagnostics().is_empty() {
-            return None;
-        }
-        let (before, after) = (twins_of(before)?, twins_of(after)?);
-        let alike = before.len() == after.len()
-            && before.iter().zip(&after).all(|(before, after)| before.0 == after.0 && is_alike(before.1, after.1));
-        if !alike {
-            return None;
-        }
-        twins.extend(after);
-    }
     let mut amended = state.clone();
-    for (twin, manifest) in twins {
-        *amended.twins.get_mut(twin)? = Arc::clone(manifest);
-        last_good.replace(twin, manifest);
+    for (before, after) in changes {
+        let is_clean = before.diagnostics().is_empty() && after.diagnostics().is_empty();
+        if !is_clean || before.documents.len() != after.documents.len() {
+            return None;
+        }
+        for (old, new) in before.documents.iter().zip(&after.documents) {
+            match (&old.content, &new.content) {
+                (Declares::Twin(twin, old), Declares::Twin(same, new)) if twin == same && is_alike(old, new) => {
+                    amended.twins.insert(twin.clone(), Arc::clone(new));
+                }
+                // Queries and profiles carry places, which other files' problems may name.
+                _ if old == new => {}
+                _ => return None,
+            }
+        }
     }
+    last_good.replace(&amended.twins);
     Some(amended)
-}
-
-/// The twins of a file that declares nothing else.
-fn twins_of(file: &ParsedFile) -> Option<Vec<(&TwinRef, &Arc<TwinManifest>)>> {
-    let documents = file.documents.iter();
-    let twins = documents.map(|document| match &document.content {
-        Declares::Twin(twin, manifest) => Some((twin, manifest)),
-        Declares::Query(..) | Declares::Profile(_) | Declares::Broken(_) => None,
-    });
-    twins.collect()
 }
 
 /// Whether two manifests differ in the values of their sections and in their places alone.
 fn is_alike(before: &TwinManifest, after: &TwinManifest) -> bool {
-    let (old, new) = (&before.wanted, &after.wanted);
-    let wanted =
-        Wanted { tags: new.tags.clone(), desired: new.desired.clone(), places: new.places.clone(), ..old.clone() };
-    let exchanged = TwinManifest { wanted, source: after.source.clone(), ..before.clone() };
-    exchanged == *after && has_same_keys(&old.tags, &new.tags) && has_same_keys(&old.desired, &new.desired)
+    let exchanged = TwinManifest { wanted: after.wanted.clone(), source: after.source.clone(), ..before.clone() };
+    if exchanged != *after {
+        return false;
+    }
+    let (old, new) = (before.wanted.unpack(), after.wanted.unpack());
+    (&old.initial_only, &old.sensitive) == (&new.initial_only, &new.sensitive)
+        && has_same_keys(&old.tags, &new.tags)
+        && has_same_keys(&old.desired, &new.desired)
 }
 
 /// Whether both have the same leaves, whatever these hold, and null where the other has it.

@@ -26,6 +26,7 @@ mod query_tests;
 mod query_text;
 mod scalar;
 mod schema;
+mod secrets;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -39,5 +40,5 @@ pub use amend::amend;
 pub use diagnostic::{Diagnostic, Severity};
 pub use json_schema::{json_schema, kind_names};
 pub use lower::{DeclaredQuery, LastGood, Lowered, lower};
-pub use parse::{ParsedFile, parse_file};
+pub use parse::{ParsedFile, parse_file, parse_file_within};
 pub use print::to_yaml;

@@ -1,5 +1,6 @@
 //! One file's text to its documents.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Severity};
@@ -7,13 +8,13 @@ use super::names::Names;
 use super::profile_schema::read_twin_profile;
 use super::query_schema::{QueryDocument, is_query_name, read_twin_query};
 use super::schema::{Checker, did_you_mean};
+use super::secrets::{hide_values, mentioned_paths};
 use super::shape::{API_VERSION, DOCUMENT, KINDS};
 use super::tree::{Problem, shortened};
 use super::twin_schema::{ReadTwin, read_device_twin, read_module_twin, warn_if_nothing_is_declared};
-use super::wanted_schema::leaf_places;
 use super::yaml::{Document, read_documents};
-use crate::plan::{FileSpan, LeafPlaces, Profile, TwinManifest};
-use crate::twin::{DeviceId, ModuleId, TwinRef};
+use crate::plan::{FileSpan, Labels, Leaf, LeafPlaces, Profile, Subtree, TwinManifest, Wanted, leaves_of};
+use crate::twin::{DeviceId, ModuleId, Section, TwinRef};
 
 const API_GROUP: &str = "geminid.dev/";
 /// Diagnostics kept of one file; one more says how many there were.
@@ -22,20 +23,30 @@ const DIAGNOSTICS_MAX: usize = 200;
 /// One file as parsed: a pure function of its name and text, so it can be kept until the text changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedFile {
-    pub(super) documents: Vec<ParsedDocument>,
+    name: Arc<str>,
+    pub(super) documents: Box<[ParsedDocument]>,
     /// Where YAML ends and freezing begins: the whole file keeps what it declared.
     pub(super) unparsed: Option<FileSpan>,
+    /// Every path that a good document of it declares sensitive, and those that a broken one may mean.
+    pub(super) sensitive: BTreeSet<Subtree>,
     diagnostics: Vec<Diagnostic>,
 }
 
-/// One document.
+/// One document; a fleet has a million of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ParsedDocument {
     /// Where it begins.
-    pub(super) span: FileSpan,
+    pub(super) at: Spot,
     /// Where its `metadata.name` stands, or it itself.
-    pub(super) name_span: FileSpan,
+    pub(super) name_at: Spot,
     pub(super) content: Declares,
+}
+
+/// A line and a column of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spot {
+    line: u32,
+    column: u32,
 }
 
 /// What a document declares.
@@ -66,7 +77,7 @@ impl ParsedFile {
     pub fn unreadable(file: &str, rule: &'static str, message: String) -> Self {
         let file: Arc<str> = file.into();
         let diagnostic = Diagnostic {
-            file: file.clone(),
+            file: Arc::clone(&file),
             line: 0,
             column: 0,
             severity: Severity::Error,
@@ -74,8 +85,29 @@ impl ParsedFile {
             rule,
             message,
         };
-        let unparsed = Some(FileSpan { file, line: 1, column: 1 });
-        Self { documents: Vec::new(), unparsed, diagnostics: vec![diagnostic] }
+        let unparsed = Some(FileSpan { file: Arc::clone(&file), line: 1, column: 1 });
+        Self {
+            name: file,
+            documents: Box::default(),
+            unparsed,
+            sensitive: BTreeSet::new(),
+            diagnostics: vec![diagnostic],
+        }
+    }
+
+    /// A place in this file.
+    pub(super) fn span(&self, at: Spot) -> FileSpan {
+        FileSpan { file: Arc::clone(&self.name), line: at.line as usize, column: at.column as usize }
+    }
+
+    /// The places of a document and of its name.
+    pub(super) fn places(&self, document: &ParsedDocument) -> (FileSpan, FileSpan) {
+        (self.span(document.at), self.span(document.name_at))
+    }
+
+    /// The file's name, relative to the root of its source.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// The problems of this file alone, in the order of its text.
@@ -88,12 +120,33 @@ impl ParsedFile {
 /// Parses one file. `file` is its name relative to the root of its source, as diagnostics show it.
 #[must_use]
 pub fn parse_file(file: &str, text: &str) -> ParsedFile {
+    parse_file_within(file, text, &[])
+}
+
+/// The same, for a file that may declare nothing but `allow` and what stands beneath; empty allows every path.
+#[must_use]
+pub fn parse_file_within(file: &str, text: &str, allow: &[Subtree]) -> ParsedFile {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let places = Places::new(file, text);
     let (documents, mut problems) = read_documents(text);
     let unparsed = documents.iter().find(|document| !document.parses).map(|document| places.span(document.at));
-    let documents = documents.iter().map(|document| read_document(document, &places, &mut problems)).collect();
-    ParsedFile { documents, unparsed, diagnostics: diagnostics(problems, &places) }
+    let mut shared = Shared { allow, ..Shared::default() };
+    let ends: Vec<usize> =
+        documents.iter().skip(1).map(|document| document.at).chain(std::iter::once(text.len())).collect();
+    let read = documents.iter().zip(ends).map(|(document, end)| {
+        let read = read_document(document, &places, &mut problems, &mut shared);
+        let mentioned = mentioned_paths(&text[document.at..end.max(document.at)]);
+        if !mentioned.is_empty() {
+            hide_values(problems.iter_mut().filter(|problem| (document.at..=end).contains(&problem.at)), &mentioned);
+            if matches!(read.content, Declares::Broken(_)) {
+                shared.sensitive.extend(mentioned);
+            }
+        }
+        read
+    });
+    let documents = read.collect();
+    let diagnostics = diagnostics(problems, &places);
+    ParsedFile { name: places.file, documents, unparsed, sensitive: shared.sensitive, diagnostics }
 }
 
 fn diagnostics(mut problems: Vec<Problem>, places: &Places<'_>) -> Vec<Diagnostic> {
@@ -109,6 +162,46 @@ fn diagnostics(mut problems: Vec<Problem>, places: &Places<'_>) -> Vec<Diagnosti
         message: format!("{total} problems in this file, the first {DIAGNOSTICS_MAX} are listed; fix these first"),
     }));
     problems.into_iter().map(|problem| places.diagnostic(problem)).collect()
+}
+
+/// What the documents of a file have in common.
+#[derive(Default)]
+struct Shared<'a> {
+    /// What may be declared; empty for everything.
+    allow: &'a [Subtree],
+    labels: BTreeSet<Labels>,
+    sensitive: BTreeSet<Subtree>,
+}
+
+impl Shared<'_> {
+    /// Refuses leaves that this hub's manifests may not declare.
+    fn check_allowed(&self, checker: &mut Checker<'_>, wanted: &Wanted, offsets: &[usize]) {
+        if self.allow.is_empty() {
+            return;
+        }
+        let leaves = Section::ALL.into_iter().flat_map(|section| {
+            leaves_of(wanted.section(section)).into_iter().map(move |(path, _)| Leaf { section, path })
+        });
+        for (leaf, at) in leaves.zip(offsets) {
+            if !self.allow.iter().any(|subtree| subtree.covers(&leaf)) {
+                let allowed: Vec<String> = self.allow.iter().map(ToString::to_string).collect();
+                let message = format!(
+                    "{leaf} may not be declared on this hub, whose settings allow {}; remove it, or extend `allow`",
+                    allowed.join(", ")
+                );
+                checker.error(*at, format!("spec.{leaf}"), "not-allowed", message);
+            }
+        }
+    }
+
+    /// The same labels as an earlier twin of the file carries, if one does.
+    fn labels(&mut self, labels: Labels) -> Labels {
+        if let Some(known) = self.labels.get(&labels) {
+            return known.clone();
+        }
+        self.labels.insert(labels.clone());
+        labels
+    }
 }
 
 /// Turns offsets into lines and columns.
@@ -134,6 +227,10 @@ impl<'t> Places<'t> {
         FileSpan { file: self.file.clone(), line, column }
     }
 
+    fn spot(&self, at: usize) -> Spot {
+        spot(&self.span(at))
+    }
+
     /// Lines and columns of many offsets; the text is walked once, however long its lines are.
     fn leaf_places(&self, offsets: &[usize]) -> LeafPlaces {
         let mut order: Vec<usize> = (0..offsets.len()).collect();
@@ -148,9 +245,9 @@ impl<'t> Places<'t> {
             }
             column += self.text.as_bytes()[from..at].iter().filter(|byte| **byte & 0xC0 != 0x80).count();
             from = at;
-            found[index] = (line, column);
+            found[index] = (narrow(line), narrow(column));
         }
-        leaf_places(found.into_iter())
+        found.into()
     }
 
     fn diagnostic(&self, problem: Problem) -> Diagnostic {
@@ -160,22 +257,70 @@ impl<'t> Places<'t> {
     }
 }
 
-fn read_document(document: &Document, places: &Places<'_>, problems: &mut Vec<Problem>) -> ParsedDocument {
+fn read_document(
+    document: &Document,
+    places: &Places<'_>,
+    problems: &mut Vec<Problem>,
+    shared: &mut Shared<'_>,
+) -> ParsedDocument {
     let span = places.span(document.at);
     let before = problems.len();
     let read = read_root(document, &span, places, &mut Checker { problems });
-    let is_broken = document.is_broken || problems[before..].iter().any(|problem| !problem.warning);
-    if let (Some(Declares::Twin(_, manifest)), false) = (&read, is_broken) {
-        warn_if_nothing_is_declared(&mut Checker { problems }, document.at, manifest);
+    match &read {
+        Some(Read::Twin(twin)) => shared.check_allowed(&mut Checker { problems }, &twin.wanted, &twin.leaves),
+        Some(Read::Profile(profile, leaves)) => {
+            shared.check_allowed(&mut Checker { problems }, &profile.wanted, leaves);
+        }
+        Some(Read::Query(..)) | None => {}
     }
-    let content = read.filter(|_| !is_broken).unwrap_or_else(|| Declares::Broken(identity(&document.names())));
+    let is_broken = document.is_broken || problems[before..].iter().any(|problem| !problem.warning);
+    let content = match read.filter(|_| !is_broken) {
+        Some(Read::Twin(twin)) => {
+            warn_if_nothing_is_declared(&mut Checker { problems }, document.at, &twin);
+            declared_twin(twin, places, shared)
+        }
+        Some(Read::Profile(mut profile, leaves)) => {
+            profile.wanted.places = places.leaf_places(&leaves);
+            shared.sensitive.extend(profile.wanted.sensitive.iter().cloned());
+            Declares::Profile(Arc::from(profile))
+        }
+        Some(Read::Query(query, metrics)) => Declares::Query(query, metrics),
+        None => Declares::Broken(identity(&document.names())),
+    };
     let name = document.root.as_ref().and_then(|root| root.get("metadata")?.get("name"));
-    let name_span = name.map_or_else(|| span.clone(), |name| places.span(name.at));
-    ParsedDocument { span, name_span, content }
+    let at = spot(&span);
+    ParsedDocument { at, name_at: name.map_or(at, |name| places.spot(name.at)), content }
+}
+
+/// What a document declares; a twin is packed only once it is known to be good.
+enum Read {
+    Twin(Box<ReadTwin>),
+    /// With the offset of each leaf.
+    Profile(Box<Profile>, Vec<usize>),
+    /// With the place of each metric.
+    Query(Arc<QueryDocument>, Vec<FileSpan>),
+}
+
+/// A twin as it is kept.
+fn declared_twin(read: Box<ReadTwin>, places: &Places<'_>, shared: &mut Shared<'_>) -> Declares {
+    let ReadTwin { twin, mut manifest, mut wanted, leaves } = *read;
+    wanted.places = places.leaf_places(&leaves);
+    shared.sensitive.extend(wanted.sensitive.iter().cloned());
+    manifest.labels = shared.labels(manifest.labels);
+    manifest.wanted = wanted.into();
+    Declares::Twin(twin, Arc::new(manifest))
+}
+
+fn spot(span: &FileSpan) -> Spot {
+    Spot { line: narrow(span.line), column: narrow(span.column) }
+}
+
+fn narrow(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// What the document declares, if it can be told; a document with an error is broken all the same.
-fn read_root(document: &Document, span: &FileSpan, places: &Places<'_>, checker: &mut Checker<'_>) -> Option<Declares> {
+fn read_root(document: &Document, span: &FileSpan, places: &Places<'_>, checker: &mut Checker<'_>) -> Option<Read> {
     let root = document.root.as_ref()?;
     let api_version = root.get("apiVersion").and_then(super::tree::Node::text);
     if let Some(other) = api_version.filter(|version| *version != API_VERSION) {
@@ -195,17 +340,16 @@ fn read_root(document: &Document, span: &FileSpan, places: &Places<'_>, checker:
     let kind =
         checker.required(&fields, "kind", "write kind: and one of DeviceTwin, ModuleTwin, TwinProfile, TwinQuery")?;
     match checker.text(&kind.value, "kind")? {
-        "DeviceTwin" => Some(twin(read_device_twin(checker, &fields, span.clone())?, places)),
-        "ModuleTwin" => Some(twin(read_module_twin(checker, &fields, span.clone())?, places)),
+        "DeviceTwin" => Some(Read::Twin(Box::new(read_device_twin(checker, &fields, span.clone())?))),
+        "ModuleTwin" => Some(Read::Twin(Box::new(read_module_twin(checker, &fields, span.clone())?))),
         "TwinProfile" => {
-            let (mut profile, leaves) = read_twin_profile(checker, &fields, span.clone(), &|at| places.span(at))?;
-            profile.wanted.places = places.leaf_places(&leaves);
-            Some(Declares::Profile(Arc::new(profile)))
+            let (profile, leaves) = read_twin_profile(checker, &fields, span.clone(), &|at| places.span(at))?;
+            Some(Read::Profile(Box::new(profile), leaves))
         }
         "TwinQuery" => {
             let query = read_twin_query(checker, &fields)?;
             let metrics = query.metrics_at.iter().map(|at| places.span(*at)).collect();
-            Some(Declares::Query(Arc::new(query), metrics))
+            Some(Read::Query(Arc::new(query), metrics))
         }
         other => {
             let kinds = KINDS.map(|(kind, ..)| kind);
@@ -216,11 +360,6 @@ fn read_root(document: &Document, span: &FileSpan, places: &Places<'_>, checker:
             None
         }
     }
-}
-
-fn twin((twin, mut manifest, leaves): ReadTwin, places: &Places<'_>) -> Declares {
-    manifest.wanted.places = places.leaf_places(&leaves);
-    Declares::Twin(twin, Arc::new(manifest))
 }
 
 /// What a broken document is about, by its names alone.

@@ -59,7 +59,12 @@ impl Checker<'_> {
                 self.not_supported(entry.at, join(path, key), &format!("the field {key}"));
             } else if !shape.has(key) {
                 let names = shape.names().chain(shape.later.iter().copied());
-                let list = || format!("fields here are {}", shape.names().collect::<Vec<_>>().join(", "));
+                let list = || {
+                    if shape.has("properties") && ["desired", "reported"].contains(&key) {
+                        return format!("write it beneath properties, as properties.{key}");
+                    }
+                    format!("fields here are {}", shape.names().collect::<Vec<_>>().join(", "))
+                };
                 let hint = did_you_mean(key, names).unwrap_or_else(list);
                 let message = format!("unknown field {:?}; {hint}", shortened(key));
                 self.error(entry.at, join(path, key), "unknown-field", message);

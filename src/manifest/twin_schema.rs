@@ -6,7 +6,7 @@ use super::schema::{Checker, Fields, join};
 use super::shape::{DEVICE_SPEC, METADATA, MODULE_SPEC, REMOVAL_POLICIES};
 use super::tree::{Node, shortened};
 use super::wanted_schema::read_wanted;
-use crate::plan::{FileSpan, RemovalPolicy, Suspend, TwinManifest};
+use crate::plan::{FileSpan, RemovalPolicy, Suspend, TwinManifest, Wanted};
 use crate::twin::{DeviceId, ModuleId, TwinRef};
 
 /// Annotations under this prefix are geminid's own.
@@ -18,14 +18,22 @@ const REASON_LENGTH_MAX: usize = 200;
 /// Modules that IoT Edge deployments own (DESIGN section 2).
 const EDGE_MODULES: [&str; 2] = ["$edgeAgent", "$edgeHub"];
 
-/// A twin that a document declares, and the offset of each of its leaves.
-pub(super) type ReadTwin = (TwinRef, TwinManifest, Vec<usize>);
+/// A twin that a document declares.
+pub(super) struct ReadTwin {
+    pub(super) twin: TwinRef,
+    /// Everything of it but what it wants.
+    pub(super) manifest: TwinManifest,
+    /// What it wants, without the places.
+    pub(super) wanted: Wanted,
+    /// The offset of each leaf of `wanted`.
+    pub(super) leaves: Vec<usize>,
+}
 
 /// The twin a document declares. What cannot be used is in the checker's problems; then the result is not used.
 pub(super) fn read_device_twin(checker: &mut Checker<'_>, root: &Fields<'_>, source: FileSpan) -> Option<ReadTwin> {
     let metadata = read_metadata(checker, root, "the device id");
     let mut manifest = manifest_of(&metadata, source);
-    let mut places = Vec::new();
+    let (mut wanted, mut leaves) = (Wanted::default(), Vec::new());
     if let Some(spec) = root.get("spec")
         && let Some(spec) = checker.fields(&spec.value, "spec", &DEVICE_SPEC)
     {
@@ -33,9 +41,10 @@ pub(super) fn read_device_twin(checker: &mut Checker<'_>, root: &Fields<'_>, sou
             manifest.create = checker.bool(&create.value, "spec.create").unwrap_or_default();
         }
         manifest.removal_policy = read_removal_policy(checker, &spec).unwrap_or_default();
-        (manifest.wanted, places) = read_wanted(checker, &spec);
+        (wanted, leaves) = read_wanted(checker, &spec);
     }
-    Some((TwinRef::device(device_id(checker, metadata.name?, "metadata.name")?), manifest, places))
+    let twin = TwinRef::device(device_id(checker, metadata.name?, "metadata.name")?);
+    Some(ReadTwin { twin, manifest, wanted, leaves })
 }
 
 /// The module twin a document declares, likewise.
@@ -48,14 +57,13 @@ pub(super) fn read_module_twin(checker: &mut Checker<'_>, root: &Fields<'_>, sou
     let device = checker.required(&spec, "device", "it is the id of the module's device");
     let device = device.and_then(|device| device_id(checker, &device.value, "spec.device"));
     manifest.removal_policy = read_removal_policy(checker, &spec).unwrap_or_default();
-    let (wanted, places) = read_wanted(checker, &spec);
-    manifest.wanted = wanted;
-    Some((TwinRef::module(device?, module?), manifest, places))
+    let (wanted, leaves) = read_wanted(checker, &spec);
+    Some(ReadTwin { twin: TwinRef::module(device?, module?), manifest, wanted, leaves })
 }
 
 /// Warns of a manifest that declares nothing. Only for one without errors: with an error, more may be meant.
-pub(super) fn warn_if_nothing_is_declared(checker: &mut Checker<'_>, at: usize, manifest: &TwinManifest) {
-    let wanted = &manifest.wanted;
+pub(super) fn warn_if_nothing_is_declared(checker: &mut Checker<'_>, at: usize, twin: &ReadTwin) {
+    let ReadTwin { manifest, wanted, .. } = twin;
     // A label is reason enough: a profile selects by it.
     let idle = wanted.tags.is_empty() && wanted.desired.is_empty() && !manifest.create && manifest.labels.is_empty();
     if idle {
@@ -79,7 +87,7 @@ impl Metadata<'_> {
 }
 
 fn manifest_of(metadata: &Metadata<'_>, source: FileSpan) -> TwinManifest {
-    let (labels, suspend) = (metadata.labels.clone(), metadata.suspend.clone());
+    let (labels, suspend) = (metadata.labels.clone().into(), metadata.suspend.clone().map(Box::new));
     TwinManifest { labels, suspend, ..TwinManifest::empty(source) }
 }
 

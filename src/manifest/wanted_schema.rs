@@ -3,7 +3,7 @@
 use super::schema::{Checker, Fields, join};
 use super::shape::PROPERTIES;
 use super::tree::{Content, Node, to_object};
-use crate::plan::{Leaf, LeafPlaces, SEAL_KEY, Subtree, Wanted, leaves_of};
+use crate::plan::{Leaf, SEAL_KEY, Subtree, Wanted, leaves_of};
 use crate::twin::{Object, Path, Rule, Section, check_section};
 
 /// What a spec wants, and the offset of each of its leaves.
@@ -75,12 +75,6 @@ fn warn_of_idle_paths(
             checker.warning(entry.value.at, spec.path(field), "idle-path", message);
         }
     }
-}
-
-/// The leaves' lines and columns, for the twin's lifetime.
-pub(super) fn leaf_places(spans: impl Iterator<Item = (usize, usize)>) -> LeafPlaces {
-    let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    spans.map(|(line, column)| (narrow(line), narrow(column))).collect()
 }
 
 /// A section, and the offsets of its leaves. A section that breaks a rule, its size say, is not looked at closely.

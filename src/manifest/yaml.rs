@@ -29,6 +29,9 @@ const INDICATORS_MAX: usize = 8;
 /// Entries of a mapping that are looked through one by one.
 const FEW_ENTRIES: usize = 16;
 
+/// The field that documents begin with.
+const FIRST_FIELD: &str = "apiVersion";
+
 /// One document of a file.
 #[derive(Debug, PartialEq)]
 pub(super) struct Document {
@@ -97,9 +100,12 @@ impl<'text> Reader<'_, 'text> {
                 broken(Names::default(), true)
             }
             Err(error) => {
-                let offset = start + error.location().map_or(0, |location| location.index()).min(slice.len());
+                let index = error.location().map_or(0, |location| location.index()).min(slice.len());
                 self.path.clear();
-                self.problem(offset, "yaml-syntax", format!("not valid YAML: {}", without_places(&error.to_string())));
+                let (index, rule, message) = slip_at(slice, index).unwrap_or_else(|| {
+                    (index, "yaml-syntax", format!("not valid YAML: {}", without_places(&error.to_string())))
+                });
+                self.problem(start + index, rule, message);
                 broken(Names::default(), false)
             }
         }
@@ -260,7 +266,12 @@ impl<'text> Reader<'_, 'text> {
             let value = self.read_value(&mut MapValue(&mut map), key_at, depth);
             if let Some(first) = first {
                 let line = line_of(self.text, first);
-                let message = format!("the key {key:?} is already given on line {line}; keep one of the two");
+                let remedy = if self.path == FIRST_FIELD {
+                    "write --- on a line before it if another document begins here"
+                } else {
+                    "keep one of the two"
+                };
+                let message = format!("the key {key:?} is already given on line {line}; {remedy}");
                 self.problem(key_at, "duplicate-key", message);
             }
             self.path.truncate(above);
@@ -375,6 +386,25 @@ impl<'de> de::Visitor<'de> for RootSeed<'_, '_, '_> {
     fn visit_none<E>(self) -> Result<Option<Node>, E> {
         Ok(None)
     }
+}
+
+/// What a person most likely did, where the library met an error at `index`: where it is, its rule and what to do.
+fn slip_at(slice: &str, index: usize) -> Option<(usize, &'static str, String)> {
+    let before = slice.as_bytes().get(..index)?;
+    let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let line = slice.get(start..)?.lines().next()?;
+    let indentation = line.len() - line.trim_start().len();
+    if let Some(tab) = line[..indentation].find('\t') {
+        return Some((start + tab, "tab", "a tab indents this line; indent with spaces".to_owned()));
+    }
+    // The library notices at the dashes or at the line after them.
+    let above = slice[..start].trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
+    [(start, line), (above, slice[above..].lines().next()?)].into_iter().find_map(|(start, line)| {
+        let text = line.trim();
+        let is_separator = text.len() > 1 && text.bytes().all(|byte| byte == b'-');
+        let message = "this line separates no documents; write --- at its beginning, and nothing else".to_owned();
+        is_separator.then(|| (start + line.len() - line.trim_start().len(), "separator", message))
+    })
 }
 
 /// The library's message without its own "at line 3 column 5", which counts from the document's beginning.

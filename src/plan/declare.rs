@@ -287,12 +287,13 @@ mod tests {
                 desired: object(r#"{"list":[{"a":1}]}"#),
                 places: [(2, 1), (3, 1), (4, 1), (5, 9)].into(),
                 ..Wanted::default()
-            },
+            }
+            .into(),
             create: true,
             removal_policy: RemovalPolicy::Clear,
             ..TwinManifest::empty(place(1))
         };
-        DeclaredState { twins: BTreeMap::from([(twin("a"), Arc::new(manifest))]), ..DeclaredState::default() }
+        DeclaredState { twins: [(twin("a"), Arc::new(manifest))].into(), ..DeclaredState::default() }
     }
 
     #[test]

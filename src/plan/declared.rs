@@ -6,10 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::declare::leaves_of;
 use super::selector::Selector;
-use super::{Leaf, LiveCondition, Subtree};
-use crate::twin::{Object, Section, TwinRef, Value};
+use super::{DeclaredTwins, Labels, LiveCondition, PackedWanted, Subtree, Wanted};
+use crate::twin::TwinRef;
 
 /// A place in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,25 +48,6 @@ impl RemovalPolicy {
     }
 }
 
-/// Where each leaf of a manifest stands in its file: line and column, in the order of the leaves of `tags` and then of
-/// `properties.desired`. Kept beside the values because a fleet has millions of them.
-pub type LeafPlaces = Box<[(u32, u32)]>;
-
-/// What a manifest wants in a twin. A null leaf means: ours, and must not exist.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Wanted {
-    /// `spec.tags`.
-    pub tags: Object,
-    /// `spec.properties.desired`.
-    pub desired: Object,
-    /// `spec.initialOnly`: leaves beneath are set when absent and never corrected.
-    pub initial_only: Vec<Subtree>,
-    /// `spec.sensitive`: values beneath are shown as salted hashes.
-    pub sensitive: Vec<Subtree>,
-    /// Where the leaves stand; empty when nobody knows, then the document's own place counts.
-    pub places: LeafPlaces,
-}
-
 /// Why a twin is left alone for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspend {
@@ -77,19 +57,19 @@ pub struct Suspend {
     pub until: Option<(i64, String)>,
 }
 
-/// One twin's own manifest.
+/// One twin's own manifest, in as little memory as may be: a fleet has a million of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TwinManifest {
-    /// What it wants in the twin.
-    pub wanted: Wanted,
+    /// What it wants in the twin; unpack it where that is asked for.
+    pub wanted: PackedWanted,
     /// `spec.create`: register the device when a point read says that it does not exist.
     pub create: bool,
     /// `spec.removalPolicy`.
     pub removal_policy: RemovalPolicy,
     /// `metadata.labels`; never sent to the hub.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// The annotations `geminid.dev/suspend` and `geminid.dev/suspend-until`.
-    pub suspend: Option<Suspend>,
+    pub suspend: Option<Box<Suspend>>,
     /// Where the document begins.
     pub source: FileSpan,
 }
@@ -99,10 +79,10 @@ impl TwinManifest {
     #[must_use]
     pub fn empty(source: FileSpan) -> Self {
         Self {
-            wanted: Wanted::default(),
+            wanted: PackedWanted::default(),
             create: false,
             removal_policy: RemovalPolicy::default(),
-            labels: BTreeMap::new(),
+            labels: Labels::default(),
             suspend: None,
             source,
         }
@@ -166,31 +146,6 @@ impl Profile {
     }
 }
 
-impl Wanted {
-    /// Each leaf with its value and its place in the file; `source` is the document's own place.
-    pub fn leaves<'a>(&'a self, source: &'a FileSpan) -> impl Iterator<Item = (Leaf, &'a Value, FileSpan)> {
-        let leaves = Section::ALL.into_iter().flat_map(|section| {
-            leaves_of(self.section(section)).into_iter().map(move |(path, value)| (Leaf { section, path }, value))
-        });
-        leaves.enumerate().map(|(index, (leaf, value))| {
-            let place = self.places.get(index).map_or_else(
-                || source.clone(),
-                |(line, column)| FileSpan { file: source.file.clone(), line: *line as usize, column: *column as usize },
-            );
-            (leaf, value, place)
-        })
-    }
-
-    /// A section.
-    #[must_use]
-    pub fn section(&self, section: Section) -> &Object {
-        match section {
-            Section::Tags => &self.tags,
-            Section::Desired => &self.desired,
-        }
-    }
-}
-
 /// What the source could not read, and what that stops.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Frozen {
@@ -227,7 +182,7 @@ pub struct DeclaredState {
     /// Link target's base name, or a content hash. Empty before the first load.
     pub revision: String,
     /// Each twin's own manifest.
-    pub twins: BTreeMap<TwinRef, Arc<TwinManifest>>,
+    pub twins: DeclaredTwins,
     /// Profiles, highest priority first, then by name.
     pub profiles: Vec<Arc<Profile>>,
     /// Every path that is, or in this process ever was, declared sensitive for any twin: what is declared no more must
@@ -241,7 +196,7 @@ impl DeclaredState {
     /// Why the twin is left alone at `unix_now` (seconds since 1970), if its manifest says so.
     #[must_use]
     pub fn suspension(&self, twin: &TwinRef, unix_now: i64) -> Option<&Suspend> {
-        let suspend = self.twins.get(twin)?.suspend.as_ref()?;
+        let suspend = self.twins.get(twin)?.suspend.as_deref()?;
         suspend.until.as_ref().is_none_or(|(until, _)| *until > unix_now).then_some(suspend)
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Layers<'a> {
 impl<'a> Layers<'a> {
     /// The twin's own manifest; before every profile.
     pub(super) fn add_manifest(&mut self, manifest: &TwinManifest) {
-        for (leaf, declared) in declared_leaves(&manifest.wanted, &manifest.source) {
+        for (leaf, declared) in declared_leaves(&manifest.wanted.unpack(), &manifest.source) {
             self.leaves.insert(leaf, (declared, Layer::Manifest));
         }
     }
@@ -102,7 +102,7 @@ pub fn find_ties(state: &DeclaredState) -> Vec<(Tie, TwinRef, usize)> {
     if suspects.is_empty() {
         return Vec::new();
     }
-    for (twin, manifest) in &state.twins {
+    for (twin, manifest) in state.twins.iter() {
         let both = |(one, other): &(&Profile, &Profile)| {
             one.selects(twin, Some(manifest)) && other.selects(twin, Some(manifest))
         };
@@ -166,7 +166,7 @@ mod tests {
     fn state(own: &str, profiles: Vec<Arc<Profile>>) -> DeclaredState {
         let manifest = |labels: &[(&str, &str)]| {
             let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-            Arc::new(TwinManifest { wanted: wanted(own), labels, ..TwinManifest::empty(place("own")) })
+            Arc::new(TwinManifest { wanted: wanted(own).into(), labels, ..TwinManifest::empty(place("own")) })
         };
         let id = |id: &str| TwinRef::device(DeviceId::new(id).unwrap());
         let twins = [(id("a"), manifest(&[("p", "1"), ("q", "2")])), (id("b"), manifest(&[("p", "2")]))];

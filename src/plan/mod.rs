@@ -6,29 +6,34 @@ mod approval;
 mod condition;
 mod declare;
 mod declared;
+mod declared_twins;
 mod diff;
 mod filter;
 mod guard;
+mod labels;
 mod layers;
 mod mask;
 mod outcome;
 mod policy;
+#[cfg(test)]
+mod profile_tests;
 mod seal;
 mod selector;
 mod subtree;
 mod sweep;
 mod tally;
 mod twin_plan;
+mod wanted;
 
 pub use approval::{APPROVAL_LIFE, Approval, Approvals, GuardKind};
 pub use condition::LiveCondition;
 pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, declare, declare_presumed, leaves_of};
-pub use declared::{
-    DeclaredState, FileSpan, Frozen, LeafPlaces, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest, Wanted,
-};
+pub use declared::{DeclaredState, FileSpan, Frozen, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest};
+pub use declared_twins::DeclaredTwins;
 pub use diff::plan_twin;
 pub use filter::{FilterError, TwinFilter};
 pub use guard::{FleetSize, GuardLimit, GuardLimits, RemovalGuard};
+pub use labels::Labels;
 pub use layers::find_ties;
 pub use mask::Salt;
 pub use outcome::{Condition, Outcome, Synced, TwinState};
@@ -42,3 +47,4 @@ pub use subtree::{Subtree, SubtreeError};
 pub use sweep::{RowVerdict, SweepRow, Verified, judge_row, row_twin, sweep_query};
 pub use tally::Tally;
 pub use twin_plan::{Cause, Change, Held, HeldReason, RemovalHold, Removals, SealAction, TwinPlan};
+pub use wanted::{LeafPlaces, PackedWanted, Wanted};

@@ -92,7 +92,8 @@ impl Selector {
     pub fn matches(&self, twin: &TwinRef, manifest: Option<&TwinManifest>) -> bool {
         let needs_manifest = !self.match_labels.is_empty() || self.devices.is_some() || self.condition.is_none();
         let Some(manifest) = manifest else { return !needs_manifest };
-        let labelled = self.match_labels.iter().all(|(label, value)| manifest.labels.get(label) == Some(value));
+        let labelled =
+            self.match_labels.iter().all(|(label, value)| manifest.labels.get(label) == Some(value.as_str()));
         labelled && self.devices.as_ref().is_none_or(|globs| globs.matches(twin.device.as_str()))
     }
 }

@@ -99,14 +99,27 @@ impl Groups {
     /// One row for each group, in the order of the keys. What is missing is left out.
     #[must_use]
     pub fn rows(self) -> Vec<Object> {
+        self.rows_by_key().into_iter().map(|(_, row)| row).collect()
+    }
+
+    /// The same with a text in front that names the group: the rows stand in the order of these texts.
+    #[must_use]
+    pub fn rows_by_key(self) -> Vec<(String, Object)> {
         let names: Vec<String> =
             self.columns.iter().enumerate().map(|(index, column)| name_of(column, index)).collect();
-        let row = |totals: Vec<Total>| {
+        let row = |(key, totals): (Key, Vec<Total>)| {
             let named = names.iter().zip(totals);
-            named.filter_map(|(name, total)| Some((name.clone(), total.into_value()?))).collect()
+            (text_of(&key), named.filter_map(|(name, total)| Some((name.clone(), total.into_value()?))).collect())
         };
-        self.groups.into_values().map(row).collect()
+        self.groups.into_iter().map(row).collect()
     }
+}
+
+/// A text whose order is that of the keys: a part that is missing comes before all others, and JSON holds no control
+/// character that could be taken for the end of a part.
+fn text_of(key: &Key) -> String {
+    let part = |part: &Option<String>| part.as_ref().map_or_else(String::new, |text| format!("={text}"));
+    key.iter().map(part).collect::<Vec<_>>().join("\0")
 }
 
 fn name_of(column: &Column, index: usize) -> String {
@@ -217,6 +230,21 @@ mod tests {
             groups.add(&Value::parse_json(row).unwrap()).unwrap();
         }
         groups.rows().into_iter().map(|row| Value::Object(row).to_string()).collect()
+    }
+
+    #[test]
+    fn the_texts_of_keys_have_the_order_of_the_keys() {
+        let part = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let parts = ["", "\"\"", "\"a\"", "\"a b\"", "\"a!\"", "\"ab\"", "1", "10", "2", "true", "{\"a\":1}"];
+        let mut keys: Vec<Key> =
+            parts.iter().flat_map(|one| parts.iter().map(|other| vec![part(one), part(other)])).collect();
+        keys.sort();
+        let texts: Vec<String> = keys.iter().map(text_of).collect();
+        let mut sorted = texts.clone();
+        sorted.sort();
+        assert_eq!(texts, sorted);
+        sorted.dedup();
+        assert_eq!(texts.len(), sorted.len(), "and each key its own text");
     }
 
     #[test]

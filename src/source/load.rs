@@ -12,7 +12,7 @@ use super::layout::Layout;
 use super::read::{Bounds, FileReader, Listing, ReadError, is_hidden, is_manifest, list};
 use super::watch::Hint;
 use crate::manifest::{DeclaredQuery, Diagnostic, LastGood, ParsedFile, Severity, amend, lower};
-use crate::plan::DeclaredState;
+use crate::plan::{DeclaredState, Subtree};
 
 /// Readings of one load, when the folder changes meanwhile.
 const ATTEMPTS_MAX: usize = 5;
@@ -103,6 +103,13 @@ impl Loader {
         Self::with_bounds(root, Bounds::DEFAULT)
     }
 
+    /// The same, for manifests that may declare nothing but `allow` and what stands beneath; empty allows every path.
+    #[must_use]
+    pub fn allowing(mut self, allow: &[Subtree]) -> Self {
+        self.known.allow = allow.into();
+        self
+    }
+
     fn with_bounds(root: PathBuf, bounds: Bounds) -> Self {
         Self { root, bounds, known: Known::default(), last_good: LastGood::default(), link_content: None, last: None }
     }
@@ -120,7 +127,7 @@ impl Loader {
             return Err(LoadError::Empty(self.root.clone()));
         }
         let parsed = fresh.iter().filter(|fresh| fresh.is_new).count();
-        self.known = Known::of(fresh);
+        self.known = Known::of(fresh, &self.known);
         let repeated = listing.repeated.iter().map(|(name, other)| repeated(name, other)).collect();
         let snapshot = self.lower(&layout, repeated, parsed);
         let has_links = listing.has_links;

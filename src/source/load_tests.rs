@@ -41,7 +41,7 @@ impl Folder {
 
 fn twins(snapshot: &Snapshot) -> String {
     let show = |(twin, manifest): (&crate::twin::TwinRef, &Arc<crate::plan::TwinManifest>)| {
-        format!("{twin}={} at {}", manifest.wanted.tags["v"], manifest.source.file)
+        format!("{twin}={} at {}", manifest.wanted.unpack().tags["v"], manifest.source.file)
     };
     snapshot.state.twins.iter().map(show).collect::<Vec<_>>().join(", ")
 }
@@ -157,7 +157,7 @@ fn read_while(loader: &mut Loader, files: usize, flips: impl FnOnce() + Send) ->
             let value = snapshot.revision.trim_start_matches("..r");
             assert_eq!((snapshot.state.twins.len(), snapshot.diagnostics.len()), (files, 0));
             for manifest in snapshot.state.twins.values() {
-                assert_eq!(manifest.wanted.tags["v"].to_string(), value);
+                assert_eq!(manifest.wanted.unpack().tags["v"].to_string(), value);
             }
         }
     });
@@ -432,7 +432,7 @@ fn only_files_that_changed_are_parsed_again() {
     assert_eq!((first.parsed, second.parsed), (2, 1));
     let same = |name: &str| {
         let id = crate::twin::TwinRef::device(crate::twin::DeviceId::new(name).unwrap());
-        Arc::ptr_eq(&first.state.twins[&id], &second.state.twins[&id])
+        Arc::ptr_eq(first.state.twins.get(&id).unwrap(), second.state.twins.get(&id).unwrap())
     };
     assert!(same("a") && !same("b"));
     assert_eq!(loader.load().unwrap(), Snapshot { parsed: 0, ..second });
@@ -464,11 +464,11 @@ fn the_example_fleet_loads_without_a_word() {
     let snapshot = Loader::new(root).load().unwrap();
     assert_eq!(snapshot.files, 2);
     assert_eq!(snapshot.diagnostics, []);
-    let (twin, manifest) = snapshot.state.twins.first_key_value().unwrap();
+    let (twin, manifest) = snapshot.state.twins.iter().next().unwrap();
     assert_eq!((twin.to_string().as_str(), manifest.create), ("myDevice", true));
-    let tags = crate::twin::Value::Object(manifest.wanted.tags.clone()).to_string();
+    let tags = crate::twin::Value::Object(manifest.wanted.unpack().tags).to_string();
     assert_eq!(tags, r#"{"location":{"plant":"Redmond43","region":"US"}}"#);
-    assert_eq!(crate::twin::Value::Object(manifest.wanted.desired.clone()).to_string(), r#"{"power_level":1}"#);
+    assert_eq!(crate::twin::Value::Object(manifest.wanted.unpack().desired).to_string(), r#"{"power_level":1}"#);
     let metrics: Vec<_> = snapshot.queries.iter().map(|query| query.spec.metrics[0].name.as_str()).collect();
     assert_eq!(metrics, ["twinquery_plant_cellular_devices", "twinquery_plant_devices"]);
     for query in snapshot.queries.iter() {

@@ -481,7 +481,7 @@ mod tests {
                 let hint = watcher.changed().await;
                 let found = match loader.reload(&hint) {
                     Ok(snapshot) => {
-                        snapshot.state.twins.values().map(|twin| twin.wanted.tags["v"].to_string()).collect()
+                        snapshot.state.twins.values().map(|twin| twin.wanted.unpack().tags["v"].to_string()).collect()
                     }
                     Err(error) => error.category().to_owned(),
                 };

@@ -312,3 +312,52 @@ async fn no_key_is_ever_said_not_even_at_trace_level() {
         // What the processes said is searched for every key when the world ends.
     }
 }
+
+#[tokio::test]
+async fn no_form_of_validate_shows_a_sensitive_value_of_a_broken_document() {
+    let world = World::new();
+    world.keep_secret("canary-7f3a-canary");
+    let head = "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata: {name: d1}\n\
+                spec:\n  sensitive: [tags.token, properties.desired.wifi.password]\n";
+    for (name, more) in [
+        ("wrong-type", "  tags: canary-7f3a-canary\n"),
+        ("twice", "  tags: {token: canary-7f3a-canary, token: canary-7f3a-canary}\n"),
+        ("syntax", "  tags: {token: canary-7f3a-canary\n"),
+        ("list", "  tags:\n    token:\n    - canary-7f3a-canary\n    - null\n"),
+        ("tab", "  tags:\n\ttoken: canary-7f3a-canary\n"),
+    ] {
+        world.write("manifests/d1.yaml", &format!("{head}{more}"));
+        for form in ["text", "json", "github"] {
+            let (code, out, err) = world.run(&["validate", "-o", form, "manifests"]).await;
+            assert_eq!(code, 1, "{name}: {out}{err}");
+            assert!(!(out + &err).contains("canary"), "{name} {form}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn manifests_keep_to_the_paths_that_the_settings_allow() {
+    let world = World::new();
+    world.write("manifests/d1.yaml", &device("d1", 1));
+    let settings = |allow: &str| {
+        format!(
+            "owner = \"o\"\n[hubs.prod]\nmanifests = \"manifests\"\nconnection_string_file = \"none\"\nallow = [{allow}]\n"
+        )
+    };
+    for (allow, expected, said) in [
+        ("", 0, ""),
+        ("\"properties.desired\", \"tags\"", 0, ""),
+        (
+            "\"tags.location\"",
+            1,
+            "properties.desired.power_level may not be declared on this hub, whose settings allow tags.location",
+        ),
+        ("\"tag\"", 2, "hub prod: allow: a path begins with tags or properties.desired"),
+    ] {
+        world.write("settings.toml", &settings(allow));
+        let (code, out, err) = world.run(&["validate", "--settings", "settings.toml"]).await;
+        assert_eq!((code, (out + &err).contains(said)), (expected, true), "{allow}");
+    }
+    let (code, _, err) = world.run(&["validate", "--settings", "settings.toml", "--hub", "test"]).await;
+    assert_eq!((code, err.contains("configures no such hub; known are: prod")), (2, true), "{err}");
+}

@@ -22,7 +22,7 @@ async fn the_shipped_fleet_is_clean_and_comes_into_sync_with_its_profiles() {
     assert!(out.contains(from), "a leaf says which line set it: {out}");
     assert!(!out.contains("change-me") && out.contains("wifi.password = <hidden "), "{out}");
 
-    // The two modules have no device to run on them yet.
+    // Nobody has deployed the two modules yet.
     let (code, out, err) = world.run(&verb("apply")).await;
     assert_eq!((code, out.contains("30 twins in sync, 2 not")), (1, true), "{out}");
     assert!(!(out + &err).contains("change-me"), "a sensitive value is in no log");
@@ -34,8 +34,21 @@ async fn the_shipped_fleet_is_clean_and_comes_into_sync_with_its_profiles() {
     let gateway = client.twin("leeds7-gateway-03").await;
     assert_eq!(leaf(&gateway, Section::Desired, &["telemetry", "interval_s"]), Some(Value::from(300)));
 
+    // Once the modules are deployed they get their own values and those of their profile.
+    for gateway in ["redmond43-gateway-03", "leeds7-gateway-03"] {
+        world.create_module("state", gateway, "thermostat").await;
+    }
+    let (code, out, _) = world.run(&verb("plan")).await;
+    assert_eq!((code, out.contains("redmond43-gateway-03/thermostat")), (1, true), "{out}");
+    let (code, out, _) = world.run(&verb("apply")).await;
+    assert_eq!((code, out.contains("32 twins in sync")), (0, true), "{out}");
+    let module = client.module_twin("leeds7-gateway-03", "thermostat").await;
+    for (key, value) in [("setpoint_c", 21), ("interval_s", 30)] {
+        assert_eq!(leaf(&module, Section::Desired, &[key]), Some(Value::from(value)), "{key}");
+    }
+
     // What a technician calibrates stays.
     client.set("redmond43-pump-01", Section::Desired, &["calibration", "offset"], Value::from(7)).await;
     let (code, out, _) = world.run(&verb("plan")).await;
-    assert_eq!((code, out.contains("32 twins: 2 missing, 30 in sync")), (1, true), "{out}");
+    assert_eq!((code, out.contains("32 twins: 32 in sync")), (0, true), "{out}");
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use geminid::hub::{ConnectionString, ReadTwins as _, RestHub, RestOptions, WriteTwins as _};
 use geminid::twin::{DeviceId, ETag, MergePatch, Section, Twin, TwinRef, Value};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
 /// Far longer than anything takes on an idle machine; whoever waits so long fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
@@ -127,6 +129,35 @@ impl World {
         let mut options = RestOptions::new(geminid::app::wall_clock);
         options.extra_ca_pem = Some(fs::read(json["caFile"].as_str().unwrap()).unwrap());
         Client(RestHub::new(connection, &options).unwrap())
+    }
+
+    /// Registers a module on the hub in `state`, as a deployment tool does: geminid itself never does that.
+    pub(crate) async fn create_module(&self, state: &str, device: &str, module: &str) {
+        let json = self.hub_json(state);
+        let text = json["ownerConnectionString"].as_str().unwrap();
+        let part = |name: &str| text.split(';').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')).unwrap();
+        let (address, policy) = (part("HostName"), part("SharedAccessKeyName"));
+        let host = address.split(':').next().unwrap();
+        let expiry = geminid::app::wall_clock().as_second() + 600;
+        let base64 = base64::engine::general_purpose::STANDARD;
+        let key = base64.decode(part("SharedAccessKey")).unwrap();
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
+        mac.update(format!("{host}\n{expiry}").as_bytes());
+        let signature = base64.encode(mac.finalize().into_bytes());
+        let signature = percent_encoding::utf8_percent_encode(&signature, percent_encoding::NON_ALPHANUMERIC);
+        let ca = reqwest::Certificate::from_pem(&fs::read(json["caFile"].as_str().unwrap()).unwrap()).unwrap();
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).add_root_certificate(ca).build().unwrap();
+        let answer = http
+            .put(format!("https://{address}/devices/{device}/modules/{module}?api-version=2021-04-12"))
+            .header(
+                "Authorization",
+                format!("SharedAccessSignature sr={host}&sig={signature}&se={expiry}&skn={policy}"),
+            )
+            .json(&serde_json::json!({ "deviceId": device, "moduleId": module }))
+            .send()
+            .await
+            .unwrap();
+        assert!(answer.status().is_success(), "{}", answer.status());
     }
 }
 
@@ -267,6 +298,12 @@ impl Client {
     /// Reads a device's twin.
     pub(crate) async fn twin(&self, device: &str) -> Twin {
         self.0.get_twin(&device_ref(device)).await.unwrap()
+    }
+
+    /// Reads a module's twin.
+    pub(crate) async fn module_twin(&self, device: &str, module: &str) -> Twin {
+        let module = geminid::twin::ModuleId::new(module).unwrap();
+        self.0.get_twin(&TwinRef::module(DeviceId::new(device).unwrap(), module)).await.unwrap()
     }
 
     /// Reads a device's twin; `None` when it is not there or the hub is not.

@@ -33,7 +33,7 @@ pub(crate) fn place() -> FileSpan {
 }
 
 pub(crate) fn manifest(tags: Object, removal_policy: RemovalPolicy) -> Arc<TwinManifest> {
-    let wanted = Wanted { tags, ..Wanted::default() };
+    let wanted = Wanted { tags, ..Wanted::default() }.into();
     Arc::new(TwinManifest { wanted, create: true, removal_policy, ..TwinManifest::empty(place()) })
 }
 

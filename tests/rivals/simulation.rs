@@ -182,7 +182,9 @@ async fn simulate(seed: u64) {
     // Peace: Git is whole, the guard is lifted by a restart, the faults run out.
     for owned in &mut owners {
         let mut whole = DeclaredState { frozen: Default::default(), ..owned.state.clone() };
-        whole.twins.entry(twin(&id(0))).or_insert_with(|| manifest(Object::new(), RemovalPolicy::Clear));
+        if !whole.twins.contains_key(&twin(&id(0))) {
+            whole.twins.insert(twin(&id(0)), manifest(Object::new(), RemovalPolicy::Clear));
+        }
         owned.declare(whole);
         owned.crash(DEVICES);
     }

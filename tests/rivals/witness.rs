@@ -87,10 +87,10 @@ impl Witness {
 
     fn declared(&self, twin: &TwinRef) -> BTreeSet<Leaf> {
         let states = self.states.lock().unwrap();
-        let manifests = states.iter().filter_map(|state| state.twins.get(twin));
-        let sections = manifests.flat_map(|m| [(Section::Tags, &m.wanted.tags), (Section::Desired, &m.wanted.desired)]);
+        let wanted = states.iter().filter_map(|state| Some(state.twins.get(twin)?.wanted.unpack()));
+        let sections = wanted.flat_map(|wanted| [(Section::Tags, wanted.tags), (Section::Desired, wanted.desired)]);
         sections
-            .flat_map(|(section, object)| leaves(object).into_keys().map(move |path| Leaf { section, path }))
+            .flat_map(|(section, object)| leaves(&object).into_keys().map(move |path| Leaf { section, path }))
             .collect()
     }
 }

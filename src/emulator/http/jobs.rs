@@ -8,8 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE as BASE64;
 
 use super::super::error::Refusal;
-use super::super::job::{Job, JobId, JobStatus};
-use super::super::registry::JOB_KIND;
+use super::super::job::{Job, JobId, JobKind, JobStatus};
 use super::super::wire::{self, JobBody, UnknownJobBody};
 use super::answers::json;
 use super::twins::{CONTINUATION, ITEM_TYPE, MAX_ITEM_COUNT};
@@ -46,11 +45,9 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
         None => None,
         Some(text) => Some(JobStatus::parse(text).ok_or_else(|| invalid("jobStatus"))?),
     };
-    let of_kind = match parameter(call.query, "jobType").filter(|text| !text.is_empty()) {
-        None => true,
-        Some(text) if text.eq_ignore_ascii_case(JOB_KIND) => true,
-        Some(text) if text.eq_ignore_ascii_case("scheduleDeviceMethod") => false,
-        Some(_) => return Err(invalid("jobType")),
+    let kind = match parameter(call.query, "jobType").filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => Some(JobKind::parse(text).ok_or_else(|| invalid("jobType"))?),
     };
     let page_size = match header(call.headers, MAX_ITEM_COUNT)? {
         None => PAGE_MAX,
@@ -65,7 +62,8 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
         .hub
         .read(|registry| {
             let jobs = registry.jobs_after(last.as_ref());
-            let jobs = jobs.filter(|job| of_kind && status.is_none_or(|status| job.status == status));
+            let jobs = jobs.filter(|job| kind.is_none_or(|kind| job.action.kind() == kind));
+            let jobs = jobs.filter(|job| status.is_none_or(|status| job.status == status));
             Ok(jobs.take(page_size + 1).cloned().collect())
         })
         .await?;

@@ -411,7 +411,7 @@ async fn a_job_is_scheduled_read_listed_and_cancelled() {
         (body("soon"), 400),
         (body("2024-11-15T00:00:00Z"), 400),
         (body("").replace("scheduleUpdateTwin", "scheduleTwinUpdate"), 400),
-        (body("").replace("scheduleUpdateTwin", "scheduleDeviceMethod"), 501),
+        (body("").replace("scheduleUpdateTwin", "scheduleDeviceMethod"), 400),
     ] {
         assert_eq!(
             hub.owner(Method::PUT, "/jobs/v2/n", &body.replace("\"jobId\":\"j\",", "")).await.status,

@@ -25,7 +25,7 @@ pub mod websocket;
 
 pub use connection::Desk;
 pub use methods::MethodCall;
-pub use presence::{Presence, SessionRecord};
+pub use presence::{MethodAnswer, Presence, SessionRecord};
 pub use server::MqttServer;
 pub use websocket::WebSocketDoor;
 

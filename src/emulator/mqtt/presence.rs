@@ -173,8 +173,10 @@ impl Presence {
         let who = change.twin.clone();
         let Some(after) = &change.after else {
             // The modules of a deleted device are deleted by changes of their own.
-            if let Some(link) = self.links.get(&who) {
+            if let Some(link) = self.links.get_mut(&who) {
                 link.ended.cancel();
+                // What it still subscribes to must not outlive the device.
+                link.keeps_session = false;
             }
             self.sessions.remove(&who);
             return;
@@ -384,4 +386,23 @@ fn difference(before: &Object, section: &Properties, values: &Object, stamps: &S
     }
     found.extend(before.keys().filter(|key| !values.contains_key(*key)).map(|key| (key.clone(), Value::Null)));
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_deleted_while_it_subscribes_leaves_no_session() {
+        let who = TwinRef::device(DeviceId::new("d").unwrap());
+        let mut presence = Presence::default();
+        let (attached, _) = presence.attach(&who, 1, false);
+        assert!(presence.subscribe(&attached, &Filters::default()).is_none(), "kept already");
+        let deleted = Change { number: 2, twin: who.clone(), before: None, after: None, desired_patch: None };
+        presence.tell(&deleted);
+        assert!(attached.ended.is_cancelled());
+        let mut filters = Filters::default();
+        filters.subscribe("$iothub/twin/res/#", 0, &who);
+        assert!(presence.subscribe(&attached, &filters).is_none() && presence.sessions.is_empty());
+    }
 }

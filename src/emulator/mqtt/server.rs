@@ -27,6 +27,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct MqttServer {
     listener: TcpListener,
+    connections_max: usize,
 }
 
 impl MqttServer {
@@ -36,7 +37,13 @@ impl MqttServer {
     /// What the system says.
     pub fn new(listener: StdListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { listener: TcpListener::from_std(listener)? })
+        Ok(Self { listener: TcpListener::from_std(listener)?, connections_max: CONNECTIONS_MAX })
+    }
+
+    /// The same for so many connections at once.
+    #[must_use]
+    pub fn with_connections_max(self, connections_max: usize) -> Self {
+        Self { connections_max, ..self }
     }
 
     /// Serves until `stop` is cancelled and every connection has ended.
@@ -52,7 +59,7 @@ impl MqttServer {
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
+                Ok((stream, _)) if connections.len() < self.connections_max => {
                     connections.spawn(welcome(stream, acceptor.clone(), desk.clone(), stop.clone()));
                 }
                 Ok((_, peer)) => tracing::warn!(%peer, "too many MQTT connections; one more was closed"),

@@ -337,7 +337,7 @@ mod tests {
             .into_iter()
             .filter_map(|kept| match kept {
                 Kept::Twin(change) => Some(change.twin.to_string()),
-                Kept::Configuration { .. } | Kept::Job { .. } => None,
+                Kept::Configuration { .. } | Kept::Job { .. } | Kept::JobRows { .. } => None,
             })
             .collect();
         assert_eq!(written, ["d0", "d1", "d0/m"]);

@@ -1,97 +1,80 @@
 //! The scheduled jobs of a hub and their effect on its twins, some twins at a time (`iot-hub.md` 2.8).
 //!
-//! Invariant: what a step did to twins and how far the job is go to the store together, so a job that was interrupted
-//! patches no twin twice. A device gets one row per job, at most [`ROWS_MAX`] of all jobs together.
+//! Invariant: what a step did to twins, its rows and how far the job is go to the store together, so a job that was
+//! interrupted patches no twin twice. The devices of a step of method calls may be called again.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::error::Refusal;
 use super::super::if_match::IfMatch;
-use super::super::job::{Job, JobId, JobSpec, JobStatus};
+use super::super::job::{Job, JobAction, JobId, JobSpec, JobStatus};
+use super::super::mqtt::{MethodAnswer, MethodCall};
 use super::super::twin_record::tick;
 use super::super::wire;
+use super::job_rows::{JobRow, JobRows, RowBatch};
 use super::{Device, Kept, Registry};
-use crate::query::{self, Expr, Row, Tri};
-use crate::twin::{DeviceId, Object, Value};
+use crate::query::{self, Expr, Tri};
+use crate::twin::{DeviceId, MergePatch, TwinRef};
 
 /// How long jobs that ended are remembered (`iot-hub.md` 6.3).
 const HISTORY: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// The most jobs remembered. No hub states a limit; ours bounds the memory.
 const JOBS_MAX: usize = 10_000;
-/// The most rows of `devices.jobs`; the oldest go first.
-const ROWS_MAX: usize = 200_000;
-/// The one kind of job there is.
-pub const KIND: &str = "scheduleUpdateTwin";
 
 /// The jobs, and their rows by device.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Jobs {
     all: BTreeMap<JobId, Arc<Job>>,
-    rows: VecDeque<Arc<JobRow>>,
-}
-
-/// One row of `devices.jobs` (`iot-hub.md` 5.3). Rows are not kept over a restart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobRow {
-    /// The device.
-    pub device: DeviceId,
-    /// The job.
-    pub job: JobId,
-    /// `completed` or `failed`.
-    pub status: JobStatus,
-    /// When the job was made.
-    pub created: Timestamp,
-    /// When the device was patched.
-    pub at: Timestamp,
-}
-
-impl JobRow {
-    /// The row as `SELECT *` gives it.
-    #[must_use]
-    pub fn to_object(&self) -> Object {
-        let at = wire::date(self.at);
-        let fields = [
-            ("deviceId", self.device.to_string()),
-            ("jobId", self.job.to_string()),
-            ("jobType", KIND.to_owned()),
-            ("status", self.status.as_str().to_owned()),
-            ("startTimeUtc", at.clone()),
-            ("endTimeUtc", at.clone()),
-            ("createdDateTimeUtc", wire::date(self.created)),
-            ("lastUpdatedDateTimeUtc", at),
-        ];
-        fields.map(|(name, text)| (name.to_owned(), Value::from(text))).into()
-    }
-}
-
-impl Row for JobRow {
-    fn value(&self, path: &[String]) -> Option<Cow<'_, Value>> {
-        match path {
-            [name] => self.to_object().remove(name).map(Cow::Owned),
-            _ => None,
-        }
-    }
+    rows: JobRows,
+    /// The jobs whose devices are being called.
+    calling: BTreeSet<JobId>,
 }
 
 /// What the jobs wait for after a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobsNext {
     /// Another step.
-    Step,
+    Step {
+        /// How many twins this one wrote to.
+        twins: u32,
+        /// The size of what was written to each.
+        bytes: usize,
+    },
+    /// Calls to devices, and beside them another step of the other jobs.
+    Call(Box<MethodStep>),
     /// This time.
     At(Timestamp),
     /// A new job.
     Nothing,
 }
 
+/// Some devices of a job that a method is to be called of; [`Registry::finish_calls`] takes what they answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MethodStep {
+    /// The method.
+    pub call: MethodCall,
+    /// The devices, at least one.
+    pub devices: Vec<DeviceId>,
+    /// How long the job may still take.
+    pub time_left: SignedDuration,
+    job: JobId,
+    started: Timestamp,
+    /// The device looked at last.
+    last: String,
+}
+
 impl Registry {
     /// Takes in a job that the store kept.
     pub fn restore_job(&mut self, job: Job) {
         self.jobs.all.insert(job.id.clone(), Arc::new(job));
+    }
+
+    /// Takes in the rows of one step that the store kept, the oldest first.
+    pub fn restore_job_rows(&mut self, batch: RowBatch) {
+        self.jobs.rows.restore(batch);
     }
 
     /// One job; `None` when there is none, which is no error (`iot-hub.md` 2.8).
@@ -144,41 +127,114 @@ impl Registry {
         Ok(self.set_job(job.ended(JobStatus::Cancelled, None, tick(now))))
     }
 
-    /// Goes on with the first job whose time has come, over at most `count` devices.
+    /// Goes on with the first job whose time has come, over at most `count` devices. Jobs whose devices are being
+    /// called wait for [`Registry::finish_calls`].
     pub fn step_jobs(&mut self, count: usize, now: Timestamp) -> JobsNext {
-        let active = self.jobs.all.values().filter(|job| job.status.is_active());
+        let calling = &self.jobs.calling;
+        let active = self.jobs.all.values().filter(|job| job.status.is_active() && !calling.contains(&job.id));
         let Some(job) = active.min_by_key(|job| (job.start, job.id.clone())).cloned() else { return JobsNext::Nothing };
         if job.start > now {
             return JobsNext::At(job.start);
         }
-        let after = match job.parsed_condition() {
-            Err(error) => job.ended(JobStatus::Failed, Some(error), tick(now)),
-            Ok(_) if job.is_overdue(now) => {
-                job.ended(JobStatus::Failed, Some("the job took longer than it may".to_owned()), tick(now))
+        match (job.parsed_condition(), &job.action) {
+            (Err(error), _) => {
+                self.set_job(job.ended(JobStatus::Failed, Some(error), tick(now)));
+                JobsNext::Step { twins: 0, bytes: 0 }
             }
-            Ok(condition) => self.patch_some(&job, &condition, count, now),
-        };
-        self.set_job(after);
-        JobsNext::Step
+            (Ok(_), _) if job.is_overdue(now) => {
+                let reason = "the job took longer than it may".to_owned();
+                self.set_job(job.ended(JobStatus::Failed, Some(reason), tick(now)));
+                JobsNext::Step { twins: 0, bytes: 0 }
+            }
+            (Ok(condition), JobAction::UpdateTwin(patch)) => self.patch_some(&job, patch, &condition, count, now),
+            (Ok(condition), JobAction::DeviceMethod(call)) => self.call_some(&job, call, &condition, count, now),
+        }
     }
 
-    /// The job after it looked at some more devices.
-    fn patch_some(&mut self, job: &Job, condition: &Expr, count: usize, now: Timestamp) -> Job {
-        let chunk: Vec<Arc<Device>> = self.devices.after(job.last.as_deref()).take(count).collect();
-        let Some(last) = chunk.last() else { return job.ended(JobStatus::Completed, None, tick(now)) };
-        let mut after = Job { status: JobStatus::Running, last: Some(last.identity.device.to_string()), ..job.clone() };
-        for device in chunk.iter().filter(|device| query::eval(condition, device.as_ref()) == Tri::True) {
-            let written = self.patch_twin(&device.identity.twin_ref(), &job.patch, &IfMatch::Any, now);
-            let status = if written.is_ok() { JobStatus::Completed } else { JobStatus::Failed };
-            *(if written.is_ok() { &mut after.succeeded } else { &mut after.failed }) += 1;
+    /// The next devices of a job, those among them that it is about, and the job behind them; `None` when there are
+    /// no more devices.
+    fn advance(&self, job: &Job, condition: &Expr, count: usize) -> Option<(Vec<Arc<Device>>, Job)> {
+        let mut chunk: Vec<Arc<Device>> = self.devices.after(job.last.as_deref()).take(count).collect();
+        let last = chunk.last()?.identity.device.to_string();
+        chunk.retain(|device| query::eval(condition, device.as_ref()) == Tri::True);
+        Some((chunk, Job { status: JobStatus::Running, last: Some(last), ..job.clone() }))
+    }
+
+    fn patch_some(
+        &mut self,
+        job: &Job,
+        patch: &MergePatch,
+        condition: &Expr,
+        count: usize,
+        now: Timestamp,
+    ) -> JobsNext {
+        let Some((devices, mut after)) = self.advance(job, condition, count) else { return self.complete(job, now) };
+        let mut rows = Vec::with_capacity(devices.len());
+        for device in devices {
             let device = device.identity.device.clone();
-            let row = JobRow { device, job: job.id.clone(), status, created: job.created, at: tick(now) };
-            self.jobs.rows.push_back(Arc::new(row));
+            let written = self.patch_twin(&TwinRef::device(device.clone()), patch, &IfMatch::Any, now);
+            let done = written.map(|_| None);
+            *(if done.is_ok() { &mut after.succeeded } else { &mut after.failed }) += 1;
+            rows.push(JobRow::new(&after, device, tick(now), tick(now), done));
         }
-        while self.jobs.rows.len() > ROWS_MAX {
-            self.jobs.rows.pop_front();
+        let (twins, bytes) =
+            (u32::try_from(rows.len()).unwrap_or(u32::MAX), wire::json(&wire::Map(&job.document)).len());
+        self.add_rows(rows);
+        self.set_job(after);
+        JobsNext::Step { twins, bytes }
+    }
+
+    fn call_some(&mut self, job: &Job, call: &MethodCall, condition: &Expr, count: usize, now: Timestamp) -> JobsNext {
+        let Some((devices, after)) = self.advance(job, condition, count) else { return self.complete(job, now) };
+        if devices.is_empty() {
+            self.set_job(after);
+            return JobsNext::Step { twins: 0, bytes: 0 };
         }
-        after
+        // It stays where it was until the devices have answered; a hub that ends meanwhile calls them again.
+        if job.status != JobStatus::Running {
+            self.set_job(Job { status: JobStatus::Running, ..job.clone() });
+        }
+        self.jobs.calling.insert(job.id.clone());
+        JobsNext::Call(Box::new(MethodStep {
+            call: call.clone(),
+            devices: devices.iter().map(|device| device.identity.device.clone()).collect(),
+            time_left: job.time_left(now),
+            job: job.id.clone(),
+            started: tick(now),
+            last: after.last.unwrap_or_default(),
+        }))
+    }
+
+    /// Takes what the devices of a step answered: the status and the JSON of each, or why there is none. A job that was
+    /// cancelled meanwhile stays so.
+    pub fn finish_calls(
+        &mut self,
+        step: &MethodStep,
+        answers: Vec<(DeviceId, Result<MethodAnswer, Refusal>)>,
+        now: Timestamp,
+    ) {
+        self.jobs.calling.remove(&step.job);
+        let Some(job) = self.job(&step.job) else { return };
+        let mut after = Job { last: Some(step.last.clone()), ..Job::clone(&job) };
+        let mut rows = Vec::with_capacity(answers.len());
+        for (device, answer) in answers {
+            let outcome = answer.and_then(|(status, payload)| wire::method_outcome(status, &payload).map(Some));
+            *(if outcome.is_ok() { &mut after.succeeded } else { &mut after.failed }) += 1;
+            rows.push(JobRow::new(&after, device, step.started, tick(now), outcome));
+        }
+        self.add_rows(rows);
+        self.set_job(after);
+    }
+
+    fn complete(&mut self, job: &Job, now: Timestamp) -> JobsNext {
+        self.set_job(job.ended(JobStatus::Completed, None, tick(now)));
+        JobsNext::Step { twins: 0, bytes: 0 }
+    }
+
+    fn add_rows(&mut self, rows: Vec<JobRow>) {
+        for (number, rows) in self.jobs.rows.add(rows) {
+            self.kept(Kept::JobRows { number, rows });
+        }
     }
 
     fn set_job(&mut self, job: Job) -> Arc<Job> {
@@ -194,7 +250,9 @@ impl Registry {
         let old: Vec<JobId> = self.jobs.all.values().filter(old).map(|job| job.id.clone()).collect();
         for id in old {
             self.jobs.all.remove(&id);
-            self.jobs.rows.retain(|row| row.job != id);
+            for number in self.jobs.rows.forget(&id) {
+                self.kept(Kept::JobRows { number, rows: None });
+            }
             self.kept(Kept::Job { id, after: None });
         }
     }
@@ -205,7 +263,8 @@ mod tests {
     use super::super::super::identity::IdentitySpec;
     use super::super::super::stored;
     use super::*;
-    use crate::twin::{MergePatch, TwinRef};
+    use crate::query::Row;
+    use crate::twin::{MergePatch, Object, TwinRef, Value};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + second).unwrap()
@@ -222,7 +281,7 @@ mod tests {
     fn spec(condition: &str, start: Option<i64>) -> JobSpec {
         JobSpec {
             document: Object::new(),
-            patch: MergePatch { tags: None, desired: Some(object(r#"{"x":1,"gone":null}"#)) },
+            action: JobAction::UpdateTwin(MergePatch { tags: None, desired: Some(object(r#"{"x":1,"gone":null}"#)) }),
             condition: condition.to_owned(),
             start: start.map(at),
             seconds_max: Some(60),
@@ -246,8 +305,8 @@ mod tests {
     fn run(registry: &mut Registry, now: Timestamp) -> JobsNext {
         loop {
             match registry.step_jobs(2, now) {
-                JobsNext::Step => {}
-                next @ (JobsNext::At(_) | JobsNext::Nothing) => return next,
+                JobsNext::Step { .. } => {}
+                next @ (JobsNext::At(_) | JobsNext::Nothing | JobsNext::Call(_)) => return next,
             }
         }
     }
@@ -269,7 +328,7 @@ mod tests {
         assert_eq!(rows, ["d0", "d1", "d2", "d4"]);
         let row = registry.job_rows().next().unwrap();
         assert_eq!(row.value(&["status".to_owned()]).as_deref(), Some(&Value::from("completed")));
-        assert_eq!(row.value(&["jobType".to_owned()]).as_deref(), Some(&Value::from(KIND)));
+        assert_eq!(row.value(&["jobType".to_owned()]).as_deref(), Some(&Value::from("scheduleUpdateTwin")));
     }
 
     #[test]
@@ -278,7 +337,7 @@ mod tests {
         registry.put_job(&id("j"), spec("IS_DEFINED(deviceId)", Some(50)), 1, at(1)).unwrap();
         assert_eq!(registry.job(&id("j")).unwrap().status, JobStatus::Scheduled);
         assert_eq!(run(&mut registry, at(2)), JobsNext::At(at(50)));
-        assert_eq!(registry.step_jobs(2, at(50)), JobsNext::Step);
+        assert!(matches!(registry.step_jobs(2, at(50)), JobsNext::Step { twins: 2, .. }));
         let half = registry.job(&id("j")).unwrap();
         assert_eq!((half.status, half.succeeded, half.last.as_deref()), (JobStatus::Running, 2, Some("d1")));
         let mut again = Registry::default();
@@ -286,9 +345,17 @@ mod tests {
             again.restore(device.identity.device.as_str(), &stored::device(&device)).unwrap();
         }
         again.restore_job(Job::clone(&half));
+        for kept in registry.take_log() {
+            if let Kept::JobRows { number, rows: Some(batch) } = kept {
+                let record = stored::job_rows(&batch);
+                again.restore_job_rows(stored::read_job_rows(&RowBatch::key(number), &record).unwrap());
+            }
+        }
         assert_eq!(run(&mut again, at(51)), JobsNext::Nothing);
         assert_eq!(again.job(&id("j")).unwrap().succeeded, 5);
         assert!(again.devices_after(None).all(|device| device.twin.version == 4), "each once");
+        let rows: Vec<String> = again.job_rows().map(|row| row.device.to_string()).collect();
+        assert_eq!(rows, ["d0", "d1", "d2", "d3", "d4"], "the rows of both lives");
     }
 
     #[test]
@@ -308,12 +375,14 @@ mod tests {
     fn a_twin_that_does_not_take_the_patch_is_counted_as_failed() {
         let mut registry = registry();
         let long = MergePatch { tags: Some(object(&format!(r#"{{"a":"{}"}}"#, "x".repeat(4097)))), desired: None };
-        let spec = JobSpec { patch: long, ..spec("deviceId = 'd0'", None) };
+        let spec = JobSpec { action: JobAction::UpdateTwin(long), ..spec("deviceId = 'd0'", None) };
         registry.put_job(&id("j"), spec, 1, at(1)).unwrap();
         run(&mut registry, at(2));
         let job = registry.job(&id("j")).unwrap();
         assert_eq!((job.status, job.succeeded, job.failed), (JobStatus::Completed, 0, 1));
-        assert_eq!(registry.job_rows().next().unwrap().status, JobStatus::Failed);
+        let row = registry.job_rows().next().unwrap().to_object();
+        assert_eq!(row["status"], Value::from("failed"));
+        assert_eq!(row["error"].get(["code"]), Some(&Value::from("ArgumentInvalid")));
     }
 
     #[test]
@@ -334,5 +403,63 @@ mod tests {
         assert_eq!(registry.device(&DeviceId::new("d0").unwrap()).unwrap().twin.version, 3, "nothing was done");
         let month = 31 * 24 * 3600;
         assert_eq!(code(registry.put_job(&id("a"), spec("tags.n = 1", None), 1, at(month))), (200, ""), "forgotten");
+    }
+    fn method_spec(condition: &str) -> JobSpec {
+        let call = MethodCall::new("reboot".to_owned(), b"1".to_vec(), None, None).unwrap();
+        let document = object(r#"{"methodName":"reboot","payload":1}"#);
+        JobSpec { document, action: JobAction::DeviceMethod(call), ..spec(condition, None) }
+    }
+
+    #[test]
+    fn a_job_of_methods_calls_some_devices_at_a_time_and_notes_what_each_answered() {
+        let mut registry = registry();
+        registry.put_job(&id("m"), method_spec("deviceId != 'd1'"), 2, at(1)).unwrap();
+        registry.put_job(&id("t"), spec("deviceId = 'd4'", None), 2, at(1)).unwrap();
+        let mut called = Vec::new();
+        while let JobsNext::Call(step) = run(&mut registry, at(2)) {
+            assert_eq!(run(&mut registry, at(2)), JobsNext::Nothing);
+            assert_eq!(registry.job(&id("t")).unwrap().status, JobStatus::Completed, "other jobs go on meanwhile");
+            let answers = step.devices.iter().map(|device| {
+                let answer = match device.as_str() {
+                    "d3" => Err(Refusal::DeviceNotOnline),
+                    "d4" => Ok((200, b"no JSON".to_vec())),
+                    _ => Ok((201, br#"{"ok":true}"#.to_vec())),
+                };
+                (device.clone(), answer)
+            });
+            called.extend(step.devices.iter().map(ToString::to_string));
+            let answers = answers.collect();
+            registry.finish_calls(&step, answers, at(3));
+        }
+        assert_eq!(called, ["d0", "d2", "d3", "d4"]);
+        let job = registry.job(&id("m")).unwrap();
+        assert_eq!((job.status, job.succeeded, job.failed), (JobStatus::Completed, 2, 2));
+        let rows: Vec<Object> =
+            registry.job_rows().filter(|row| row.job == id("m")).map(|row| row.to_object()).collect();
+        assert_eq!(rows[0]["jobType"], Value::from("scheduleDeviceMethod"));
+        assert_eq!(
+            rows[0]["outcome"],
+            Value::parse_json(r#"{"deviceMethodResponse":{"payload":{"ok":true},"status":201}}"#).unwrap()
+        );
+        assert_eq!(rows[2]["error"].get(["code"]), Some(&Value::from("DeviceNotOnline")));
+        assert_eq!(rows[3]["status"], Value::from("failed"));
+    }
+
+    #[test]
+    fn a_job_of_methods_that_is_cancelled_or_interrupted_while_it_calls() {
+        let mut registry = registry();
+        registry.put_job(&id("m"), method_spec("deviceId = 'd0'"), 2, at(1)).unwrap();
+        let JobsNext::Call(step) = run(&mut registry, at(2)) else { panic!("no calls") };
+        assert_eq!(registry.step_jobs(2, at(2)), JobsNext::Nothing, "its devices are being called");
+        let kept = stored::read_job("m", &stored::job(&registry.job(&id("m")).unwrap())).unwrap();
+        assert_eq!(kept.status, JobStatus::Running);
+        let mut again = self::registry();
+        again.restore_job(kept);
+        assert!(matches!(run(&mut again, at(9)), JobsNext::Call(called) if called.devices == step.devices), "again");
+        registry.cancel_job(&id("m"), at(3)).unwrap();
+        registry.finish_calls(&step, vec![(step.devices[0].clone(), Ok((200, Vec::new())))], at(4));
+        let job = registry.job(&id("m")).unwrap();
+        assert_eq!((job.status, job.succeeded), (JobStatus::Cancelled, 1));
+        assert_eq!(run(&mut registry, at(5)), JobsNext::Nothing);
     }
 }

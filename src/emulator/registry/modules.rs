@@ -233,7 +233,7 @@ mod tests {
         registry.delete_identity(&id("d"), &IfMatch::Any).unwrap();
         let name = |kept: &Kept| match kept {
             Kept::Twin(change) => change.twin.to_string(),
-            Kept::Configuration { .. } | Kept::Job { .. } => "no twin".to_owned(),
+            Kept::Configuration { .. } | Kept::Job { .. } | Kept::JobRows { .. } => "no twin".to_owned(),
         };
         let deleted: Vec<String> = registry.take_log().iter().map(name).collect();
         assert_eq!(deleted, ["d/m", "d"], "the log deletes both, in one batch");

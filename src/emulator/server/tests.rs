@@ -3,6 +3,7 @@
 use super::super::auth::sign;
 use super::super::identity::{IdentitySpec, SharedKey};
 use super::super::if_match::IfMatch;
+use super::super::trial::TrialOptions;
 use super::*;
 use crate::twin::{DeviceId, Value};
 
@@ -186,4 +187,100 @@ fn the_port_is_left_out_when_it_is_the_usual_one() {
     assert!(info(8443).owner_connection_string.starts_with("HostName=hub:8443;SharedAccessKeyName=iothubowner;"));
     assert_eq!(info(8443).device_connection_string_template, "HostName=hub;DeviceId={device_id};SharedAccessKey={key}");
     assert!(!format!("{:?}", info(8443)).contains(policies.key(PolicyName::Service).expose()));
+}
+
+/// The certificate of a new folder, and clients that trust it.
+async fn tls_of(folder: &tempfile::TempDir) -> (RustlsConfig, tokio_rustls::TlsConnector) {
+    use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject as _};
+    let state = StateDir::open(&options(folder).state_dir).unwrap();
+    let config = tls(&state, &options(folder)).await.unwrap();
+    let authority = std::fs::read(state.path(AUTHORITY_FILE)).unwrap();
+    let mut roots = tokio_rustls::rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&authority).unwrap()).unwrap();
+    let client = tokio_rustls::rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    (config, Arc::new(client).into())
+}
+
+async fn connect(tls: &tokio_rustls::TlsConnector, address: SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    tls.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+}
+
+/// What a peer sends until it closes.
+async fn rest(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    let mut bytes = Vec::new();
+    // A connection may also end by a reset, which is an end too.
+    tokio::io::AsyncReadExt::read_to_end(stream, &mut bytes).await.ok();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn hello() -> axum::Router {
+    axum::Router::new().fallback(|| std::future::ready("hello"))
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_too_long_or_too_slow_ends_its_connection() {
+    use tokio::io::AsyncWriteExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let (config, client) = tls_of(&folder).await;
+    let (listener, address) = bind("127.0.0.1:0".parse().unwrap(), HTTPS_FLAG).unwrap();
+    let bounds = Bounds { head_time_max: Duration::from_millis(300), ..Bounds::default() };
+    let (handle, _serving) = serve(listener, config, hello(), bounds).unwrap();
+    let fields = |count: usize| (0..count).map(|n| format!("x-{n}: 1\r\n")).collect::<String>();
+    for (what, head, expected) in [
+        ("good", format!("GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{}\r\n", fields(90)), "HTTP/1.1 200"),
+        ("too many fields", format!("GET / HTTP/1.1\r\nhost: h\r\n{}\r\n", fields(101)), "HTTP/1.1 431"),
+        ("a field too large", format!("GET / HTTP/1.1\r\nx: {}", "x".repeat(HEAD_BYTES_MAX)), "HTTP/1.1 431"),
+        ("an address too large", format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(HEAD_BYTES_MAX)), "HTTP/1.1 4"),
+        ("slow", "GET / HTTP/1.1\r\nhost: h".to_owned(), ""),
+        ("no HTTP", "\u{0}\u{1}\u{2}\r\n\r\n".to_owned(), "HTTP/1.1 400"),
+    ] {
+        let mut stream = connect(&client, address).await;
+        // Who is refused early may not be read to the end.
+        stream.write_all(head.as_bytes()).await.ok();
+        let answer = tokio::time::timeout(Duration::from_secs(60), rest(&mut stream)).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{what}: the connection stays open"));
+        assert!(answer.starts_with(expected) && answer.is_empty() == expected.is_empty(), "{what}: {answer:.80}");
+    }
+    handle.shutdown();
+}
+
+#[tokio::test]
+async fn each_port_has_a_bound_of_connections_and_of_the_time_for_a_handshake() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, client) = tls_of(&folder).await;
+    let (listener, https) = bind("127.0.0.1:0".parse().unwrap(), HTTPS_FLAG).unwrap();
+    let bounds = Bounds { connections_max: 2, handshake_time_max: Duration::from_millis(300), ..Bounds::default() };
+    let (handle, _serving) = serve(listener, config.clone(), hello(), bounds).unwrap();
+    let (listener, mqtts) = bind("127.0.0.1:0".parse().unwrap(), MQTTS_FLAG).unwrap();
+    let server = MqttServer::new(listener).unwrap().with_connections_max(2);
+    let hub = HubHandle::ephemeral(Box::new(|bytes| bytes.fill(1)), now);
+    let gate = Arc::new(Gate::new(Policies::generate(&mut |bytes| bytes.fill(1)), "localhost", 443));
+    let desk = Desk { hub, gate, trial: Trial::new(&TrialOptions::default()) };
+    let stop = CancellationToken::new();
+    let mut devices = JoinSet::new();
+    devices.spawn(server.serve(ServerConfig::clone(&config.get_inner()), desk, stop.clone()));
+    for address in [https, mqtts] {
+        let first = connect(&client, address).await;
+        let second = connect(&client, address).await;
+        let mut third = TcpStream::connect(address).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(60), rest(&mut third)).await;
+        assert_eq!(ended.expect("one too many is closed at once"), "", "{address}");
+        drop((first, second));
+    }
+    // Both are gone once the server has seen it; then there is room again.
+    let mut silent = loop {
+        let mut stream = TcpStream::connect(https).await.unwrap();
+        let mut byte = [0];
+        let closed =
+            tokio::time::timeout(Duration::from_millis(100), tokio::io::AsyncReadExt::read(&mut stream, &mut byte));
+        if closed.await.is_err() {
+            break stream;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(60), rest(&mut silent)).await;
+    assert_eq!(ended.expect("who says no hello is let go"), "");
+    stop.cancel();
+    handle.shutdown();
+    while devices.join_next().await.is_some() {}
 }

@@ -7,7 +7,7 @@
 use std::io;
 
 use super::super::mqtt::SessionRecord;
-use super::super::registry::Kept;
+use super::super::registry::{Kept, RowBatch};
 use super::super::stored;
 
 /// Bytes before the payload.
@@ -28,11 +28,13 @@ pub(super) enum Table {
     Sessions,
     Configurations,
     Jobs,
+    JobRows,
 }
 
 impl Table {
     /// All of them.
-    pub(super) const ALL: [Self; 5] = [Self::Devices, Self::Modules, Self::Sessions, Self::Configurations, Self::Jobs];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Devices, Self::Modules, Self::Sessions, Self::Configurations, Self::Jobs, Self::JobRows];
 
     const fn number(self) -> u8 {
         match self {
@@ -41,6 +43,7 @@ impl Table {
             Self::Sessions => 3,
             Self::Configurations => 4,
             Self::Jobs => 5,
+            Self::JobRows => 6,
         }
     }
 }
@@ -122,6 +125,9 @@ impl Frame {
                 self.put(Table::Configurations, id.as_str(), after.as_deref().map(stored::configuration));
             }
             Kept::Job { id, after } => self.put(Table::Jobs, id.as_str(), after.as_deref().map(stored::job)),
+            Kept::JobRows { number, rows } => {
+                self.put(Table::JobRows, &RowBatch::key(*number), rows.as_deref().map(stored::job_rows));
+            }
         }
     }
 

@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 use super::super::configuration::{Configuration, ConfigurationId, ConfigurationSpec, Content};
 use super::super::identity::{AuthenticationSpec, IdentitySpec, Thumbprints};
 use super::super::if_match::IfMatch;
-use super::super::job::{JobId, JobSpec};
-use super::super::registry::{Device, Registry};
+use super::super::job::{JobAction, JobId, JobSpec};
+use super::super::registry::{Device, JobsNext, Registry};
 use super::*;
 use crate::twin::{DeviceId, MergePatch, ModuleId, Object, TwinRef, Value};
 
@@ -275,10 +275,19 @@ fn configurations_and_jobs_read_back_as_they_were_written() {
     registry.delete_configuration(&ConfigurationId::new("deleted").unwrap(), &IfMatch::Absent).unwrap();
     let patch = MergePatch { tags: Some(object(r#"{"a":null}"#)), desired: None };
     let document = object(r#"{"etag":"*","tags":{"a":null}}"#);
-    let spec = JobSpec { document, patch, condition: "a b".to_owned(), start: Some(at(9)), seconds_max: Some(3) };
+    let action = JobAction::UpdateTwin(patch);
+    let spec = JobSpec { document, action, condition: "a b".to_owned(), start: Some(at(9)), seconds_max: Some(3) };
     let id = JobId::new("j").unwrap();
     registry.put_job(&id, spec, 1, at(5)).unwrap();
     registry.cancel_job(&id, at(6)).unwrap();
+    let mut random = |bytes: &mut [u8]| bytes.fill(1);
+    let device = DeviceId::new("d").unwrap();
+    registry.put_identity(&device, IdentitySpec::default(), &IfMatch::Absent, &mut random, at(6)).unwrap();
+    let action = JobAction::UpdateTwin(MergePatch { tags: Some(object(r#"{"a":1}"#)), desired: None });
+    let spec =
+        JobSpec { document: object("{}"), action, condition: "version > 0".to_owned(), start: None, seconds_max: None };
+    registry.put_job(&JobId::new("run").unwrap(), spec, 1, at(7)).unwrap();
+    while matches!(registry.step_jobs(9, at(7)), JobsNext::Step { .. }) {}
     store.commit(&registry.take_log(), &[]).unwrap();
     drop(store);
     let restored = open(folder.path()).unwrap().registry().unwrap();
@@ -287,6 +296,8 @@ fn configurations_and_jobs_read_back_as_they_were_written() {
     };
     assert_eq!(configurations(&restored), configurations(&registry));
     assert_eq!(restored.job(&id), registry.job(&id));
+    let rows = |registry: &Registry| registry.job_rows().cloned().collect::<Vec<_>>();
+    assert_eq!((rows(&restored).len(), rows(&restored)), (1, rows(&registry)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::configuration::{Condition, Configuration, ConfigurationId, Content, Metric};
-use super::super::job::{Job, JobId, JobStatus};
+use super::super::job::{Job, JobAction, JobId, JobKind, JobStatus};
 use super::super::wire;
 use super::{ticks, time};
 use crate::twin::{MergePatch, Object, Value};
@@ -27,6 +27,9 @@ struct StoredConfiguration {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredJob {
+    /// Left out of those that patch twins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
     document: serde_json::Value,
     tags: Option<serde_json::Value>,
     desired: Option<serde_json::Value>,
@@ -84,10 +87,15 @@ pub fn read_configuration(key: &str, record: &[u8]) -> Result<Configuration, Str
 /// The record of a job.
 #[must_use]
 pub fn job(job: &Job) -> Vec<u8> {
+    let (kind, patch) = match &job.action {
+        JobAction::UpdateTwin(patch) => (None, Some(patch)),
+        JobAction::DeviceMethod(_) => (Some(JobKind::DeviceMethod.as_str().to_owned()), None),
+    };
     wire::json(&StoredJob {
+        kind,
         document: json(&job.document),
-        tags: job.patch.tags.as_ref().map(json),
-        desired: job.patch.desired.as_ref().map(json),
+        tags: patch.and_then(|patch| patch.tags.as_ref()).map(json),
+        desired: patch.and_then(|patch| patch.desired.as_ref()).map(json),
         condition: job.condition.clone(),
         created: ticks(job.created),
         start: ticks(job.start),
@@ -107,13 +115,22 @@ pub fn job(job: &Job) -> Vec<u8> {
 /// What is wrong with the record, without its content.
 pub fn read_job(key: &str, record: &[u8]) -> Result<Job, String> {
     let stored: StoredJob = parse(record)?;
-    Ok(Job {
-        id: JobId::new(key).map_err(|refusal| refusal.to_string())?,
-        document: object(stored.document)?,
-        patch: MergePatch {
+    let document = object(stored.document)?;
+    let action = match stored.kind.as_deref().map(JobKind::parse) {
+        None | Some(Some(JobKind::UpdateTwin)) => JobAction::UpdateTwin(MergePatch {
             tags: stored.tags.map(object).transpose()?,
             desired: stored.desired.map(object).transpose()?,
-        },
+        }),
+        // What the call is stands in the document alone.
+        Some(Some(JobKind::DeviceMethod)) => JobAction::DeviceMethod(
+            wire::method_call(&wire::json(&wire::Map(&document))).map_err(|refusal| refusal.to_string())?,
+        ),
+        Some(None) => return Err("an unknown kind".to_owned()),
+    };
+    Ok(Job {
+        id: JobId::new(key).map_err(|refusal| refusal.to_string())?,
+        document,
+        action,
         condition: stored.condition,
         created: time(stored.created)?,
         start: time(stored.start)?,
@@ -127,7 +144,7 @@ pub fn read_job(key: &str, record: &[u8]) -> Result<Job, String> {
     })
 }
 
-fn parse<'a, T: Deserialize<'a>>(record: &'a [u8]) -> Result<T, String> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(record: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(record)
         .map_err(|error| format!("not a record (line {}, column {})", error.line(), error.column()))
 }

@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::error::Refusal;
-use super::super::job::{Job, JobId, JobSpec};
-use super::super::registry::JOB_KIND;
-use super::json::{Map, date, into_object, typed, value};
+use super::super::job::{Job, JobAction, JobId, JobKind, JobSpec};
+use super::json::{Map, date, into_object, json, typed, value};
+use super::method::method_call;
 use super::twin::sections;
-use crate::twin::Value;
+use crate::twin::{Object, Value};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -16,6 +16,7 @@ struct JobRequest {
     job_id: Option<String>,
     r#type: Option<String>,
     update_twin: Option<serde_json::Value>,
+    cloud_to_device_method: Option<serde_json::Value>,
     query_condition: Option<String>,
     start_time: Option<String>,
     max_execution_time_in_seconds: Option<i64>,
@@ -25,33 +26,49 @@ struct JobRequest {
 ///
 /// # Errors
 /// [`Refusal::Deserialization`] for a body of another shape, [`Refusal::ArgumentInvalid`] for another id, a time that is
-/// none and an `updateTwin` whose etag is not `*`, [`Refusal::NotImplemented`] for jobs of direct methods.
+/// none, an `updateTwin` whose etag is not `*` and a method that could not be called, [`Refusal::ArgumentNull`] when the
+/// part that the type needs is missing.
 pub fn job_write(body: &[u8], id: &JobId) -> Result<JobSpec, Refusal> {
     let request: JobRequest = typed(body)?;
     if request.job_id.is_some_and(|given| given != id.as_str()) {
         return Err(Refusal::ArgumentInvalid("the jobId of the body is not the one of the address".to_owned()));
     }
-    match request.r#type.as_deref() {
-        Some(JOB_KIND) => {}
-        Some("scheduleDeviceMethod") => return Err(Refusal::NotImplemented("a job of direct methods".to_owned())),
-        Some(_) | None => return Err(Refusal::ArgumentInvalid("type must be scheduleUpdateTwin".to_owned())),
-    }
-    let update = request.update_twin.ok_or_else(|| Refusal::ArgumentNull("updateTwin is missing".to_owned()))?;
-    let document = into_object(value(update)?, "updateTwin")?;
-    if document.get("etag") != Some(&Value::from("*")) {
-        return Err(Refusal::ArgumentInvalid("the etag of updateTwin must be *".to_owned()));
-    }
+    let (document, action) = match request.r#type.as_deref().and_then(JobKind::parse) {
+        Some(JobKind::UpdateTwin) => {
+            let document = part(request.update_twin, "updateTwin")?;
+            if document.get("etag") != Some(&Value::from("*")) {
+                return Err(Refusal::ArgumentInvalid("the etag of updateTwin must be *".to_owned()));
+            }
+            let patch = sections(document.clone())?;
+            (document, JobAction::UpdateTwin(patch))
+        }
+        Some(JobKind::DeviceMethod) => {
+            let document = part(request.cloud_to_device_method, "cloudToDeviceMethod")?;
+            let call = method_call(&json(&Map(&document)))?;
+            (document, JobAction::DeviceMethod(call))
+        }
+        None => {
+            let text = "type must be scheduleUpdateTwin or scheduleDeviceMethod";
+            return Err(Refusal::ArgumentInvalid(text.to_owned()));
+        }
+    };
     let start = match request.start_time.as_deref() {
         None | Some("") => None,
         Some(text) => Some(time(text).ok_or_else(|| Refusal::ArgumentInvalid("startTime is not a time".to_owned()))?),
     };
     Ok(JobSpec {
-        patch: sections(document.clone())?,
         document,
+        action,
         condition: request.query_condition.unwrap_or_default(),
         start,
         seconds_max: request.max_execution_time_in_seconds,
     })
+}
+
+/// The part of the body that the type needs.
+fn part(part: Option<serde_json::Value>, name: &str) -> Result<Object, Refusal> {
+    let part = part.ok_or_else(|| Refusal::ArgumentNull(format!("{name} is missing")))?;
+    into_object(value(part)?, name)
 }
 
 /// A time with a zone, or in UTC without one.
@@ -71,7 +88,10 @@ pub struct JobBody<'a> {
     end_time: Option<String>,
     max_execution_time_in_seconds: i64,
     r#type: &'static str,
-    update_twin: Map<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    update_twin: Option<Map<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cloud_to_device_method: Option<Map<'a>>,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure_reason: Option<&'a str>,
@@ -94,6 +114,7 @@ impl<'a> JobBody<'a> {
     /// A job.
     #[must_use]
     pub fn new(job: &'a Job) -> Self {
+        let kind = job.action.kind();
         Self {
             job_id: job.id.as_str(),
             query_condition: &job.condition,
@@ -101,8 +122,9 @@ impl<'a> JobBody<'a> {
             start_time: date(job.start),
             end_time: job.end.map(date),
             max_execution_time_in_seconds: job.seconds_max,
-            r#type: JOB_KIND,
-            update_twin: Map(&job.document),
+            r#type: kind.as_str(),
+            update_twin: (kind == JobKind::UpdateTwin).then_some(Map(&job.document)),
+            cloud_to_device_method: (kind == JobKind::DeviceMethod).then_some(Map(&job.document)),
             status: job.status.as_str(),
             failure_reason: job.failure.as_deref(),
             status_message: job.failure.as_deref(),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::super::error::Refusal;
 use super::super::mqtt::MethodCall;
 use super::json::{json, typed};
+use crate::twin::Value;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,11 +40,25 @@ struct MethodAnswerFields {
 /// # Errors
 /// [`Refusal::Deserialization`] when `payload`, as the device sent it, is no JSON.
 pub fn method_answer(status: i32, payload: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let payload = if payload.is_empty() {
-        serde_json::Value::Null
-    } else {
-        let wrong = |_| Refusal::Deserialization("the device answered with something that is no JSON".to_owned());
-        serde_json::from_slice(payload).map_err(wrong)?
-    };
-    Ok(json(&MethodAnswerFields { status, payload }))
+    Ok(json(&MethodAnswerFields { status, payload: answered(payload)? }))
+}
+
+/// The same as a value, for the rows of jobs.
+///
+/// # Errors
+/// As [`method_answer`].
+pub fn method_outcome(status: i32, payload: &[u8]) -> Result<Value, Refusal> {
+    let fields = [
+        ("payload".to_owned(), Value::from_json(answered(payload)?)),
+        ("status".to_owned(), Value::from(i64::from(status))),
+    ];
+    Ok(Value::Object(fields.into()))
+}
+
+fn answered(payload: &[u8]) -> Result<serde_json::Value, Refusal> {
+    if payload.is_empty() {
+        return Ok(serde_json::Value::Null);
+    }
+    let wrong = |_| Refusal::Deserialization("the device answered with something that is no JSON".to_owned());
+    serde_json::from_slice(payload).map_err(wrong)
 }

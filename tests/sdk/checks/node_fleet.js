@@ -114,6 +114,13 @@ check('a twin job changes every twin it finds', async () => {
   for (const deviceId of ['nj-1', 'nj-2']) same((await twinOf(deviceId)).properties.desired.wave, 2);
 });
 
+check('a method job tells how many devices answered', async () => {
+  const method = { methodName: 'wave', payload: 7, responseTimeoutInSeconds: 10 };
+  await jobs.scheduleDeviceMethod('nj-method', 'tags.nodeJob = 1', method, new Date(), 60);
+  const job = await ended('nj-method');
+  same([job.type, job.status, job.deviceJobStatistics.failedCount], ['scheduleDeviceMethod', 'completed', 2]);
+});
+
 check('a job in the future can be cancelled', async () => {
   const later = new Date(Date.now() + 3600_000);
   await jobs.scheduleTwinUpdate('nj-later', 'tags.nodeJob = 1', { etag: '*', tags: { a: 1 } }, later, 60);

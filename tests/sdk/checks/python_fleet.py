@@ -2,6 +2,7 @@
 
 import datetime
 
+from azure.iot.device import IoTHubDeviceClient, MethodResponse
 from azure.iot.hub import (
     DigitalTwinClient,
     IoTHubConfigurationManager,
@@ -11,6 +12,7 @@ from azure.iot.hub import (
 )
 from azure.iot.hub.models import (
     AuthenticationMechanism,
+    CloudToDeviceMethod,
     Configuration,
     ConfigurationContent,
     ConfigurationMetrics,
@@ -301,6 +303,33 @@ def _():
     same((done_job.status, counts.device_count, counts.succeeded_count, counts.failed_count), ("completed", 2, 2, 0))
     for name in ("pj-1", "pj-2"):
         same(service.get_twin(name).tags, {"job": {"wave": 2}})
+
+
+@check("a method job calls every device it finds, and its rows tell what each answered")
+def _():
+    def answer(request):
+        device.send_method_response(MethodResponse.create_from_method_request(request, 201, {"got": request.payload}))
+
+    device = IoTHubDeviceClient.create_from_connection_string(hub.device("pj-1", own_key(1)))
+    device.on_method_request_received = answer
+    device.connect()
+    request = JobRequest(
+        job_id="pj-method",
+        type="scheduleDeviceMethod",
+        cloud_to_device_method=CloudToDeviceMethod(method_name="wave", payload=7, response_timeout_in_seconds=10),
+        query_condition="deviceId IN ['pj-1', 'pj-2']",
+        max_execution_time_in_seconds=60,
+    )
+    same(jobs.create_scheduled_job("pj-method", request).type, "scheduleDeviceMethod")
+    job = finished("pj-method")
+    counts = job.device_job_statistics
+    same((job.status, counts.succeeded_count, counts.failed_count), ("completed", 1, 1))
+    text = "SELECT * FROM devices.jobs WHERE devices.jobs.jobId = 'pj-method'"
+    rows = service.query_iot_hub(QuerySpecification(query=text)).items
+    told = {row.device_id: row.additional_properties for row in rows}
+    same(told["pj-1"]["outcome"]["deviceMethodResponse"], {"status": 201, "payload": {"got": 7}})
+    same((told["pj-2"]["jobType"], told["pj-2"]["error"]["code"]), ("scheduleDeviceMethod", "DeviceNotOnline"))
+    device.shutdown()
 
 
 @check("a job id is used once")
