@@ -120,7 +120,8 @@ pub(super) async fn one(
 }
 
 fn labels_of(state: &DeclaredState, twin: &TwinRef) -> BTreeMap<String, String> {
-    state.twins.get(twin).map(|manifest| manifest.labels.clone()).unwrap_or_default()
+    let labels = state.twins.get(twin).map(|manifest| manifest.labels.clone()).unwrap_or_default();
+    labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// Twins being collected.
