@@ -22,7 +22,8 @@ doc:
 bench:
     cargo bench --locked --bench load
     cargo bench --locked --bench latency
+    cargo bench --locked --bench scrape
 
-# Any text as a manifest, for five minutes; needs nightly and cargo-fuzz.
-fuzz-manifest:
-    cd fuzz && cargo +nightly fuzz run manifest -- -max_total_time=300
+# Each fuzz target for five minutes, or those named; needs a nightly toolchain and a C++ compiler.
+fuzz *targets:
+    fuzz/run.sh {{targets}}

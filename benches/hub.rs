@@ -38,7 +38,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const IN_FLIGHT: usize = 32;
 /// Twins that the requests go to, in turn.
 const TWINS: usize = 1000;
-/// The same for writes that leave little for a store to put together.
+/// The same for writes that leave little for a store to put together, most of them to twins that are kept packed.
 const TWINS_SPREAD: usize = 100_000;
 const ROUNDS: usize = 5;
 /// About what a store keeps of such a twin.
@@ -85,25 +85,24 @@ fn options(folder: &Path, devices: Option<u64>) -> HubOptions {
 }
 
 async fn requests() {
-    let folder = tempfile::tempdir().unwrap();
-    let hub = EmbeddedHub::start(options(folder.path(), Some(TWINS_SPREAD as u64))).await.unwrap();
-    let token = token(&hub.connection_info().owner_connection_string);
+    let (folder, folder_spread) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let hub = EmbeddedHub::start(options(folder.path(), Some(TWINS as u64))).await.unwrap();
+    let hub_spread = EmbeddedHub::start(options(folder_spread.path(), Some(TWINS_SPREAD as u64))).await.unwrap();
     let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap();
-    let urls = [
-        format!("https://{}", hub.address()),
-        format!("https://{}", bare_server(None).await),
-        format!("https://{}", bare_server(Some(log(folder.path()))).await),
-    ];
+    let bare = format!("https://{}", bare_server(None).await);
+    let with_log = format!("https://{}", bare_server(Some(log(folder.path()))).await);
     println!("{IN_FLIGHT} in flight over keep-alive HTTPS on loopback, {ROUNDS} alternating rounds of {ROUND:?}");
     println!("{:<44}{:>10}{:>16}{:>12}{:>8}{:>16}", "", "hub/bare", "hub/bare+log", "hub/s", "bare/s", "bare+log/s");
-    for (what, is_write, twins) in [
-        ("GET one twin of 1,000", false, TWINS),
-        ("PATCH one twin of 1,000, durable", true, TWINS),
-        ("PATCH one twin of 100,000, durable", true, TWINS_SPREAD),
+    for (what, is_write, hub, twins) in [
+        ("GET one twin of 1,000", false, &hub, TWINS),
+        ("PATCH one twin of 1,000, durable", true, &hub, TWINS),
+        ("PATCH one twin of 100,000, durable", true, &hub_spread, TWINS_SPREAD),
     ] {
+        let token = token(&hub.connection_info().owner_connection_string);
+        let urls = [&format!("https://{}", hub.address()), &bare, &with_log];
         let mut rates = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
-            for (url, rates) in urls.iter().zip(&mut rates) {
+            for (url, rates) in urls.into_iter().zip(&mut rates) {
                 rates.push(rate(&client, url, &token, is_write, twins).await);
             }
         }
@@ -119,6 +118,7 @@ async fn requests() {
         );
     }
     hub.shutdown().await;
+    hub_spread.shutdown().await;
 }
 
 /// Requests a second. Each worker has twins of its own, so that no write waits for another by its etag.

@@ -21,7 +21,17 @@ const PREFIX: &str = "GEMINID_";
 /// What Kubernetes injects for a service named `geminid`; not ours, not an error.
 const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
 /// Settings of the whole process that the environment may set, with their place in the file.
-const TOP_KEYS: [&str; 7] = ["owner", "listen", "api_listen", "api_token_file", "log_format", "log_level", "audit_log"];
+const TOP_KEYS: [&str; 9] = [
+    "owner",
+    "listen",
+    "api_listen",
+    "api_token_file",
+    "web_config",
+    "metrics_token_file",
+    "log_format",
+    "log_level",
+    "audit_log",
+];
 /// Settings of one hub, longest first so that no name is taken for a part of another.
 const HUB_KEYS: [&str; 13] = [
     "connection_string_file",
@@ -118,6 +128,10 @@ pub struct Settings {
     pub api_listen: Option<String>,
     /// The file with the bearer token of the API; without it nothing can be asked of the daemon.
     pub api_token_file: Option<PathBuf>,
+    /// Who may see `/metrics`, and over what: exporter-toolkit's web configuration.
+    pub web_config: Option<PathBuf>,
+    /// File with a token that lets a client see `/metrics`.
+    pub metrics_token_file: Option<PathBuf>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or tracing directives.
@@ -142,6 +156,8 @@ impl Default for Settings {
             listen: LISTEN_DEFAULT.to_owned(),
             api_listen: None,
             api_token_file: None,
+            web_config: None,
+            metrics_token_file: None,
             log_format: LogFormat::default(),
             log_level: "info".to_owned(),
             audit_log: None,
@@ -160,6 +176,8 @@ struct RawSettings {
     listen: Option<String>,
     api_listen: Option<String>,
     api_token_file: Option<PathBuf>,
+    web_config: Option<PathBuf>,
+    metrics_token_file: Option<PathBuf>,
     log_format: Option<String>,
     log_level: Option<String>,
     audit_log: Option<String>,
@@ -300,6 +318,8 @@ fn settings_of(
         listen: raw.listen.unwrap_or(defaults.listen),
         api_listen: raw.api_listen,
         api_token_file: raw.api_token_file,
+        web_config: raw.web_config,
+        metrics_token_file: raw.metrics_token_file,
         log_format: raw.log_format.as_deref().map_or(Ok(LogFormat::default()), parse_log_format)?,
         log_level: raw.log_level.unwrap_or(defaults.log_level),
         audit_log: raw.audit_log.map(|text| parse_audit_log("audit_log", text)).transpose()?,

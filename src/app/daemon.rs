@@ -10,7 +10,7 @@ use prometheus::Registry;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{HubParts, hub_file, hub_parts, system_time, wall_clock};
@@ -23,11 +23,13 @@ use crate::emulator::{ConnectionInfo, EmbeddedHub, HubHandle, HubOptions};
 use crate::exporter::Published;
 use crate::metrics::Metrics;
 use crate::ops::api::{Api, ApiOptions};
-use crate::ops::{self, Ops, Readiness};
+use crate::ops::{self, Access, AccessFiles, Ops, Readiness};
 use crate::plan::DeclaredState;
 use crate::settings::{Secret, Settings, hub_defaults};
 use crate::twin::{DeviceId, Object, Value};
 
+/// Time from one look at the files of [`Access`] to the next.
+const ACCESS_REFRESH: Duration = Duration::from_secs(5);
 /// The name of the embedded hub among the hubs.
 const EMBEDDED: &str = "embedded";
 /// Where writes are recorded unless told otherwise.
@@ -42,6 +44,8 @@ pub struct Announcement {
     pub listen: SocketAddr,
     /// Where `/api/v1` is.
     pub api: SocketAddr,
+    /// Whether it is encrypted.
+    pub tls: bool,
     /// The embedded hub, if there is one.
     pub embedded: Option<EmbeddedAddresses>,
     /// Each hub's name, host and folder of manifests.
@@ -73,6 +77,8 @@ pub async fn run_daemon(
 ) -> anyhow::Result<()> {
     let signals = StopSignals::catch()?;
     let listener = listen(&settings.listen, "--listen").await?;
+    let files = AccessFiles { web_config: settings.web_config.clone(), token: settings.metrics_token_file.clone() };
+    let access = spawn_blocking(move || Access::load(files)).await.context("internal error")??;
     let hub = start_embedded(&mut settings, embedded, sweep).await?;
     let parts = hub_parts(&settings)?;
     let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
@@ -93,6 +99,7 @@ pub async fn run_daemon(
     announce(&Announcement {
         listen: address(&listener)?,
         api: address(api_listener.as_ref().unwrap_or(&listener))?,
+        tls: access.is_tls(),
         embedded: hub.as_ref().map(embedded_addresses),
         hubs: parts.iter().map(announced).collect(),
     });
@@ -106,7 +113,10 @@ pub async fn run_daemon(
         obeying.await;
         Ok(())
     });
-    around.spawn(serve_ops(listener, api_listener, registry, shared.clone(), ended.clone()));
+    around.spawn(serve_ops(listener, api_listener, registry, shared.clone(), access.clone(), ended.clone()));
+    if access.has_files() {
+        around.spawn(refresh(access, ended.clone()));
+    }
     if let Some(hub) = &hub {
         around.spawn(demonstrate(hub.handle(), hub.connection_info().clone(), first_receiver, ended.clone()));
     }
@@ -201,16 +211,39 @@ async fn serve_ops(
     api_listener: Option<TcpListener>,
     registry: Registry,
     shared: Shared,
+    access: Access,
     ended: CancellationToken,
 ) -> anyhow::Result<()> {
     let ops =
         Ops { registry, metrics: shared.metrics.ops.clone(), published: shared.published, readiness: shared.readiness };
-    let (router, api) = (ops::router(ops), shared.api.router());
+    let (router, api) = (ops::router(ops, access.clone()), shared.api.router());
     match api_listener {
-        None => ops::serve(listener, router.merge(api), ended).await,
+        None => ops::serve(listener, router.merge(api), access, ended).await,
         Some(api_listener) => {
-            tokio::join!(ops::serve(listener, router, ended.clone()), ops::serve(api_listener, api, ended));
+            let beside = ops::serve(api_listener, api, access.clone(), ended.clone());
+            tokio::join!(ops::serve(listener, router, access, ended), beside);
         }
+    }
+    Ok(())
+}
+
+/// Reads certificates, users and token again when their files change.
+async fn refresh(access: Access, ended: CancellationToken) -> anyhow::Result<()> {
+    let mut failing = None;
+    while ended.run_until_cancelled(tokio::time::sleep(ACCESS_REFRESH)).await.is_some() {
+        let reader = access.clone();
+        match spawn_blocking(move || reader.refresh()).await.context("internal error")? {
+            Ok(true) => tracing::info!("read the rules of our own port again, a file of theirs changed"),
+            Ok(false) => {}
+            // Said once, not every few seconds.
+            Err(error) if failing.as_ref() == Some(&error) => continue,
+            Err(error) => {
+                tracing::error!("failed to read the rules of our own port, the last ones stay: {error}");
+                failing = Some(error);
+                continue;
+            }
+        }
+        failing = None;
     }
     Ok(())
 }

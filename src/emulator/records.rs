@@ -45,7 +45,7 @@ impl Slot {
             Self::Whole(device) => Arc::clone(device),
             Self::Packed(packed) => {
                 let mut device =
-                    stored::read_device(key, &packed.bytes).expect("bytes were packed here or read once already");
+                    stored::read_device(key, &packed.bytes).expect("bytes were packed here or looked through already");
                 device.change = packed.change;
                 device.identity.connected = packed.connected;
                 Arc::new(device)
@@ -114,20 +114,11 @@ impl Records {
         before
     }
 
-    /// The record that the store keeps as `bytes` under `key`.
-    ///
-    /// # Errors
-    /// What is wrong with the record, without its content.
-    pub fn read(key: &str, bytes: &[u8]) -> Result<Device, String> {
-        stored::read_device(key, bytes)
-    }
-
-    /// Puts what [`Records::read`] gave for `bytes` under `key`, where nothing was.
-    pub fn insert_read(&mut self, key: &str, bytes: &[u8], device: &Device) {
+    /// Puts a record in the form of the store under `key`, where nothing was. `tags` are its tags, and it can be read.
+    pub fn insert_packed(&mut self, key: &str, bytes: Arc<[u8]>, tags: Option<&Object>) {
         let shared: Arc<str> = Arc::from(key);
-        self.index.change(&shared, None, tags(device));
-        let packed = Packed { bytes: bytes.into(), change: 0, connected: false };
-        self.slots.insert(shared, Slot::Packed(packed));
+        self.index.change(&shared, None, tags);
+        self.slots.insert(shared, Slot::Packed(Packed { bytes, change: 0, connected: false }));
     }
 
     /// Removes what is under `key` and gives it back.

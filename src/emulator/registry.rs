@@ -23,6 +23,7 @@ use super::identity::{AuthenticationSpec, Identity, IdentitySpec, Random};
 use super::if_match::IfMatch;
 use super::job::{Job, JobId};
 use super::records::Records;
+use super::stored::Outline;
 use super::twin_record::{TwinRecord, tick, ticks_since_year_one};
 use crate::query::Source;
 use crate::twin::{DeviceId, MergePatch, Object, TwinRef};
@@ -107,21 +108,20 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Takes in a record as the store keeps it. The modules of a device come behind it.
+    /// Takes in a record as the store keeps it, which `outline` is of. The modules of a device come behind it.
     ///
     /// # Errors
-    /// What is wrong with the record, without its content; a module without its device is wrong too.
-    pub fn restore(&mut self, key: &str, bytes: &[u8]) -> Result<(), String> {
-        let record = Records::read(key, bytes)?;
-        let identity = &record.identity;
+    /// What is wrong with it, without its content: a module without its device.
+    pub fn restore(&mut self, key: &str, record: Arc<[u8]>, outline: &Outline) -> Result<(), String> {
+        let identity = &outline.identity;
         if identity.module.is_some() && !self.devices.contains(identity.device.as_str()) {
             return Err("the module has no device".to_owned());
         }
         self.generation_last = self.generation_last.max(identity.generation);
         if identity.module.is_some() {
-            self.modules.insert_read(key, bytes, &record);
+            self.modules.insert_packed(key, record, outline.tags.as_ref());
         } else {
-            self.devices.insert_read(key, bytes, &record);
+            self.devices.insert_packed(key, record, outline.tags.as_ref());
             self.statistics.follow(None, Some(identity));
         }
         Ok(())

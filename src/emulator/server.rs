@@ -47,7 +47,7 @@ const HTTPS_PORT: u16 = 443;
 const CONNECTIONS_MAX: usize = 4096;
 /// How long a handshake may take.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long the head of a request may take. Longer than the 90 s after which common clients close idle connections
+/// How long a connection may wait for a request, and how long its head may take. Longer than the 90 s after which common clients close idle connections
 /// themselves, so that none is closed under a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(120);
 /// The largest head of a request, in bytes, and its most fields.
@@ -399,6 +399,8 @@ fn serve(
     let door = Door { handle: handle.clone(), connections_max: bounds.connections_max };
     let acceptor = RustlsAcceptor::new(tls).handshake_timeout(bounds.handshake_time_max).acceptor(door);
     let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone());
+    // The time for a head counts only from its first byte; who says nothing at all is let go by this.
+    server = server.first_request_timeout(bounds.head_time_max);
     server = server.accept_error_handler(|peer, error| {
         let peer = peer.map(ToString::to_string);
         tracing::debug!(peer, %error, "the embedded hub let a connection go before its first request");

@@ -13,6 +13,7 @@
 mod committer;
 mod frame;
 mod journal;
+mod restore;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,6 +24,7 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use self::frame::{Entry, Frame, Table, entries};
 use self::journal::{Journal, Segment};
+use self::restore::restored;
 use super::mqtt::SessionRecord;
 use super::registry::{Kept, Registry};
 use super::state_dir::{StateDir, StateDirError};
@@ -170,10 +172,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] when a record cannot be read or makes no sense; the message names it.
     pub fn registry(&self) -> Result<Registry, StoreError> {
-        let mut registry = Registry::default();
-        for table in [DEVICES, MODULES] {
-            self.each(table, |key, record| registry.restore(key, record))?;
-        }
+        let mut registry = restored(self)?;
         self.each(CONFIGURATIONS, |key, record| {
             registry.restore_configuration(stored::read_configuration(key, record)?);
             Ok(())

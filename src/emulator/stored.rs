@@ -5,6 +5,7 @@
 
 mod documents;
 mod job_rows;
+mod outline;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::twin::{DeviceId, ModuleId, Object, TwinRef};
 
 pub use documents::{configuration, job, read_configuration, read_job};
 pub use job_rows::{job_rows, read_job_rows};
+pub use outline::{Outline, outline};
 
 /// Nanoseconds in one stored step of time.
 const TICK_NANOSECONDS: i128 = 100;
@@ -80,10 +82,10 @@ struct StoredOut<'a> {
     configurations: BTreeMap<&'a str, &'static str>,
 }
 
-/// The long names are those of the first records.
+/// The long names are those of the first records. Sections and stamps come in two forms, read or only looked through.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StoredIn {
+struct StoredIn<O, S> {
     #[serde(rename = "g", alias = "generation")]
     generation: u64,
     #[serde(rename = "e", alias = "etag")]
@@ -118,17 +120,17 @@ struct StoredIn {
     #[serde(rename = "t", alias = "tags")]
     tags: Option<ReadObject>,
     #[serde(rename = "d", alias = "desired")]
-    desired: ReadObject,
+    desired: O,
     #[serde(rename = "dv", alias = "desired_version")]
     desired_version: u64,
     #[serde(rename = "ds", alias = "desired_stamps")]
-    desired_stamps: StoredStamp,
+    desired_stamps: S,
     #[serde(rename = "r", alias = "reported")]
-    reported: ReadObject,
+    reported: O,
     #[serde(rename = "rv", alias = "reported_version")]
     reported_version: u64,
     #[serde(rename = "rs", alias = "reported_stamps")]
-    reported_stamps: StoredStamp,
+    reported_stamps: S,
     #[serde(default)]
     configurations: BTreeMap<String, String>,
 }
@@ -209,25 +211,8 @@ pub fn write_device(device: &Device, to: &mut Vec<u8>) {
 /// # Errors
 /// What is wrong with the record, without its content.
 pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
-    let twin_ref = read_key(key)?;
-    let stored: StoredIn = serde_json::from_slice(record)
-        .map_err(|error| format!("not a record (line {}, column {})", error.line(), error.column()))?;
-    let authentication = authentication(stored.kind.as_deref().unwrap_or(SAS), stored.primary, stored.secondary)?;
-    let identity = Identity {
-        device: twin_ref.device,
-        module: twin_ref.module,
-        generation: stored.generation,
-        etag_number: stored.etag,
-        status: stored.status.map_or(Some(Status::Enabled), |text| Status::parse(&text)).ok_or("an unknown status")?,
-        status_reason: stored.reason,
-        status_updated: stored.status_updated.map(time).transpose()?,
-        connected: false,
-        connection_updated: stored.connection_updated.map(time).transpose()?,
-        last_activity: stored.last_activity.map(time).transpose()?,
-        authentication,
-        iot_edge: stored.edge,
-        managed_by: stored.managed_by,
-    };
+    let mut stored: StoredIn<ReadObject, StoredStamp> = parse(record)?;
+    let identity = identity(key, &mut stored)?;
     let twin = TwinRecord {
         etag_number: stored.twin_etag,
         version: stored.twin_version,
@@ -237,6 +222,32 @@ pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
         configurations: stored.configurations.into_iter().map(status).collect::<Result<_, _>>()?,
     };
     Ok(Device { identity, twin, change: 0 })
+}
+
+fn parse<'r, T: Deserialize<'r>>(record: &'r [u8]) -> Result<T, String> {
+    serde_json::from_slice(record)
+        .map_err(|error| format!("not a record (line {}, column {})", error.line(), error.column()))
+}
+
+/// Takes the identity out of a record.
+fn identity<O, S>(key: &str, stored: &mut StoredIn<O, S>) -> Result<Identity, String> {
+    let twin_ref = read_key(key)?;
+    let (kind, status) = (stored.kind.as_deref().unwrap_or(SAS), stored.status.as_deref());
+    Ok(Identity {
+        device: twin_ref.device,
+        module: twin_ref.module,
+        generation: stored.generation,
+        etag_number: stored.etag,
+        status: status.map_or(Some(Status::Enabled), Status::parse).ok_or("an unknown status")?,
+        status_reason: stored.reason.take(),
+        status_updated: stored.status_updated.map(time).transpose()?,
+        connected: false,
+        connection_updated: stored.connection_updated.map(time).transpose()?,
+        last_activity: stored.last_activity.map(time).transpose()?,
+        authentication: authentication(kind, stored.primary.take(), stored.secondary.take())?,
+        iot_edge: stored.edge,
+        managed_by: stored.managed_by.take(),
+    })
 }
 
 fn read_key(key: &str) -> Result<TwinRef, String> {
@@ -305,7 +316,8 @@ fn read_stamps(stored: StoredStamp, above: Option<&Stamp>, values: &Object) -> R
     };
     let mut node = StampNode::of(values, &stamp);
     for (key, below) in stored.c {
-        let value = values.get(&key).ok_or("the time of a value that is not there")?;
+        // The time of a value that is not there says nothing of the twin.
+        let Some(value) = values.get(&key) else { continue };
         let nothing = Object::new();
         let child = read_stamps(below, Some(&stamp), value.as_object().unwrap_or(&nothing))?;
         node.children.insert(key, child);

@@ -129,7 +129,7 @@ fn paging_survives_writes_creations_and_deletions_between_pages() {
     registry.delete_identity(&id("d02"), &IfMatch::Any).unwrap();
     registry.delete_identity(&id("d04"), &IfMatch::Any).unwrap();
     create(&mut registry, "d01x");
-    create(&mut registry, "e3");
+    create(&mut registry, "d03x");
     let tags = MergePatch { tags: Some(object(r#"{"a":1}"#)), desired: None };
     registry.patch_twin(&own("d05"), &tags, &IfMatch::Absent, Timestamp::UNIX_EPOCH).unwrap();
     let second = run_page(&registry, text, Some(100), first.next.as_deref()).unwrap();

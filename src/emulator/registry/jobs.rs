@@ -342,7 +342,8 @@ mod tests {
         assert_eq!((half.status, half.succeeded, half.last.as_deref()), (JobStatus::Running, 2, Some("d1")));
         let mut again = Registry::default();
         for device in registry.devices_after(None) {
-            again.restore(device.identity.device.as_str(), &stored::device(&device)).unwrap();
+            let (key, record) = (device.identity.device.as_str(), stored::device(&device));
+            again.restore(key, record.as_slice().into(), &stored::outline(key, &record).unwrap()).unwrap();
         }
         again.restore_job(Job::clone(&half));
         for kept in registry.take_log() {

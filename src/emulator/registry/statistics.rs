@@ -46,6 +46,7 @@ mod tests {
 
     use super::super::super::identity::IdentitySpec;
     use super::super::super::if_match::IfMatch;
+    use super::super::super::stored;
     use super::*;
     use crate::twin::{DeviceId, ModuleId, TwinRef};
 
@@ -80,7 +81,8 @@ mod tests {
         let mut restored = Registry::default();
         for device in registry.devices_after(None) {
             let key = device.identity.device.as_str();
-            restored.restore(key, &super::super::super::stored::device(&device)).unwrap();
+            let record = stored::device(&device);
+            restored.restore(key, record.as_slice().into(), &stored::outline(key, &record).unwrap()).unwrap();
         }
         // No connection survives a restart.
         assert_eq!(restored.statistics(), Statistics { connected: 0, ..registry.statistics() });

@@ -233,6 +233,7 @@ async fn a_head_that_is_too_large_too_long_or_too_slow_ends_its_connection() {
         ("a field too large", format!("GET / HTTP/1.1\r\nx: {}", "x".repeat(HEAD_BYTES_MAX)), "HTTP/1.1 431"),
         ("an address too large", format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(HEAD_BYTES_MAX)), "HTTP/1.1 4"),
         ("slow", "GET / HTTP/1.1\r\nhost: h".to_owned(), ""),
+        ("silent", String::new(), ""),
         ("no HTTP", "\u{0}\u{1}\u{2}\r\n\r\n".to_owned(), "HTTP/1.1 400"),
     ] {
         let mut stream = connect(&client, address).await;

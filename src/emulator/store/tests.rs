@@ -335,7 +335,9 @@ fn a_module_without_its_device_is_no_registry() {
     let mut registry = Registry::default();
     changes(&mut registry);
     let module = registry.modules_after(None).next().unwrap();
-    let refused = Registry::default().restore("d1/m", &stored::device(&module));
+    let record = stored::device(&module);
+    let outline = stored::outline("d1/m", &record).unwrap();
+    let refused = Registry::default().restore("d1/m", record.as_slice().into(), &outline);
     assert_eq!(refused, Err("the module has no device".to_owned()));
 }
 

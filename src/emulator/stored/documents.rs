@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::configuration::{Condition, Configuration, ConfigurationId, Content, Metric};
 use super::super::job::{Job, JobAction, JobId, JobKind, JobStatus};
 use super::super::wire;
-use super::{ticks, time};
+use super::{parse, ticks, time};
 use crate::twin::{MergePatch, Object, Value};
 
 #[derive(Serialize, Deserialize)]
@@ -142,11 +142,6 @@ pub fn read_job(key: &str, record: &[u8]) -> Result<Job, String> {
         failed: stored.failed,
         last: stored.last,
     })
-}
-
-pub(super) fn parse<'a, T: Deserialize<'a>>(record: &'a [u8]) -> Result<T, String> {
-    serde_json::from_slice(record)
-        .map_err(|error| format!("not a record (line {}, column {})", error.line(), error.column()))
 }
 
 fn object(json: serde_json::Value) -> Result<Object, String> {

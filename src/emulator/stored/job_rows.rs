@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::job::{JobId, JobKind};
 use super::super::registry::{JobRow, RowBatch};
 use super::super::wire;
-use super::documents::parse;
-use super::{ticks, time};
+use super::{parse, ticks, time};
 use crate::twin::{DeviceId, Value};
 
 #[derive(Serialize, Deserialize)]

@@ -3,6 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::Api;
 use super::problem::Problem;
@@ -18,9 +20,9 @@ use crate::plan::{Approval, GuardKind};
 )]
 pub(super) async fn reconcile(
     State(api): State<Api>,
-    body: Result<Json<ReconcileBody>, JsonRejection>,
+    body: Result<Json<Value>, JsonRejection>,
 ) -> Result<Json<RequestedView>, Problem> {
-    let Json(body) = body?;
+    let body: ReconcileBody = object(body)?;
     let twin = body.twin.as_deref().map(parse_twin).transpose()?;
     let hubs = api.hubs(body.hub.as_deref())?;
     if twin.is_some() && hubs.len() > 1 {
@@ -48,9 +50,9 @@ pub(super) async fn reconcile(
 )]
 pub(super) async fn approve(
     State(api): State<Api>,
-    body: Result<Json<ApprovalBody>, JsonRejection>,
+    body: Result<Json<Value>, JsonRejection>,
 ) -> Result<Json<ApprovedView>, Problem> {
-    let Json(body) = body?;
+    let body: ApprovalBody = object(body)?;
     let guard = GuardKind::parse(&body.guard).ok_or_else(|| {
         let known = GuardKind::ALL.map(GuardKind::as_str).join(", ");
         Problem::invalid(format!("{:?} is no guard; there are {known}", body.guard))
@@ -65,4 +67,13 @@ pub(super) async fn approve(
         count: approved.count,
         until: timestamp(approved.until),
     }))
+}
+
+/// A body as the object it has to be: an array of the fields' values would pass for one otherwise.
+fn object<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) -> Result<T, Problem> {
+    let Json(body) = body?;
+    if !body.is_object() {
+        return Err(Problem::invalid("the body is no JSON object"));
+    }
+    serde_json::from_value(body).map_err(|error| Problem::invalid(format!("the body does not fit: {error}")))
 }

@@ -106,7 +106,8 @@ async fn what_makes_no_sense_is_one_sentence_in_json() {
         (Method::GET, "/api/v1/hubs/prod/twins/a%2Fb", "", 400, "is no device"),
         (Method::GET, "/api/v1/events?twin=a%20b", "", 400, "is no twin"),
         (Method::GET, "/api/v1/requests/x", "", 404, "no such request is remembered"),
-        (Method::POST, "/api/v1/reconcile", "{\"twn\":1}", 422, "unknown field `twn`"),
+        (Method::POST, "/api/v1/reconcile", "{\"twn\":1}", 400, "the body does not fit: unknown field `twn`"),
+        (Method::POST, "/api/v1/reconcile", "[null, null]", 400, "the body is no JSON object"),
         (Method::POST, "/api/v1/reconcile", "{", 400, "parse"),
         (Method::POST, "/api/v1/reconcile", large.as_str(), 413, "length limit"),
         (
