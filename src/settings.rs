@@ -21,7 +21,7 @@ const PREFIX: &str = "GEMINID_";
 /// What Kubernetes injects for a service named `geminid`; not ours, not an error.
 const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
 /// Settings of the whole process that the environment may set, with their place in the file.
-const TOP_KEYS: [&str; 9] = [
+const TOP_KEYS: [&str; 11] = [
     "owner",
     "listen",
     "api_listen",
@@ -31,9 +31,11 @@ const TOP_KEYS: [&str; 9] = [
     "log_format",
     "log_level",
     "audit_log",
+    "mode",
+    "suspend",
 ];
 /// Settings of one hub, longest first so that no name is taken for a part of another.
-const HUB_KEYS: [&str; 13] = [
+const HUB_KEYS: [&str; 17] = [
     "connection_string_file",
     "connection_string",
     "sas_token_file",
@@ -41,9 +43,13 @@ const HUB_KEYS: [&str; 13] = [
     "auth",
     "host",
     "guards_removals",
+    "guards_creates",
+    "guards_updates",
     "guards_from",
+    "ownership",
     "manifests",
     "ca_file",
+    "suspend",
     "verify",
     "sweep",
     "allow",
@@ -109,12 +115,45 @@ pub struct HubSettings {
     pub sweep: Duration,
     /// Every sealed twin is read again within this time.
     pub verify: Duration,
-    /// The share of the fleet that may lose something within 24 h, 0 to 1.
-    pub removals: f64,
-    /// Up to this many twins the share is not asked.
-    pub removals_from: usize,
+    /// What the guards let pass.
+    pub guards: GuardSettings,
+    /// Whether what is written is recorded in the twins; without that nothing is ever removed.
+    pub seals: bool,
+    /// Nothing is done on this hub.
+    pub suspend: bool,
     /// The paths manifests may declare, such as `tags.location`; empty for every path.
     pub allow: Vec<String>,
+}
+
+/// Shares of the fleet that may pass within 24 h, 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GuardSettings {
+    /// Twins that lose something.
+    pub removals: f64,
+    /// Devices registered.
+    pub creates: f64,
+    /// Twins changed.
+    pub updates: f64,
+    /// Up to this many twins the shares are not asked.
+    pub from: usize,
+}
+
+impl Default for GuardSettings {
+    fn default() -> Self {
+        Self { removals: 0.3, creates: 0.3, updates: 1.0, from: 10 }
+    }
+}
+
+/// What is done about differences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ModeSetting {
+    /// Everything.
+    #[default]
+    Sync,
+    /// Everything but removals.
+    Upsert,
+    /// Nothing.
+    Observe,
 }
 
 /// Everything.
@@ -136,6 +175,10 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or tracing directives.
     pub log_level: String,
+    /// What is done about differences, on every hub.
+    pub mode: ModeSetting,
+    /// Nothing is done on any hub.
+    pub suspend: bool,
     /// Where every write is recorded: `stdout` or a file. `run` records on standard output unless told otherwise,
     /// a single pass nowhere.
     pub audit_log: Option<String>,
@@ -160,6 +203,8 @@ impl Default for Settings {
             metrics_token_file: None,
             log_format: LogFormat::default(),
             log_level: "info".to_owned(),
+            mode: ModeSetting::default(),
+            suspend: false,
             audit_log: None,
             hubs: BTreeMap::new(),
             https_proxy: None,
@@ -180,6 +225,8 @@ struct RawSettings {
     metrics_token_file: Option<PathBuf>,
     log_format: Option<String>,
     log_level: Option<String>,
+    mode: Option<String>,
+    suspend: Option<bool>,
     audit_log: Option<String>,
     #[serde(default)]
     hubs: BTreeMap<String, RawHub>,
@@ -197,6 +244,8 @@ struct RawHub {
     ca_file: Option<PathBuf>,
     sweep: Option<String>,
     verify: Option<String>,
+    ownership: Option<String>,
+    suspend: Option<bool>,
     #[serde(default)]
     allow: Vec<String>,
     #[serde(default)]
@@ -207,6 +256,8 @@ struct RawHub {
 #[serde(deny_unknown_fields)]
 struct RawGuards {
     removals: Option<String>,
+    creates: Option<String>,
+    updates: Option<String>,
     from: Option<usize>,
 }
 
@@ -322,6 +373,8 @@ fn settings_of(
         metrics_token_file: raw.metrics_token_file,
         log_format: raw.log_format.as_deref().map_or(Ok(LogFormat::default()), parse_log_format)?,
         log_level: raw.log_level.unwrap_or(defaults.log_level),
+        mode: raw.mode.as_deref().map_or(Ok(ModeSetting::default()), parse_mode)?,
+        suspend: raw.suspend.unwrap_or_default(),
         audit_log: raw.audit_log.map(|text| parse_audit_log("audit_log", text)).transpose()?,
         hubs,
         https_proxy: None,
@@ -359,10 +412,53 @@ fn hub_of(
     let manifests = raw.manifests.ok_or_else(|| missing("manifests", "missing; name the folder of manifests"))?;
     let sweep = raw.sweep.as_deref().map_or(Ok(SWEEP_DEFAULT), |text| parse_sweep(&key("sweep"), text))?;
     let verify = raw.verify.as_deref().map_or(Ok(VERIFY_DEFAULT), |text| parse_duration(&key("verify"), text))?;
-    let removals = raw.guards.removals.as_deref().map_or(Ok(0.3), |text| parse_share(&key("guards.removals"), text))?;
-    let removals_from = raw.guards.from.unwrap_or(10);
-    let allow = raw.allow;
-    Ok(HubSettings { manifests, login, ca_file: raw.ca_file, sweep, verify, removals, removals_from, allow })
+    Ok(HubSettings {
+        manifests,
+        login,
+        ca_file: raw.ca_file,
+        sweep,
+        verify,
+        guards: guards_of(&raw.guards, &key)?,
+        seals: raw.ownership.as_deref().map_or(Ok(true), |text| parse_ownership(&key("ownership"), text))?,
+        suspend: raw.suspend.unwrap_or_default(),
+        allow: raw.allow,
+    })
+}
+
+fn guards_of(raw: &RawGuards, key: &impl Fn(&str) -> String) -> Result<GuardSettings, SettingsError> {
+    let defaults = GuardSettings::default();
+    let share = |name: &str, given: &Option<String>, default| {
+        given.as_deref().map_or(Ok(default), |text| parse_share(&key(&format!("guards.{name}")), text))
+    };
+    Ok(GuardSettings {
+        removals: share("removals", &raw.removals, defaults.removals)?,
+        creates: share("creates", &raw.creates, defaults.creates)?,
+        updates: share("updates", &raw.updates, defaults.updates)?,
+        from: raw.from.unwrap_or(defaults.from),
+    })
+}
+
+fn parse_ownership(key: &str, text: &str) -> Result<bool, SettingsError> {
+    match text {
+        "seal" => Ok(true),
+        "none" => Ok(false),
+        other => {
+            let problem = format!("{other:?} is neither seal nor none");
+            Err(SettingsError::Value { key: key.to_owned(), problem })
+        }
+    }
+}
+
+fn parse_mode(text: &str) -> Result<ModeSetting, SettingsError> {
+    match text {
+        "sync" => Ok(ModeSetting::Sync),
+        "upsert" => Ok(ModeSetting::Upsert),
+        "observe" => Ok(ModeSetting::Observe),
+        other => {
+            let problem = format!("{other:?} is none of sync, upsert and observe");
+            Err(SettingsError::Value { key: "mode".to_owned(), problem })
+        }
+    }
 }
 
 /// A log format by its name.
@@ -432,8 +528,10 @@ pub fn hub_defaults(manifests: PathBuf, connection: Secret, ca_file: Option<Path
         ca_file,
         sweep: SWEEP_DEFAULT,
         verify: VERIFY_DEFAULT,
-        removals: 0.3,
-        removals_from: 10,
+        // Such a hub begins empty: whoever starts one wants its devices registered.
+        guards: GuardSettings { creates: 1.0, ..GuardSettings::default() },
+        seals: true,
+        suspend: false,
         allow: Vec::new(),
     }
 }
@@ -461,8 +559,38 @@ mod tests {
         let settings = load_text(&format!("{PROD}sweep = \"90s\"\nguards.removals = \"5%\"\n"), &[]).unwrap();
         let prod = &settings.hubs["prod"];
         assert_eq!((settings.owner.as_deref(), settings.listen.as_str()), (Some("fleet"), LISTEN_DEFAULT));
-        assert_eq!((prod.sweep, prod.verify, prod.removals_from), (Duration::from_secs(90), VERIFY_DEFAULT, 10));
-        assert!((prod.removals - 0.05).abs() < 1e-9);
+        assert_eq!((prod.sweep, prod.verify, prod.guards.from), (Duration::from_secs(90), VERIFY_DEFAULT, 10));
+        assert!((prod.guards.removals - 0.05).abs() < 1e-9);
+    }
+
+    #[test]
+    fn mode_suspension_ownership_and_guards_come_from_file_and_environment() {
+        let more =
+            "ownership = \"none\"\nsuspend = true\n[hubs.prod.guards]\ncreates = \"7%\"\nupdates = \"50%\"\nfrom = 3\n";
+        let settings = load_text(&format!("mode = \"upsert\"\n{PROD}{more}"), &[]).unwrap();
+        let prod = &settings.hubs["prod"];
+        assert_eq!(
+            (settings.mode, settings.suspend, prod.seals, prod.suspend),
+            (ModeSetting::Upsert, false, false, true)
+        );
+        let guards = GuardSettings { creates: 0.07, updates: 0.5, from: 3, ..GuardSettings::default() };
+        assert_eq!(prod.guards, guards);
+        let variables = [
+            ("GEMINID_MODE", "observe"),
+            ("GEMINID_SUSPEND", "true"),
+            ("GEMINID_HUBS_PROD_GUARDS_CREATES", "10%"),
+            ("GEMINID_HUBS_PROD_GUARDS_UPDATES", "20%"),
+            ("GEMINID_HUBS_PROD_GUARDS_FROM", "0"),
+            ("GEMINID_HUBS_PROD_OWNERSHIP", "none"),
+            ("GEMINID_HUBS_PROD_SUSPEND", "true"),
+        ];
+        let settings = load_text(PROD, &variables).unwrap();
+        let prod = &settings.hubs["prod"];
+        assert_eq!(
+            (settings.mode, settings.suspend, prod.seals, prod.suspend),
+            (ModeSetting::Observe, true, false, true)
+        );
+        assert_eq!(prod.guards, GuardSettings { creates: 0.1, updates: 0.2, from: 0, ..GuardSettings::default() });
     }
 
     #[test]
@@ -504,6 +632,14 @@ mod tests {
             ("ownr = \"x\"", vec![], "unknown field `ownr`"),
             ("[hubs.prod]\nmanifest = \"x\"", vec![], "unknown field `manifest`"),
             ("owner = ", vec![], "TOML parse error"),
+            ("mode = \"dry\"", vec![], "mode: \"dry\" is none of sync, upsert and observe"),
+            ("suspend = \"later\"", vec![], "suspend"),
+            (PROD, vec![("GEMINID_HUBS_PROD_OWNERSHIP", "tags")], "hubs.prod.ownership: \"tags\" is neither"),
+            (
+                PROD,
+                vec![("GEMINID_HUBS_PROD_GUARDS_CREATES", "101%")],
+                "hubs.prod.guards.creates: \"101%\" is no share",
+            ),
             ("audit_log = \"\"", vec![], "audit_log: empty; write \"stdout\" or the path of a file"),
             ("log_format = \"xml\"", vec![], "log_format: \"xml\" is neither text nor json"),
             ("[hubs.prod]\nmanifests = \"/m\"", vec![], "hubs.prod.connection_string_file: missing"),

@@ -9,8 +9,10 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use crate::hub::{EntraCredential, EntraOptions, HubAddress, Login, ProxyOptions, RestHub, RestOptions, SecretText};
-use crate::plan::{GuardLimits, Owner, Policy, Salt, SealScope, Subtree};
-use crate::settings::{AzureEnvironment, EntraKind, HubSettings, LoginSettings, Secret, Settings};
+use crate::plan::{GuardLimits, Mode, Owner, Policy, Salt, SealScope, Subtree};
+use crate::settings::{
+    AzureEnvironment, EntraKind, GuardSettings, HubSettings, LoginSettings, ModeSetting, Secret, Settings,
+};
 
 /// The largest connection string or certificate file read, in bytes.
 const FILE_SIZE_MAX: u64 = 1024 * 1024;
@@ -26,6 +28,10 @@ pub struct HubParts {
     pub scope: SealScope,
     /// The client.
     pub hub: RestHub,
+    /// What is done about differences.
+    pub mode: Mode,
+    /// Whether the settings suspend every hub.
+    pub all_suspended: bool,
     /// The paths manifests may declare; empty for every path.
     pub allow: Vec<Subtree>,
 }
@@ -33,13 +39,15 @@ pub struct HubParts {
 impl HubParts {
     /// What may be done on this hub.
     #[must_use]
-    pub fn policy(&self) -> Policy {
-        let guards = GuardLimits {
-            removals: self.settings.removals,
-            from: self.settings.removals_from,
-            ..GuardLimits::default()
+    pub fn rules(&self) -> Policy {
+        let GuardSettings { removals, creates, updates, from } = self.settings.guards;
+        let suspend = if self.all_suspended {
+            Some("`suspend` in the settings".to_owned())
+        } else {
+            self.settings.suspend.then(|| format!("`hubs.{}.suspend` in the settings", self.name))
         };
-        Policy { guards, ..Policy::default() }
+        let guards = GuardLimits { removals, creates, updates, from };
+        Policy { guards, mode: self.mode, suspend, prune: true }
     }
 }
 
@@ -78,9 +86,16 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
     let client = sign_in(&hub.login, &options)?;
     let mut scope = SealScope::new(owner.clone(), client.address().host());
     let mut rng = fastrand::Rng::new();
+    scope.seals = hub.seals;
     scope.salt = Salt::new([rng.u64(..), rng.u64(..)]);
+    let mode = match settings.mode {
+        ModeSetting::Sync => Mode::Sync,
+        ModeSetting::Upsert => Mode::Upsert,
+        ModeSetting::Observe => Mode::Observe,
+    };
+    let all_suspended = settings.suspend;
     let allow = allowed_paths(hub)?;
-    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, allow })
+    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, mode, all_suspended, allow })
 }
 
 /// The paths that manifests of a hub may declare; empty for every path.

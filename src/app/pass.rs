@@ -13,11 +13,11 @@ use super::connect::{HubParts, system_time};
 use super::source::{Source, specs};
 use crate::controller::{self, AuditLog, AuditTarget, AuditWriter, Commands, Ended, Inputs, Options};
 use crate::exporter::{self, Published};
-use crate::hub::Observed;
-use crate::metrics::Metrics;
+use crate::hub::{Observed, WriteTwins};
+use crate::metrics::{ControllerHub, Metrics};
 use crate::ops::Readiness;
 use crate::ops::api::{Api, HubHandle};
-use crate::plan::{DeclaredState, Policy};
+use crate::plan::{DeclaredState, Mode};
 use crate::source::Snapshot;
 
 /// Reconciles under way at one time on one hub; as many as the client keeps connections open.
@@ -46,7 +46,7 @@ fn options(parts: &HubParts, single_pass: bool, first_contact: CancellationToken
         scope: parts.scope.clone(),
         sweep: parts.settings.sweep,
         verify: parts.settings.verify,
-        policy: Policy { prune: !single_pass, ..parts.policy() },
+        policy: parts.rules(),
         workers: WORKERS,
         single_pass,
         first_contact,
@@ -82,7 +82,7 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
     let (metrics, token) = (shared.metrics.controller.hub(&name), cancel.clone());
     let (controller_hub, rng) = (Arc::clone(&hub), fastrand::Rng::new());
     loops.spawn(async move {
-        controller::run(options, controller_hub, inputs, metrics, token, rng).await;
+        reconcile_hub(options, controller_hub, inputs, metrics, token, rng).await;
     });
     let (published, process) = (shared.published.clone(), shared.metrics.process.clone());
     let (token, rng) = (cancel.clone(), fastrand::Rng::new());
@@ -114,6 +114,21 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
     }
     drain(&mut loops).await;
     Ok(())
+}
+
+/// The loop of the hub's mode: one that observes is given a reader alone.
+async fn reconcile_hub<H: WriteTwins + 'static>(
+    options: Options,
+    hub: H,
+    inputs: Inputs,
+    metrics: ControllerHub,
+    cancel: CancellationToken,
+    rng: fastrand::Rng,
+) -> Ended {
+    match options.policy.mode {
+        Mode::Observe => controller::observe(options, hub, inputs, metrics, cancel, rng).await,
+        Mode::Sync | Mode::Upsert => controller::run(options, hub, inputs, metrics, cancel, rng).await,
+    }
 }
 
 /// Hands a revision on where it says something new; a poll that found nothing wakes nobody.
@@ -149,13 +164,15 @@ pub(super) fn open_audit(target: &AuditTarget, metrics: &Metrics) -> anyhow::Res
     })
 }
 
-/// Brings one hub to `state` once, and says how every twin stands. Writes are recorded in `audit`, if that is given.
+/// Brings one hub to `state` once, and says how every twin stands. `prune`: twins whose manifest is gone are settled too.
+/// Writes are recorded in `audit`, if that is given.
 ///
 /// # Errors
 /// When the audit log cannot be opened, or the hub could not be swept at all.
 pub async fn apply_once(
     parts: HubParts,
     state: Arc<DeclaredState>,
+    prune: bool,
     audit: Option<&AuditTarget>,
     cancel: CancellationToken,
 ) -> anyhow::Result<Ended> {
@@ -174,10 +191,11 @@ pub async fn apply_once(
     let mut options = options(&parts, true, CancellationToken::new(), &audit);
     // A pass sweeps once; the interval only says how long its series would be good for.
     options.sweep = Duration::from_secs(60);
+    options.policy.prune = prune;
     let (_sender, receiver) = watch::channel(state);
     let hub = Observed::new(parts.hub, metrics.client.hub(&name));
     let handle = metrics.controller.hub(&name);
-    let ended = controller::run(options, hub, receiver, handle, cancel, fastrand::Rng::new()).await;
+    let ended = reconcile_hub(options, hub, receiver.into(), handle, cancel, fastrand::Rng::new()).await;
     audit_ended.cancel();
     drain(&mut auditing).await;
     match &ended.error {

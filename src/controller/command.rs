@@ -52,6 +52,15 @@ pub enum Command {
         /// Where the answer goes: what was found out, or what stopped the read.
         reply: oneshot::Sender<Result<Result<Explained, String>, Refused>>,
     },
+    /// Leave this twin alone from now on, recorded in its seal; or, without a reason, no longer.
+    Suspend {
+        /// The twin.
+        twin: TwinRef,
+        /// Why; `None` to go on with it.
+        reason: Option<String>,
+        /// Told once the seal says so.
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
     /// How the hub and some of its twins stand.
     Overview {
         /// Which twins.
@@ -195,6 +204,22 @@ impl Commands {
     /// [`LoopEnded`]; the inner one when too many twins are being explained.
     pub async fn explain(&self, twin: TwinRef) -> Result<Result<Result<Explained, String>, Refused>, LoopEnded> {
         self.ask(|reply| Command::Explain { twin, reply }).await
+    }
+
+    /// Leaves a twin alone from now on, in this process and in every later one: its seal says so, and why.
+    ///
+    /// # Errors
+    /// [`LoopEnded`]; the inner one when it could not be written.
+    pub async fn suspend(&self, twin: TwinRef, reason: String) -> Result<Result<(), Refused>, LoopEnded> {
+        self.ask(|reply| Command::Suspend { twin, reason: Some(reason), reply }).await
+    }
+
+    /// Goes on with a twin that [`suspend`](Self::suspend) stopped. What manifest or settings suspend stays so.
+    ///
+    /// # Errors
+    /// [`LoopEnded`]; the inner one when it could not be written.
+    pub async fn resume(&self, twin: TwinRef) -> Result<Result<(), Refused>, LoopEnded> {
+        self.ask(|reply| Command::Suspend { twin, reason: None, reply }).await
     }
 
     /// How the hub and some of its twins stand.

@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use tokio::task::{Id, JoinError};
 
+use super::access::Access;
 use super::backoff::{self, Circumstances, Requeue, jittered};
 use super::queue::Lane;
 use super::reconcile::Reconciled;
 use super::report::Report;
 use super::run::{Controller, Finished, MISPREDICTIONS_MAX};
 use super::sweep::Swept;
-use crate::hub::{HubError, PageError, WriteTwins};
+use crate::hub::{HubError, PageError};
 use crate::plan::{HeldReason, Outcome, Suspend};
 use crate::twin::TwinRef;
 
@@ -27,7 +28,7 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 const SWEEP_RETRY_FIRST: Duration = Duration::from_secs(2);
 const SWEEP_RETRY_MAX: Duration = Duration::from_secs(60);
 
-impl<H: WriteTwins + 'static> Controller<H> {
+impl<H: Access> Controller<H> {
     pub(super) fn finished(&mut self, finished: Result<(Id, Finished), JoinError>) {
         let id = finished.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         self.options.first_contact.cancel();
@@ -79,11 +80,14 @@ impl<H: WriteTwins + 'static> Controller<H> {
         let (members, queries) = (std::mem::take(&mut swept.members), std::mem::take(&mut swept.queries));
         self.context.gate().take_sweep(swept.sealed, members, queries);
         self.modules_sealed = swept.modules;
+        self.rivals.forget_old(now);
         for twin in &swept.untouched {
+            self.context.gate().creates_nothing(twin);
             let pending = self.statuses.get(twin).is_some_and(|status| status.outcome == Outcome::Pending);
             // Whatever else is known of a twin is known from a later look than the row's.
             if pending && !self.queue.contains(twin) {
                 self.seen.insert(twin.clone());
+                self.context.gate().updates_nothing(twin);
                 self.statuses.record(twin, Outcome::InSync, String::new(), now);
             }
         }
@@ -151,6 +155,8 @@ impl<H: WriteTwins + 'static> Controller<H> {
         self.queue.done(&twin);
         self.asked.ended(Some(&twin), false);
         self.remember(result);
+        self.rivals.see(&twin, result.sighting.clone(), now);
+        self.wished(result);
         let hub_down = match &result.error {
             Some(error @ HubError::Transport { .. }) => self.hub_failed(error),
             Some(error) if result.hub_unauthorized => self.hub_failed(error),
@@ -224,6 +230,13 @@ impl<H: WriteTwins + 'static> Controller<H> {
             let seconds = until.saturating_sub(self.context.unix_now());
             let due = self.now() + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
             self.add(twin, Lane::Sweep, due);
+            return false;
+        }
+        if let Outcome::Held(HeldReason::Contested(_) | HeldReason::SealContested | HeldReason::DuplicateOwner) =
+            outcome
+            && let Some(end) = self.rivals.next_end(twin, self.now()).filter(|_| !self.options.single_pass)
+        {
+            self.add(twin, Lane::Sweep, end);
             return false;
         }
         let failures = self.statuses.get(twin).map_or(0, |status| status.failures);

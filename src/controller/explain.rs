@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::reconcile::Context;
 use crate::hub::{HubError, ReadTwins};
 use crate::plan::{
-    Declaration, DeclaredState, Leaf, PathHash, Removals, SEAL_KEY, SealState, TwinPlan, declare, leaves_of, plan_twin,
+    Declaration, DeclaredState, Leaf, PathHash, Permits, Removals, SEAL_KEY, SealState, TwinPlan, declare, leaves_of,
+    plan_twin,
 };
 use crate::twin::{Section, Twin, TwinRef, Value};
 
@@ -71,7 +72,7 @@ pub struct Explained {
 pub(super) async fn explain<H: ReadTwins>(
     context: &Context<H>,
     twin: &TwinRef,
-    removals: &Removals,
+    removals: Removals,
 ) -> Result<Explained, HubError> {
     let state = context.state();
     let live = match context.hub.get_twin(twin).await {
@@ -80,7 +81,8 @@ pub(super) async fn explain<H: ReadTwins>(
         Err(error) => return Err(error),
     };
     let declaration = declare(&state, twin, live.as_ref());
-    let plan = live.as_ref().map(|live| plan_twin(&context.scope, &declaration, live, removals));
+    let permits = Permits { removals, ..Permits::ALL };
+    let plan = live.as_ref().map(|live| plan_twin(&context.scope, &declaration, live, &permits));
     let explainer = Explainer { context, state: &state, twin, live: live.as_ref() };
     Ok(Explained {
         etag: live.as_ref().map(|live| live.etag.to_string()),

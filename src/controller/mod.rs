@@ -4,6 +4,7 @@
 //! All retries live in the queue. Dropping the loop at any await loses nothing: the next one converges from the live
 //! twins alone.
 
+mod access;
 mod asked;
 mod audit;
 mod backoff;
@@ -15,10 +16,12 @@ mod gate;
 mod health;
 mod journal;
 mod obey;
+mod permit;
 mod planned;
 mod queue;
 mod reconcile;
 mod report;
+mod rivals;
 mod run;
 mod status;
 mod survey;
@@ -35,6 +38,6 @@ pub use journal::{Event, Journal};
 pub use planned::{PlannedWrite, Written, apply_planned};
 pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;
-pub use run::{Ended, Options, run};
+pub use run::{Ended, Options, observe, run};
 pub use status::{Statuses, TwinStatus};
 pub use survey::{PlannedTwin, Surveyed, survey};

@@ -3,6 +3,7 @@
 //! Invariants: an error is logged once, where it is handled; a state that lasts is said when it begins and when it
 //! ends. Info is per pass and per change made, debug per twin.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinError;
@@ -16,7 +17,9 @@ use super::status::{Statuses, held_message};
 use super::sweep::Swept;
 use crate::hub::{HubError, PageError};
 use crate::metrics::{ControllerHub, Guard, Reason, Target, TwinKind, TwinState as StateLabel};
-use crate::plan::{Approval, Cause, Change, DeclaredState, Outcome, RemovalHold, Synced, TwinState};
+use crate::plan::{
+    Approval, Cause, Change, ChangeHold, DeclaredState, GuardKind, Outcome, RemovalHold, Synced, TwinState,
+};
 use crate::twin::{Section, TwinRef};
 
 /// The voice of one loop.
@@ -28,6 +31,7 @@ pub(super) struct Report {
     journal: Journal,
     wall_clock: fn() -> SystemTime,
     removal_hold: Option<RemovalHold>,
+    change_holds: BTreeMap<GuardKind, ChangeHold>,
     sweep_failing: bool,
 }
 
@@ -41,6 +45,7 @@ impl Report {
             journal: options.journal.clone(),
             wall_clock: options.wall_clock,
             removal_hold: None,
+            change_holds: BTreeMap::new(),
             sweep_failing: false,
         }
     }
@@ -55,6 +60,7 @@ impl Report {
             None if result.outcome == Outcome::Conflict => {
                 format!("somebody else wrote in between {} times in a row", result.conflicts)
             }
+            None if result.outcome == Outcome::Drifted => drift_message(&result.drift),
             None if result.outcome == Outcome::Kept => {
                 "its manifest is broken, the twin is kept as the last good one declared it".to_owned()
             }
@@ -137,6 +143,8 @@ impl Report {
         for state in TwinState::ALL {
             self.metrics.set_twins(label_of(state), statuses.count(state));
         }
+        self.metrics.set_contested(statuses.count(TwinState::Contested));
+        self.metrics.set_ownership_conflicts(statuses.ownership_conflicts());
     }
 
     pub(super) fn swept(&mut self, swept: &Swept, statuses: &Statuses, at: SystemTime) {
@@ -194,6 +202,28 @@ impl Report {
             Some(_) => {}
         }
         self.removal_hold = hold.cloned();
+    }
+
+    /// Says when a guard begins to hold registrations or changes, and when these go on.
+    pub(super) fn changes(&mut self, holds: &[(GuardKind, Option<ChangeHold>, usize); 2], settled: bool) {
+        let hub = &self.hub;
+        for (guard, hold, twins) in holds {
+            let label = if *guard == GuardKind::Creates { Guard::Creates } else { Guard::Updates };
+            self.metrics.set_guard(label, hold.is_some());
+            let known = self.change_holds.get(guard);
+            match hold {
+                Some(hold) if known.is_none() || (settled && known != Some(hold)) => {
+                    warn!(%hub, %guard, twins, "held: {hold}");
+                    self.change_holds.insert(*guard, hold.clone());
+                }
+                Some(_) => {}
+                None => {
+                    if self.change_holds.remove(guard).is_some() {
+                        info!(%hub, %guard, "what was held goes on");
+                    }
+                }
+            }
+        }
     }
 
     pub(super) fn approved(&self, approval: &Approval) {
@@ -266,6 +296,20 @@ impl Report {
     }
 }
 
+/// The first differences of a twin that nobody may write.
+fn drift_message(drift: &[Change]) -> String {
+    /// Enough to recognise what happened.
+    const SHOWN_MAX: usize = 3;
+    if drift.is_empty() {
+        return "its manifest is gone and the seal stays: mode observe writes nothing".to_owned();
+    }
+    let mut shown: Vec<String> = drift.iter().take(SHOWN_MAX).map(ToString::to_string).collect();
+    if drift.len() > SHOWN_MAX {
+        shown.push(format!("{} more", drift.len() - SHOWN_MAX));
+    }
+    format!("{}; mode observe writes nothing", shown.join("; "))
+}
+
 fn kind_of(twin: &TwinRef) -> TwinKind {
     if twin.module.is_some() { TwinKind::Module } else { TwinKind::Device }
 }
@@ -283,9 +327,11 @@ fn target_of(changes: &[Change]) -> Target {
 fn label_of(state: TwinState) -> StateLabel {
     match state {
         TwinState::InSync => StateLabel::InSync,
+        TwinState::Drifted => StateLabel::Drifted,
         TwinState::Pending => StateLabel::Pending,
         TwinState::Held => StateLabel::Held,
         TwinState::Conflict => StateLabel::Conflict,
+        TwinState::Contested => StateLabel::Contested,
         TwinState::Frozen => StateLabel::Frozen,
         TwinState::Rejected => StateLabel::Rejected,
         TwinState::Suspended => StateLabel::Suspended,

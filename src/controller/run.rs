@@ -12,21 +12,23 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::access::{Access, ReadOnly, ReadWrite};
 use super::asked::Asked;
 use super::audit::{AuditLog, Auditor};
-use super::change::compare;
+use super::change::{StateChange, compare};
 use super::command::{Command, Inputs};
 use super::gate::Gate;
 use super::health::HubHealth;
 use super::journal::Journal;
+use super::obey::PendingWish;
 use super::queue::{Lane, Queue, Taken};
 use super::reconcile::{Context, Reconciled, Task, reconcile};
 use super::report::Report;
 use super::status::Statuses;
 use super::sweep::{SweepOptions, Swept, sweep};
-use crate::hub::{HubError, PageError, WriteTwins};
+use crate::hub::{HubError, PageError, ReadTwins, WriteTwins};
 use crate::metrics::ControllerHub;
-use crate::plan::{DeclaredState, Outcome, Policy, RemovalHold, SealScope};
+use crate::plan::{DeclaredState, HeldReason, Outcome, Policy, RemovalHold, Rivals, SealScope, Suspend};
 use crate::twin::TwinRef;
 
 /// How long running writes may take to end once the loop is told to.
@@ -101,6 +103,10 @@ pub(super) struct Controller<H> {
     pub(super) seen: BTreeSet<TwinRef>,
     /// What the hub said when it refused to write these; until their manifest changes or a write succeeds.
     pub(super) rejections: BTreeMap<TwinRef, HubError>,
+    /// Who fights with us over what.
+    pub(super) rivals: Rivals,
+    /// Suspensions that somebody wants recorded or ended, until that was tried.
+    pub(super) wishes: BTreeMap<TwinRef, PendingWish>,
     pub(super) next_sweep: Option<Duration>,
     pub(super) sweep_failures: u32,
     /// Whether modules may carry our seal: unknown before the first sweep, so taken for granted.
@@ -132,7 +138,30 @@ pub async fn run<H: WriteTwins + 'static>(
     cancel: CancellationToken,
     rng: fastrand::Rng,
 ) -> Ended {
-    let Inputs { mut declared, mut commands } = inputs.into();
+    run_loop(options, ReadWrite(hub), inputs.into(), metrics, cancel, rng).await
+}
+
+/// Looks at one hub until cancelled, or once, and says what differs. Nothing in it could write.
+pub async fn observe<H: ReadTwins + 'static>(
+    options: Options,
+    hub: H,
+    inputs: impl Into<Inputs>,
+    metrics: ControllerHub,
+    cancel: CancellationToken,
+    rng: fastrand::Rng,
+) -> Ended {
+    run_loop(options, ReadOnly(hub), inputs.into(), metrics, cancel, rng).await
+}
+
+async fn run_loop<H: Access>(
+    options: Options,
+    hub: H,
+    inputs: Inputs,
+    metrics: ControllerHub,
+    cancel: CancellationToken,
+    rng: fastrand::Rng,
+) -> Ended {
+    let Inputs { mut declared, mut commands } = inputs;
     let mut controller = Controller::new(options, hub, metrics, rng);
     controller.take_state(Arc::clone(&declared.borrow_and_update()), true);
     let mut open = true;
@@ -174,7 +203,7 @@ async fn sleep_until(wake: Option<Instant>) {
     }
 }
 
-impl<H: WriteTwins + 'static> Controller<H> {
+impl<H: Access> Controller<H> {
     #[expect(clippy::disallowed_methods, reason = "the one clock of the loop; everything below takes ages")]
     fn new(options: Options, hub: H, metrics: ControllerHub, rng: fastrand::Rng) -> Self {
         let audit = Auditor::new(&options.hub, &options.scope, options.audit.clone(), options.wall_clock);
@@ -187,6 +216,12 @@ impl<H: WriteTwins + 'static> Controller<H> {
             started: Instant::now(),
             wall_clock: options.wall_clock,
         };
+        let rivals = Rivals::new(options.sweep);
+        let suspended = options.policy.suspend.is_some();
+        if suspended {
+            // Nobody will ask the hub anything.
+            options.first_contact.cancel();
+        }
         Self {
             report: Report::new(&options, metrics),
             options,
@@ -199,7 +234,9 @@ impl<H: WriteTwins + 'static> Controller<H> {
             health: HubHealth::default(),
             seen: BTreeSet::new(),
             rejections: BTreeMap::new(),
-            next_sweep: Some(Duration::ZERO),
+            rivals,
+            wishes: BTreeMap::new(),
+            next_sweep: (!suspended).then_some(Duration::ZERO),
             sweep_failures: 0,
             modules_sealed: true,
             first_nominated: None,
@@ -223,13 +260,18 @@ impl<H: WriteTwins + 'static> Controller<H> {
         let now = self.now();
         let change = compare(&self.state, &state);
         self.state = state;
-        self.context.gate().take_state(Arc::clone(&self.state), &change.losing);
+        self.take_to_gate(&change);
         for twin in &change.changed {
             self.seen.remove(twin);
             self.rejections.remove(twin);
+            self.rivals.settle(twin);
             // The etag stays known: a row older than what we wrote must not pass for untouched.
             if let Some(known) = self.context.memory().get_mut(twin) {
                 known.declared = None;
+            }
+            if let Some((outcome, message)) = self.suspended() {
+                self.statuses.record(twin, outcome, message, now);
+                continue;
             }
             self.statuses.record(twin, Outcome::Pending, String::new(), now);
             if !first {
@@ -248,6 +290,22 @@ impl<H: WriteTwins + 'static> Controller<H> {
         self.check_guards();
     }
 
+    /// Hands the new state to the workers, with what it takes, changes and may have to be registered.
+    fn take_to_gate(&mut self, change: &StateChange) {
+        let known: BTreeSet<&TwinRef> = change.changed.iter().filter(|twin| self.seen.contains(*twin)).collect();
+        let mut gate = self.context.gate();
+        gate.take_state(Arc::clone(&self.state), &change.losing);
+        gate.expect(&change.changed, |twin| known.contains(twin));
+    }
+
+    /// What every twin is while the settings suspend the hub.
+    fn suspended(&self) -> Option<(Outcome, String)> {
+        let reason = self.options.policy.suspend.clone()?;
+        let held = HeldReason::Suspended(Suspend { reason, until: None });
+        let message = held.to_string();
+        Some((Outcome::Held(held), message))
+    }
+
     /// A sweep over a state that hides something judges nothing; once the state hides nothing, another one is due.
     pub(super) fn sweep_to_judge(&mut self) {
         let unjudged = self.first_nominated.is_none() && self.state.frozen.hides_nothing();
@@ -258,7 +316,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
 
     /// Sweeps next, unless a sweep is under way.
     pub(super) fn sweep_soon(&mut self) {
-        if !self.sweep_running() {
+        if !self.sweep_running() && self.options.policy.suspend.is_none() {
             self.next_sweep = Some(self.now());
         }
     }
@@ -266,12 +324,14 @@ impl<H: WriteTwins + 'static> Controller<H> {
     /// Puts twins whose removals are held back into the queue, once nothing holds them any more.
     pub(super) fn check_guards(&mut self) {
         let now = self.now();
-        let (hold, waiting) = {
+        let (hold, waiting, changes, released) = {
             let mut gate = self.context.gate();
-            (gate.hold(now), gate.waiting().len())
+            (gate.hold(now), gate.waiting().len(), gate.change_holds(now), gate.released(now))
         };
         let settled = self.running.is_empty() && self.queue.depth(now) == 0;
         self.report.removals(hold.as_ref(), waiting, settled);
+        self.report.changes(&changes, settled);
+        released.iter().for_each(|twin| self.add(twin, Lane::Sweep, now));
         if hold.is_some() {
             self.removals_wait = true;
         } else if self.removals_wait && !self.options.single_pass {
@@ -327,6 +387,8 @@ impl<H: WriteTwins + 'static> Controller<H> {
         let task = Task {
             seen: self.seen.contains(&taken.twin),
             rejection: self.rejections.get(&taken.twin).cloned(),
+            restraint: self.rivals.restraint(&taken.twin, now),
+            wish: self.wishes.get_mut(&taken.twin).map(PendingWish::begin),
             twin: taken.twin.clone(),
             lane: taken.lane,
         };
@@ -346,7 +408,8 @@ impl<H: WriteTwins + 'static> Controller<H> {
 
     /// A single pass is over when every twin is settled or given up; a daemon's loop never is.
     fn is_over(&self) -> bool {
-        let settled = self.context.gate().is_judged() && self.queue.is_idle() && !self.sweep_running();
+        let judged = self.options.policy.suspend.is_some() || self.context.gate().is_judged();
+        let settled = judged && self.queue.is_idle() && !self.sweep_running();
         self.options.single_pass && (settled || self.error.is_some())
     }
 

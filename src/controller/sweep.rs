@@ -71,11 +71,15 @@ pub(super) async fn sweep<H: ReadTwins>(context: &Context<H>, options: SweepOpti
         if target == ProfileTarget::Modules && !options.modules && !declares_modules(&state) {
             continue;
         }
-        let query = sweep_query(&context.scope.owner, target);
+        let query = sweep_query(&context.scope, target);
         let mut pages = Pages::new(&context.hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
         while let Some(page) = pages.next().await {
             swept.pages += 1;
             for row in page?.iter().filter_map(SweepRow::from_value) {
+                if !context.scope.seals && declare_presumed(&state, &row.twin, &swept.members) == Declaration::Absent {
+                    // Without seals every twin of the hub has a row.
+                    continue;
+                }
                 judge(context, options, &state, &row, &mut swept);
                 swept.modules |= row.twin.module.is_some();
                 seen.insert(row.twin);
@@ -113,7 +117,7 @@ fn judge<H>(context: &Context<H>, options: SweepOptions, state: &DeclaredState, 
     let declaration = declare_presumed(state, &row.twin, &swept.members);
     let hash = declaration.declared().map(|declared| DeclaredHash::of(&context.scope, &row.twin, declared));
     let now = context.now();
-    let waits = context.gate().waiting().contains(&row.twin);
+    let waits = context.gate().holds_removal(&row.twin);
     let memory = context.memory();
     let known = memory.get(&row.twin);
     let overdue = now.saturating_sub(known.map_or(Duration::ZERO, |known| known.at)) > options.verify;

@@ -42,6 +42,10 @@ instruments! {
         sweep_complete: GaugeVec = "sweep_last_complete_timestamp_seconds", ["hub"];
         /// Twins whose removals are held back.
         removals_held: IntGaugeVec = "removals_held", ["hub"];
+        /// Twins that somebody else keeps writing, or whose seal somebody keeps deleting.
+        contested: IntGaugeVec = "contested_twins", ["hub"];
+        /// Twins of which another owner holds a leaf that is declared with another value.
+        ownership_conflicts: IntGaugeVec = "ownership_conflicts", ["hub"];
         /// 1 while a guard holds changes back.
         guard_tripped: IntGaugeVec = "guard_tripped", ["hub", "guard"];
         /// Patches that wrote nothing but our seal.
@@ -111,6 +115,8 @@ impl ControllerMetrics {
             conflicts: all.conflicts.with_label_values(&[hub]),
             sweep_complete: all.sweep_complete.with_label_values(&[hub]),
             removals_held: all.removals_held.with_label_values(&[hub]),
+            contested: all.contested.with_label_values(&[hub]),
+            ownership_conflicts: all.ownership_conflicts.with_label_values(&[hub]),
             seal_writes: all.seal_writes.with_label_values(&[hub]),
             seal_mispredictions: all.seal_mispredictions.with_label_values(&[hub]),
             queue: QueueHandle::new(all, hub),
@@ -127,6 +133,8 @@ pub struct ControllerHub {
     conflicts: IntCounter,
     sweep_complete: Gauge,
     removals_held: IntGauge,
+    contested: IntGauge,
+    ownership_conflicts: IntGauge,
     seal_writes: IntCounter,
     seal_mispredictions: IntCounter,
     queue: QueueHandle,
@@ -186,6 +194,16 @@ impl ControllerHub {
     /// How many twins have removals held back now.
     pub fn set_removals_held(&self, twins: usize) {
         self.removals_held.set(gauge_value(twins));
+    }
+
+    /// How many twins somebody else keeps writing.
+    pub fn set_contested(&self, twins: usize) {
+        self.contested.set(gauge_value(twins));
+    }
+
+    /// How many twins hold a leaf of another owner that is declared with another value.
+    pub fn set_ownership_conflicts(&self, twins: usize) {
+        self.ownership_conflicts.set(gauge_value(twins));
     }
 
     /// Whether a guard holds changes back now.

@@ -17,6 +17,7 @@ mod outcome;
 mod policy;
 #[cfg(test)]
 mod profile_tests;
+mod rival;
 mod seal;
 mod selector;
 mod subtree;
@@ -30,14 +31,15 @@ pub use condition::LiveCondition;
 pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, declare, declare_presumed, leaves_of};
 pub use declared::{DeclaredState, FileSpan, Frozen, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest};
 pub use declared_twins::DeclaredTwins;
-pub use diff::plan_twin;
+pub use diff::{plan_suspension, plan_twin};
 pub use filter::{FilterError, TwinFilter};
-pub use guard::{FleetSize, GuardLimit, GuardLimits, RemovalGuard};
+pub use guard::{ChangeGuard, FleetSize, GuardLimit, GuardLimits, RemovalGuard};
 pub use labels::Labels;
 pub use layers::find_ties;
 pub use mask::Salt;
 pub use outcome::{Condition, Outcome, Synced, TwinState};
 pub use policy::{Mode, Policy};
+pub use rival::{Contest, Restraint, Rivals, Sighting};
 pub use seal::{
     DeclaredHash, Owner, OwnerError, PathHash, SEAL_KEY, SEAL_VERSION, Seal, SealScope, SealState, etag_counter,
     identity_hash, next_etag, sealing_owners,
@@ -46,5 +48,7 @@ pub use selector::{DeviceGlobs, GlobError, Selector};
 pub use subtree::{Subtree, SubtreeError};
 pub use sweep::{RowVerdict, SweepRow, Verified, judge_row, row_twin, sweep_query};
 pub use tally::Tally;
-pub use twin_plan::{Cause, Change, Held, HeldReason, RemovalHold, Removals, SealAction, TwinPlan};
+pub use twin_plan::{
+    Cause, Change, ChangeHold, Held, HeldReason, Permits, RemovalHold, Removals, SealAction, TwinPlan,
+};
 pub use wanted::{LeafPlaces, PackedWanted, Wanted};

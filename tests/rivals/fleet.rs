@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use geminid::controller::{Commands, Ended, Inputs, Options, run};
+use geminid::controller::{Commands, Ended, Inputs, Options, observe, run};
 use geminid::hub::WriteTwins;
 use geminid::metrics::Metrics;
-use geminid::plan::{DeclaredState, FileSpan, Owner, Policy, RemovalPolicy, SealScope, TwinManifest, Wanted};
+use geminid::plan::{
+    DeclaredState, FileSpan, GuardLimits, Mode, Owner, Policy, RemovalPolicy, SealScope, TwinManifest, Wanted,
+};
 use geminid::twin::{DeviceId, MergePatch, Object, TwinRef, Value};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -53,7 +55,7 @@ pub(crate) fn options(owner: &str, workers: usize) -> Options {
         scope: scope(owner),
         sweep: Duration::from_secs(600),
         verify: Duration::from_secs(24 * 3600),
-        policy: Policy::default(),
+        policy: Policy { guards: GuardLimits { creates: 1.0, ..GuardLimits::default() }, ..Policy::default() },
         workers,
         single_pass: false,
         first_contact: CancellationToken::new(),
@@ -81,7 +83,10 @@ impl Daemon {
         let (handle, rng) = (metrics.controller.hub("sim"), fastrand::Rng::with_seed(7));
         let (commands, line) = Commands::line();
         let inputs = Inputs { declared: receiver, commands: Some(line) };
-        task.spawn(run(options, hub, inputs, handle, cancel.clone(), rng));
+        match options.policy.mode {
+            Mode::Observe => drop(task.spawn(observe(options, hub, inputs, handle, cancel.clone(), rng))),
+            Mode::Sync | Mode::Upsert => drop(task.spawn(run(options, hub, inputs, handle, cancel.clone(), rng))),
+        }
         Self { declared, cancel, task, commands, registry }
     }
 

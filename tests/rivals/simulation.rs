@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use geminid::emulator::{Fault, SimHub, SimOperation};
 use geminid::hub::HubError;
-use geminid::plan::{DeclaredState, GuardLimits, RemovalPolicy, Removals, TwinState, declare, plan_twin};
+use geminid::plan::{DeclaredState, GuardLimits, Permits, RemovalPolicy, TwinState, declare, plan_twin};
 use geminid::twin::{MergePatch, Object, Value};
 
 use crate::fleet::{Daemon, device, manifest, options, place, scope, settle, twin, yields};
@@ -60,7 +60,7 @@ impl Owned {
     fn assert_done(&self, id: &str) {
         let Some(live) = self.hub.hub.twin(&device(id)) else { return };
         let declaration = declare(&self.state, &twin(id), Some(&live));
-        let plan = plan_twin(&scope(self.hub.owner), &declaration, &live, &Removals::Go);
+        let plan = plan_twin(&scope(self.hub.owner), &declaration, &live, &Permits::ALL);
         assert_eq!(plan.patch, None, "{} has more to do: {plan:?} for {declaration:?} on {live:?}", self.hub.owner);
     }
 }
