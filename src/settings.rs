@@ -35,7 +35,7 @@ const TOP_KEYS: [&str; 11] = [
     "suspend",
 ];
 /// Settings of one hub, longest first so that no name is taken for a part of another.
-const HUB_KEYS: [&str; 17] = [
+const HUB_KEYS: [&str; 21] = [
     "connection_string_file",
     "connection_string",
     "sas_token_file",
@@ -47,18 +47,30 @@ const HUB_KEYS: [&str; 17] = [
     "guards_updates",
     "guards_from",
     "ownership",
+    "quota_share",
     "manifests",
     "ca_file",
     "suspend",
+    "budget",
     "verify",
+    "units",
     "sweep",
     "allow",
+    "tier",
 ];
 /// Where the daemon listens unless told otherwise.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:9797";
 /// The shortest sweep interval; anything below asks a hub for more than it gives.
 const SWEEP_MIN: Duration = Duration::from_secs(1);
 const SWEEP_DEFAULT: Duration = Duration::from_secs(10 * 60);
+/// The smallest standard tier: who has a larger one and forgets to say so is slow, not throttled.
+const TIER_DEFAULT: &str = "S1";
+/// The word for a hub that is asked without any limit.
+const TIER_NONE: &str = "none";
+/// Our part of the hub's rates: they are shared with everybody who uses the hub, devices that report included.
+const BUDGET_DEFAULT: f64 = 0.5;
+/// Our part of the hub's messages a day.
+const QUOTA_SHARE_DEFAULT: f64 = 0.1;
 const VERIFY_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why the settings cannot be used. One sentence, with the place and the remedy.
@@ -115,6 +127,14 @@ pub struct HubSettings {
     pub sweep: Duration,
     /// Every sealed twin is read again within this time.
     pub verify: Duration,
+    /// The hub's tier, such as `S1`; `None` asks without any limit.
+    pub tier: Option<String>,
+    /// How many units it has.
+    pub units: u32,
+    /// Our part of its rates, more than 0 and at most 1.
+    pub budget: f64,
+    /// Our part of its messages a day, more than 0 and at most 1.
+    pub quota_share: f64,
     /// What the guards let pass.
     pub guards: GuardSettings,
     /// Whether what is written is recorded in the twins; without that nothing is ever removed.
@@ -244,6 +264,10 @@ struct RawHub {
     ca_file: Option<PathBuf>,
     sweep: Option<String>,
     verify: Option<String>,
+    tier: Option<String>,
+    units: Option<u32>,
+    budget: Option<f64>,
+    quota_share: Option<f64>,
     ownership: Option<String>,
     suspend: Option<bool>,
     #[serde(default)]
@@ -412,12 +436,19 @@ fn hub_of(
     let manifests = raw.manifests.ok_or_else(|| missing("manifests", "missing; name the folder of manifests"))?;
     let sweep = raw.sweep.as_deref().map_or(Ok(SWEEP_DEFAULT), |text| parse_sweep(&key("sweep"), text))?;
     let verify = raw.verify.as_deref().map_or(Ok(VERIFY_DEFAULT), |text| parse_duration(&key("verify"), text))?;
+    let tier = raw.tier.unwrap_or_else(|| TIER_DEFAULT.to_owned());
+    let part =
+        |field: &str, given: Option<f64>, default| given.map_or(Ok(default), |part| check_part(&key(field), part));
     Ok(HubSettings {
         manifests,
         login,
         ca_file: raw.ca_file,
         sweep,
         verify,
+        tier: Some(tier).filter(|tier| tier != TIER_NONE),
+        units: raw.units.unwrap_or(1),
+        budget: part("budget", raw.budget, BUDGET_DEFAULT)?,
+        quota_share: part("quota_share", raw.quota_share, QUOTA_SHARE_DEFAULT)?,
         guards: guards_of(&raw.guards, &key)?,
         seals: raw.ownership.as_deref().map_or(Ok(true), |text| parse_ownership(&key("ownership"), text))?,
         suspend: raw.suspend.unwrap_or_default(),
@@ -519,7 +550,16 @@ fn parse_share(key: &str, text: &str) -> Result<f64, SettingsError> {
     })
 }
 
-/// The defaults of a hub that no settings file names.
+/// A part of what a hub gives: with nothing of it nothing could be done.
+fn check_part(key: &str, part: f64) -> Result<f64, SettingsError> {
+    if part > 0.0 && part <= 1.0 {
+        return Ok(part);
+    }
+    let problem = format!("{part} is no part of the hub; write more than 0 and at most 1");
+    Err(SettingsError::Value { key: key.to_owned(), problem })
+}
+
+/// The defaults of a hub that no settings file names: an embedded one, which has no throttles unless told to.
 #[must_use]
 pub fn hub_defaults(manifests: PathBuf, connection: Secret, ca_file: Option<PathBuf>) -> HubSettings {
     HubSettings {
@@ -528,6 +568,10 @@ pub fn hub_defaults(manifests: PathBuf, connection: Secret, ca_file: Option<Path
         ca_file,
         sweep: SWEEP_DEFAULT,
         verify: VERIFY_DEFAULT,
+        tier: None,
+        units: 1,
+        budget: BUDGET_DEFAULT,
+        quota_share: QUOTA_SHARE_DEFAULT,
         // Such a hub begins empty: whoever starts one wants its devices registered.
         guards: GuardSettings { creates: 1.0, ..GuardSettings::default() },
         seals: true,
@@ -591,6 +635,30 @@ mod tests {
             (ModeSetting::Observe, true, false, true)
         );
         assert_eq!(prod.guards, GuardSettings { creates: 0.1, updates: 0.2, from: 0, ..GuardSettings::default() });
+    }
+
+    #[test]
+    fn a_hub_of_no_named_tier_is_taken_for_the_smallest_and_none_has_no_limit() {
+        let prod = |more: &str, variables: &[(&str, &str)]| {
+            load_text(&format!("{PROD}{more}"), variables).map(|settings| settings.hubs["prod"].clone())
+        };
+        let plain = prod("", &[]).unwrap();
+        assert_eq!((plain.tier.as_deref(), plain.units, plain.budget, plain.quota_share), (Some("S1"), 1, 0.5, 0.1));
+        let set = prod("tier = \"S3\"\nunits = 2\nbudget = 1\nquota_share = 0.25\n", &[]).unwrap();
+        assert_eq!((set.tier.as_deref(), set.units, set.budget, set.quota_share), (Some("S3"), 2, 1.0, 0.25));
+        assert_eq!(prod("tier = \"none\"\n", &[]).unwrap().tier, None);
+        let variables = [
+            ("GEMINID_HUBS_PROD_TIER", "S2"),
+            ("GEMINID_HUBS_PROD_UNITS", "3"),
+            ("GEMINID_HUBS_PROD_BUDGET", "0.75"),
+            ("GEMINID_HUBS_PROD_QUOTA_SHARE", "0.2"),
+        ];
+        let set = prod("tier = \"S1\"\n", &variables).unwrap();
+        assert_eq!((set.tier.as_deref(), set.units, set.budget, set.quota_share), (Some("S2"), 3, 0.75, 0.2));
+        for (more, named) in [("budget = 0\n", "hubs.prod.budget"), ("quota_share = 1.5\n", "hubs.prod.quota_share")] {
+            let error = prod(more, &[]).unwrap_err().to_string();
+            assert!(error.contains(named) && error.contains("more than 0 and at most 1"), "{error}");
+        }
     }
 
     #[test]

@@ -6,9 +6,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
+use prometheus::Registry;
 use secrecy::SecretString;
 
-use crate::hub::{EntraCredential, EntraOptions, HubAddress, Login, ProxyOptions, RestHub, RestOptions, SecretText};
+use crate::hub::{
+    BudgetOptions, Budgeted, EntraCredential, EntraOptions, HubAddress, HubBudget, Login, Observed, ProxyOptions,
+    RestHub, RestOptions, SecretText, Tier,
+};
+use crate::metrics::Metrics;
 use crate::plan::{GuardLimits, Mode, Owner, Policy, Salt, SealScope, Subtree};
 use crate::settings::{
     AzureEnvironment, EntraKind, GuardSettings, HubSettings, LoginSettings, ModeSetting, Secret, Settings,
@@ -28,6 +33,8 @@ pub struct HubParts {
     pub scope: SealScope,
     /// The client.
     pub hub: RestHub,
+    /// How fast it may be asked.
+    pub budget: BudgetOptions,
     /// What is done about differences.
     pub mode: Mode,
     /// Whether the settings suspend every hub.
@@ -36,7 +43,26 @@ pub struct HubParts {
     pub allow: Vec<Subtree>,
 }
 
+/// A hub as everybody here asks it. The waiting is outside of the counting: a request's duration is the hub's alone.
+pub type PacedHub = Budgeted<Observed<RestHub>>;
+
 impl HubParts {
+    /// The hub, asked at its budget's pace and told to `metrics`.
+    #[must_use]
+    pub fn paced(self, metrics: &Metrics) -> PacedHub {
+        let budget = HubBudget::new(&self.name, self.budget, metrics.budget.hub(&self.name));
+        Budgeted::new(Observed::new(self.hub, metrics.client.hub(&self.name)), budget)
+    }
+
+    /// The hub, asked at its budget's pace, for a command that serves no metrics.
+    ///
+    /// # Errors
+    /// When counters cannot be set up.
+    pub fn paced_alone(self) -> anyhow::Result<PacedHub> {
+        let metrics = Metrics::register(&Registry::new(), &[&self.name]).context("cannot set up counters")?;
+        Ok(self.paced(&metrics))
+    }
+
     /// What may be done on this hub.
     #[must_use]
     pub fn rules(&self) -> Policy {
@@ -83,6 +109,7 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
         let except = settings.no_proxy.clone().unwrap_or_default();
         options.proxy = Some(ProxyOptions { url: SecretString::from(url.as_str()), except });
     }
+    let budget = budget_options(hub)?;
     let client = sign_in(&hub.login, &options)?;
     let mut scope = SealScope::new(owner.clone(), client.address().host());
     let mut rng = fastrand::Rng::new();
@@ -95,7 +122,16 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
     };
     let all_suspended = settings.suspend;
     let allow = allowed_paths(hub)?;
-    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, mode, all_suspended, allow })
+    Ok(HubParts {
+        name: name.to_owned(),
+        settings: hub.clone(),
+        scope,
+        hub: client,
+        budget,
+        mode,
+        all_suspended,
+        allow,
+    })
 }
 
 /// The paths that manifests of a hub may declare; empty for every path.
@@ -164,6 +200,23 @@ fn entra_credential(kind: EntraKind, environment: &AzureEnvironment) -> anyhow::
         },
         EntraKind::DeveloperTools => EntraCredential::DeveloperTools,
     })
+}
+
+fn budget_options(hub: &HubSettings) -> anyhow::Result<BudgetOptions> {
+    let tier = match &hub.tier {
+        None => None,
+        Some(name) => {
+            let tier = Tier::named(name).with_context(|| {
+                format!("tier: {name:?} is none of F1, S1, S2, S3 and none; basic tiers have no twins")
+            })?;
+            let (units, most) = (hub.units, tier.units_max());
+            if !(1..=most).contains(&units) {
+                bail!("units: {units}: a hub of tier {name} has 1 to {most} units");
+            }
+            Some((tier, units))
+        }
+    };
+    Ok(BudgetOptions { tier, share: hub.budget, quota_share: hub.quota_share, wall_clock: system_time })
 }
 
 /// The text of a small file.

@@ -150,11 +150,16 @@ async fn start_embedded(
     if !settings.hubs.is_empty() {
         bail!("--embedded-hub stands alone; remove the hubs from the settings, or leave it out");
     }
+    let tier = options.service.trials.tier;
     let hub = EmbeddedHub::start(options).await?;
     let info = hub.connection_info();
     let connection = Secret::Value(SecretString::from(info.owner_connection_string.as_str()));
     let mut entry = hub_defaults(manifests, connection, Some(info.ca_file.clone()));
     entry.sweep = sweep.unwrap_or(entry.sweep);
+    if let Some((tier, units)) = tier {
+        // What it is asked to refuse is not asked of it.
+        (entry.tier, entry.units) = (Some(tier.as_str().to_owned()), units);
+    }
     settings.hubs.insert(EMBEDDED.to_owned(), entry);
     Ok(Some(hub))
 }

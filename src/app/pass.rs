@@ -7,13 +7,14 @@ use anyhow::{Context as _, bail};
 use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{HubParts, system_time};
 use super::source::{Source, specs};
 use crate::controller::{self, AuditLog, AuditTarget, AuditWriter, Commands, Ended, Inputs, Options};
 use crate::exporter::{self, Published};
-use crate::hub::{Observed, WriteTwins};
+use crate::hub::{Lane, Paced, WriteTwins};
 use crate::metrics::{ControllerHub, Metrics};
 use crate::ops::Readiness;
 use crate::ops::api::{Api, HubHandle};
@@ -22,6 +23,8 @@ use crate::source::Snapshot;
 
 /// Reconciles under way at one time on one hub; as many as the client keeps connections open.
 const WORKERS: usize = 32;
+/// How often the gauges of the budget follow the time.
+const BUDGET_PUBLISHED_EVERY: Duration = Duration::from_secs(5);
 
 /// What the loops of all hubs share.
 #[derive(Debug, Clone)]
@@ -77,10 +80,11 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
     shared
         .api
         .started(&name, HubHandle { host: parts.scope.host.clone(), commands, declared: declared_receiver, journal });
-    let hub = Arc::new(Observed::new(parts.hub, shared.metrics.client.hub(&name)));
+    let hub = parts.paced(&shared.metrics);
+    let budget = hub.budget().clone();
     let mut loops = JoinSet::new();
     let (metrics, token) = (shared.metrics.controller.hub(&name), cancel.clone());
-    let (controller_hub, rng) = (Arc::clone(&hub), fastrand::Rng::new());
+    let (controller_hub, rng) = (hub.clone(), fastrand::Rng::new());
     loops.spawn(async move {
         reconcile_hub(options, controller_hub, inputs, metrics, token, rng).await;
     });
@@ -88,10 +92,12 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
     let (token, rng) = (cancel.clone(), fastrand::Rng::new());
     let query_hub = name.clone();
     loops.spawn(async move {
-        exporter::run(query_hub, hub, queries_receiver, published, process, token, rng).await;
+        exporter::run(query_hub, hub.in_lane(Lane::Query), queries_receiver, published, process, token, rng).await;
     });
     let mut contact = std::pin::pin!(first_contact.cancelled_owned());
     let mut contacted = false;
+    let mut publish = tokio::time::interval(BUDGET_PUBLISHED_EVERY);
+    publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             // Loops that end because they were told to are no internal error, so being told comes first.
@@ -105,6 +111,7 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
                 contacted = true;
                 shared.readiness.contacted(&name);
             }
+            _ = publish.tick() => budget.publish(),
             Some(ended) = loops.join_next() => {
                 cancel.cancel();
                 drain(&mut loops).await;
@@ -117,7 +124,7 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
 }
 
 /// The loop of the hub's mode: one that observes is given a reader alone.
-async fn reconcile_hub<H: WriteTwins + 'static>(
+async fn reconcile_hub<H: WriteTwins + Paced + 'static>(
     options: Options,
     hub: H,
     inputs: Inputs,
@@ -193,7 +200,7 @@ pub async fn apply_once(
     options.sweep = Duration::from_secs(60);
     options.policy.prune = prune;
     let (_sender, receiver) = watch::channel(state);
-    let hub = Observed::new(parts.hub, metrics.client.hub(&name));
+    let hub = parts.paced(&metrics);
     let handle = metrics.controller.hub(&name);
     let ended = reconcile_hub(options, hub, receiver.into(), handle, cancel, fastrand::Rng::new()).await;
     audit_ended.cancel();

@@ -5,11 +5,16 @@ use crate::exporter::{Trial, run_once};
 use crate::series::QuerySpec;
 
 /// Runs each query once, one after another; its name with what it gave.
-pub async fn try_queries(parts: &HubParts, specs: &[QuerySpec]) -> Vec<(String, Trial)> {
+///
+/// # Errors
+/// When counters cannot be set up.
+pub async fn try_queries(parts: HubParts, specs: &[QuerySpec]) -> anyhow::Result<Vec<(String, Trial)>> {
+    let name = parts.name.clone();
+    let hub = parts.paced_alone()?;
     let mut rng = fastrand::Rng::new();
     let mut trials = Vec::new();
     for spec in specs {
-        trials.push((spec.name.clone(), run_once(&parts.name, &parts.hub, spec, &mut rng).await));
+        trials.push((spec.name.clone(), run_once(&name, &hub, spec, &mut rng).await));
     }
-    trials
+    Ok(trials)
 }

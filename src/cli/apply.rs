@@ -113,7 +113,7 @@ async fn run_pass(args: &ApplyArgs, opened: Opened, audit: Option<&AuditTarget>,
 async fn removing(args: &ApplyArgs, opened: &Opened, state: &Arc<DeclaredState>) -> anyhow::Result<usize> {
     let parts = args.fleet.one.parts(&opened.settings)?;
     let now = wall_clock().as_second();
-    let plans = survey(Arc::new(parts.hub), &opened.parts.scope, state, &TwinFilter::default(), now).await?;
+    let plans = survey(Arc::new(parts.paced_alone()?), &opened.parts.scope, state, &TwinFilter::default(), now).await?;
     let loses = |surveyed: &&Surveyed| match surveyed {
         Surveyed::Plan(planned) => {
             let plan = &planned.plan;
@@ -160,7 +160,7 @@ async fn run_plan(opened: Opened, file: &Path, asks: bool, format: Format) -> an
     if asks && plan.removing > 0 && !confirmed(plan.removing)? {
         bail!("nothing was applied; say --yes to apply the plan with its removals");
     }
-    let hub = Arc::new(opened.parts.hub);
+    let hub = Arc::new(opened.parts.paced_alone()?);
     let writes: Vec<PlannedWrite> = plan.writes.clone();
     let each = |twin: &TwinRef, written: &Written| match written {
         Written::Applied => tracing::info!(%twin, revision = plan.revision, "applied as planned"),

@@ -37,8 +37,8 @@ pub(super) async fn run(args: QueryArgs) -> anyhow::Result<u8> {
         let file = args.metrics.context("give a query, or --metrics FILE")?;
         return show_metrics(&file, &args.one).await;
     };
-    let parts = args.one.open_to_read()?.parts;
-    let mut pages = Pages::new(&parts.hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
+    let hub = args.one.open_to_read()?.parts.paced_alone()?;
+    let mut pages = Pages::new(&hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
     let mut out = Output::stdout();
     while let Some(page) = pages.next().await {
         page?.iter().for_each(|row| out.line(&row.to_string()));
@@ -52,7 +52,7 @@ async fn show_metrics(file: &Path, one: &OneHubArgs) -> anyhow::Result<u8> {
     let parts = one.open_to_read()?.parts;
     let mut err = Output::stderr();
     let (mut families, mut failed): (Vec<FamilyText>, bool) = (Vec::new(), false);
-    for (name, trial) in try_queries(&parts, &specs).await {
+    for (name, trial) in try_queries(parts, &specs).await? {
         err.line(&summary(&name, &trial));
         match trial.result {
             Ok(result) => families.extend(result.families),

@@ -3,11 +3,11 @@
 //! Invariant: a loop that observes holds a [`ReadOnly`], which has no writer: nothing in it could write, whatever a plan
 //! says.
 
-use crate::hub::{Continuation, HubError, QueryPage, ReadTwins, WriteTwins};
+use crate::hub::{Allowance, Continuation, HubError, Lane, Paced, QueryPage, ReadTwins, WriteTwins};
 use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
 
 /// A hub to read, and perhaps to write.
-pub(super) trait Access: ReadTwins + 'static {
+pub(super) trait Access: ReadTwins + Paced + 'static {
     /// Who writes.
     type Writer: WriteTwins;
 
@@ -27,7 +27,7 @@ pub(super) struct ReadOnly<H>(pub(super) H);
 #[derive(Debug)]
 pub(super) enum Nobody {}
 
-impl<H: WriteTwins + 'static> Access for ReadWrite<H> {
+impl<H: WriteTwins + Paced + 'static> Access for ReadWrite<H> {
     type Writer = H;
 
     fn writer(&self) -> Option<&H> {
@@ -35,7 +35,7 @@ impl<H: WriteTwins + 'static> Access for ReadWrite<H> {
     }
 }
 
-impl<H: ReadTwins + 'static> Access for ReadOnly<H> {
+impl<H: ReadTwins + Paced + 'static> Access for ReadOnly<H> {
     type Writer = Nobody;
 
     fn writer(&self) -> Option<&Nobody> {
@@ -45,6 +45,16 @@ impl<H: ReadTwins + 'static> Access for ReadOnly<H> {
 
 macro_rules! reads_through {
     ($name:ident) => {
+        impl<H: Paced> Paced for $name<H> {
+            fn in_lane(&self, lane: Lane) -> Self {
+                Self(self.0.in_lane(lane))
+            }
+
+            fn allowance(&self) -> Allowance {
+                self.0.allowance()
+            }
+        }
+
         impl<H: ReadTwins> ReadTwins for $name<H> {
             async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
                 self.0.get_twin(twin).await

@@ -3,7 +3,7 @@
 //! Invariant: every end is taken in exactly once, and whatever it leaves to do is in the queue or in the time of the
 //! next sweep afterwards.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::task::{Id, JoinError};
 
@@ -14,8 +14,9 @@ use super::reconcile::Reconciled;
 use super::report::Report;
 use super::run::{Controller, Finished, MISPREDICTIONS_MAX};
 use super::sweep::Swept;
+use super::sweeping::until_utc_midnight;
 use crate::hub::{HubError, PageError};
-use crate::plan::{HeldReason, Outcome, Suspend};
+use crate::plan::{HeldReason, Outcome, Suspend, SweepMode};
 use crate::twin::TwinRef;
 
 /// Tries of one twin in a single pass before it counts as failed.
@@ -71,15 +72,16 @@ impl<H: Access> Controller<H> {
         };
         self.answered();
         self.sweep_failures = 0;
-        self.next_sweep = (!self.options.single_pass).then(|| now + self.options.sweep);
+        self.plan_next_sweep(&swept);
         if std::mem::take(&mut self.sweep_asked) {
             self.next_sweep = Some(now);
         }
         self.asked.ended(None, false);
         self.last_sweep = Some((self.options.wall_clock)());
         let (members, queries) = (std::mem::take(&mut swept.members), std::mem::take(&mut swept.queries));
-        self.context.gate().take_sweep(swept.sealed, members, queries);
-        self.modules_sealed = swept.modules;
+        if swept.mode == SweepMode::Query {
+            self.context.gate().take_sweep(swept.sealed, members, queries);
+        }
         self.rivals.forget_old(now);
         for twin in &swept.untouched {
             self.context.gate().creates_nothing(twin);
@@ -108,7 +110,6 @@ impl<H: Access> Controller<H> {
     }
 
     fn sweep_failed(&mut self, error: &PageError) {
-        let now = self.now();
         self.context.gate().sweep_failed();
         self.asked.ended(None, true);
         self.count_sweep_failure(&error.to_string());
@@ -117,8 +118,10 @@ impl<H: Access> Controller<H> {
         } else {
             self.report.sweep_failed(error);
         }
-        let pause = jittered(SWEEP_RETRY_FIRST, SWEEP_RETRY_MAX, self.sweep_failures, &mut self.rng);
-        self.next_sweep = Some(if self.health.is_down() { self.health.paused_until() } else { now + pause });
+        if let PageError::Hub(HubError::Quota) = error {
+            self.quota_used_up();
+        }
+        self.retry_sweep(error, SWEEP_RETRY_FIRST, SWEEP_RETRY_MAX);
     }
 
     fn count_sweep_failure(&mut self, message: &str) {
@@ -160,6 +163,11 @@ impl<H: Access> Controller<H> {
         let hub_down = match &result.error {
             Some(error @ HubError::Transport { .. }) => self.hub_failed(error),
             Some(error) if result.hub_unauthorized => self.hub_failed(error),
+            Some(HubError::Quota) => {
+                self.answered();
+                self.quota_used_up();
+                false
+            }
             Some(_) | None => {
                 self.answered();
                 false
@@ -270,11 +278,4 @@ impl<H: Access> Controller<H> {
             self.report.hub_recovered();
         }
     }
-}
-
-/// Time until 00:00 UTC, when daily quotas begin anew (`iot-hub.md` 3.2).
-fn until_utc_midnight(now: SystemTime) -> Duration {
-    const DAY: u64 = 24 * 60 * 60;
-    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Duration::from_secs(DAY - seconds % DAY)
 }

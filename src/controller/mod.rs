@@ -16,6 +16,7 @@ mod gate;
 mod health;
 mod journal;
 mod obey;
+mod pacing;
 mod permit;
 mod planned;
 mod queue;
@@ -26,6 +27,7 @@ mod run;
 mod status;
 mod survey;
 mod sweep;
+mod sweeping;
 
 pub use asked::{Request, RequestState};
 pub use audit::{AuditLog, AuditTarget, AuditWriter};

@@ -4,6 +4,7 @@
 //! remembered between reconciles that the next one would need: dropping this future at any await loses nothing.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +16,7 @@ use super::gate::Gate;
 use super::permit::permitted_plan;
 use super::queue::Lane;
 use super::rivals::{look_around, restrained};
-use crate::hub::{HubError, WriteTwins as _};
+use crate::hub::{HubError, Paced, WriteTwins as _};
 use crate::plan::{
     Cause, Change, Declaration, DeclaredState, Held, HeldReason, Outcome, Restraint, SealAction, SealScope, SealState,
     Sighting, TwinPlan, Verified, declare, plan_suspension,
@@ -38,6 +39,10 @@ pub(super) struct Context<H> {
     /// What this process last saw of each twin.
     pub(super) memory: Mutex<BTreeMap<TwinRef, Verified>>,
     pub(super) started: Instant,
+    /// Seconds since 1970 at that time.
+    pub(super) started_unix: i64,
+    /// Rows that the present sweep has read so far.
+    pub(super) rows_swept: AtomicUsize,
     /// The wall clock, for suspensions that end.
     pub(super) wall_clock: fn() -> SystemTime,
 }
@@ -66,6 +71,13 @@ impl<H> Context<H> {
     /// The gate; a worker that panicked while it held it leaves counts that are still good.
     pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<H: Paced> Context<H> {
+    /// The hub as it is asked for a twin of `lane`.
+    fn hub(&self, lane: Lane) -> H {
+        self.hub.in_lane(lane.of_budget())
     }
 }
 
@@ -177,7 +189,7 @@ pub(super) async fn reconcile<H: Access>(context: &Context<H>, task: &Task) -> R
         return result.ended(outcome);
     }
     while result.conflicts <= CONFLICTS_MAX {
-        let step = match context.hub.get_twin(&task.twin).await {
+        let step = match context.hub(task.lane).get_twin(&task.twin).await {
             Ok(live) => {
                 context.audit.read(&task.twin, Some(&live));
                 write_plan(context, task, &live, &mut result).await
@@ -222,7 +234,8 @@ async fn write_plan<H: Access>(context: &Context<H>, task: &Task, live: &Twin, r
         result.error = Some(rejection.clone());
         return Step::Ended(Outcome::Rejected);
     }
-    let Some(writer) = context.hub.writer() else { return Step::Ended(observed(result, &declaration, plan)) };
+    let hub = context.hub(task.lane);
+    let Some(writer) = hub.writer() else { return Step::Ended(observed(result, &declaration, plan)) };
     let occasion = Occasion { revision: &state.revision, lane: task.lane };
     let attempt = context.audit.patch(occasion, live, &plan, patch);
     let answer = writer.patch_twin(&task.twin, patch, &live.etag).await;
@@ -322,7 +335,8 @@ async fn missing<H: Access>(context: &Context<H>, task: &Task, result: &mut Reco
     let state = context.state();
     let declaration = declare(&state, &task.twin, None);
     let create = declaration.declared().map(|declared| declared.create && task.twin.module.is_none());
-    let writer = match (declaration.hold(), create, context.hub.writer()) {
+    let hub = context.hub(task.lane);
+    let writer = match (declaration.hold(), create, hub.writer()) {
         (None, Some(true), Some(writer)) if !task.seen => writer,
         (reason, create, _) => {
             context.gate().creates_nothing(&task.twin);
@@ -363,12 +377,12 @@ fn hold(result: &mut Reconciled, reason: HeldReason) -> Outcome {
 async fn failed<H: Access>(context: &Context<H>, error: HubError, result: &mut Reconciled) -> Step {
     let outcome = match &error {
         HubError::Throttled { .. } => Outcome::Throttled,
-        HubError::Quota => Outcome::Quota,
+        HubError::Quota | HubError::QuotaShare => Outcome::Quota,
         HubError::Rejected { .. } => Outcome::Rejected,
         HubError::NotFound(_) => Outcome::Missing,
         HubError::Unauthorized { .. } => {
             // One twin may be refused alone (a module of a disabled device); a query tells whether all are.
-            let probe = context.hub.query_page(PROBE_QUERY, 1, None).await;
+            let probe = context.hub(Lane::Retry).query_page(PROBE_QUERY, 1, None).await;
             result.hub_unauthorized = matches!(probe, Err(HubError::Unauthorized { .. }));
             Outcome::Unauthorized
         }

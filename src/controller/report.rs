@@ -10,17 +10,22 @@ use tokio::task::JoinError;
 use tracing::{debug, error, info, warn};
 
 use super::journal::Journal;
+use super::pacing::Progress;
 use super::queue::Lane;
 use super::reconcile::Reconciled;
 use super::run::{Options, guard_of};
 use super::status::{Statuses, held_message};
 use super::sweep::Swept;
 use crate::hub::{HubError, PageError};
-use crate::metrics::{ControllerHub, Guard, Reason, Target, TwinKind, TwinState as StateLabel};
+use crate::metrics::{ControllerHub, Guard, Reason, SweepKind, Target, TwinKind, TwinState as StateLabel};
 use crate::plan::{
     Approval, Cause, Change, ChangeHold, DeclaredState, GuardKind, Outcome, RemovalHold, Synced, TwinState,
 };
+use crate::plan::{SweepCost, SweepMode, SweepPlan};
 use crate::twin::{Section, TwinRef};
+
+/// How often progress is said.
+const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 /// The voice of one loop.
 #[derive(Debug)]
@@ -33,6 +38,10 @@ pub(super) struct Report {
     removal_hold: Option<RemovalHold>,
     change_holds: BTreeMap<GuardKind, ChangeHold>,
     sweep_failing: bool,
+    /// Kind and interval of sweeps that were told last.
+    sweep_told: Option<(SweepMode, Duration)>,
+    /// How old the present work was when its progress was said last.
+    progress_said: Duration,
 }
 
 impl Report {
@@ -47,6 +56,8 @@ impl Report {
             removal_hold: None,
             change_holds: BTreeMap::new(),
             sweep_failing: false,
+            sweep_told: None,
+            progress_said: Duration::ZERO,
         }
     }
 
@@ -155,7 +166,58 @@ impl Report {
         self.metrics.pass_succeeded(TwinKind::Device, at);
         self.states(statuses);
         let (hub, sealed, pages) = (&self.hub, swept.sealed, swept.pages);
-        info!(%hub, twins = statuses.len(), sealed, to_read = swept.nominated.len(), pages, "sweep complete");
+        let mode = swept.mode.as_str();
+        info!(%hub, twins = statuses.len(), sealed, to_read = swept.nominated.len(), pages, mode, "sweep complete");
+    }
+
+    /// Which kind of sweep comes next and when, said when it changes.
+    pub(super) fn sweep_planned(&mut self, plan: &SweepPlan, setting: Duration) {
+        let interval = plan.interval();
+        let metrics = self.metrics.sweep();
+        metrics.set_interval(interval);
+        self.metrics.set_interval(TwinKind::Device, interval);
+        for (kind, cost) in [(SweepKind::Query, &plan.query), (SweepKind::Read, &plan.read)] {
+            metrics.set_cost(kind, cost.time, cost.messages);
+        }
+        if self.sweep_told.replace((plan.mode, interval)) == Some((plan.mode, interval)) {
+            return;
+        }
+        let (hub, mode) = (&self.hub, plan.mode.as_str());
+        let costs = |cost: &SweepCost| format!("{:.1?} and {} messages", cost.time, cost.messages);
+        let (query, read) = (costs(&plan.query), costs(&plan.read));
+        if interval > setting {
+            warn!(%hub, mode, ?interval, ?setting, query, read, "rate and daily messages allow sweeps less often than set");
+        } else if plan.mode == SweepMode::Read {
+            info!(%hub, mode, ?interval, query, read, "sweeps read every twin, which is cheaper than asking for pages");
+        } else {
+            debug!(%hub, mode, ?interval, query, read, "sweeps ask for pages");
+        }
+    }
+
+    pub(super) fn undeclared(&self, devices: usize) {
+        self.metrics.sweep().set_undeclared(devices);
+    }
+
+    /// How far the present work is; said now and then when it lasts.
+    pub(super) fn progress(&mut self, progress: &Progress, elapsed: Duration) {
+        let eta = progress.eta.unwrap_or_default();
+        self.metrics.sweep().set_progress(progress.remaining, eta);
+        // Work that is younger than what was said of it is other work.
+        self.progress_said = if elapsed < self.progress_said { Duration::ZERO } else { self.progress_said };
+        if elapsed - self.progress_said < PROGRESS_EVERY {
+            return;
+        }
+        self.progress_said = elapsed;
+        let (hub, remaining, of) = (&self.hub, progress.remaining, progress.total);
+        match progress.eta {
+            Some(eta) => info!(%hub, remaining, of, eta_s = eta.as_secs(), "sweep under way"),
+            None => info!(%hub, remaining, of, "sweep under way"),
+        }
+    }
+
+    pub(super) fn quota_used_up(&self, wait: Duration) {
+        let (hub, wait_s) = (&self.hub, wait.as_secs());
+        error!(%hub, reason = "quota", wait_s, "the hub's daily messages are used up; nothing is asked of it until 00:00 UTC");
     }
 
     pub(super) fn sweep_failed(&mut self, error: &PageError) {

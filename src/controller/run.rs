@@ -4,6 +4,7 @@
 //! the loop ends; a panic in one reconcile is counted and costs that reconcile alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -21,18 +22,22 @@ use super::gate::Gate;
 use super::health::HubHealth;
 use super::journal::Journal;
 use super::obey::PendingWish;
+use super::pacing::{Pacing, ProgressMeter};
 use super::queue::{Lane, Queue, Taken};
-use super::reconcile::{Context, Reconciled, Task, reconcile};
+use super::reconcile::{Context, Reconciled, Task, reconcile, unix_seconds};
 use super::report::Report;
 use super::status::Statuses;
-use super::sweep::{SweepOptions, Swept, sweep};
-use crate::hub::{HubError, PageError, ReadTwins, WriteTwins};
+use super::sweep::Swept;
+use crate::hub::{HubError, Paced, PageError, ReadTwins, WriteTwins};
 use crate::metrics::ControllerHub;
-use crate::plan::{DeclaredState, HeldReason, Outcome, Policy, RemovalHold, Rivals, SealScope, Suspend};
+use crate::plan::{DeclaredState, HeldReason, Outcome, Policy, RemovalHold, Rivals, SealScope, Suspend, SweepSettings};
 use crate::twin::TwinRef;
 
 /// How long running writes may take to end once the loop is told to.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// How often what is under way is measured while nothing ends.
+const WATCHED_EVERY: Duration = Duration::from_secs(5);
 
 /// Wrong prophecies in a row after which seals no longer spare reads.
 pub(super) const MISPREDICTIONS_MAX: u32 = 3;
@@ -109,8 +114,9 @@ pub(super) struct Controller<H> {
     pub(super) wishes: BTreeMap<TwinRef, PendingWish>,
     pub(super) next_sweep: Option<Duration>,
     pub(super) sweep_failures: u32,
-    /// Whether modules may carry our seal: unknown before the first sweep, so taken for granted.
-    pub(super) modules_sealed: bool,
+    /// How often sweeps are made, and of which kind.
+    pub(super) pacing: Pacing,
+    pub(super) progress: ProgressMeter,
     /// What the first complete sweep nominated and is not planned yet; `None` before it.
     pub(super) first_nominated: Option<BTreeSet<TwinRef>>,
     pub(super) mispredictions: u32,
@@ -130,7 +136,7 @@ pub(super) struct Controller<H> {
 }
 
 /// Reconciles one hub until cancelled, or once. `inputs` holds a loaded state from the start.
-pub async fn run<H: WriteTwins + 'static>(
+pub async fn run<H: WriteTwins + Paced + 'static>(
     options: Options,
     hub: H,
     inputs: impl Into<Inputs>,
@@ -142,7 +148,7 @@ pub async fn run<H: WriteTwins + 'static>(
 }
 
 /// Looks at one hub until cancelled, or once, and says what differs. Nothing in it could write.
-pub async fn observe<H: ReadTwins + 'static>(
+pub async fn observe<H: ReadTwins + Paced + 'static>(
     options: Options,
     hub: H,
     inputs: impl Into<Inputs>,
@@ -214,8 +220,11 @@ impl<H: Access> Controller<H> {
             gate: Mutex::new(Gate::new(&options.hub, &options.policy)),
             memory: Mutex::new(BTreeMap::new()),
             started: Instant::now(),
+            started_unix: unix_seconds((options.wall_clock)()),
+            rows_swept: AtomicUsize::new(0),
             wall_clock: options.wall_clock,
         };
+        let pacing = Pacing::new(SweepSettings { interval: options.sweep, verify: options.verify });
         let rivals = Rivals::new(options.sweep);
         let suspended = options.policy.suspend.is_some();
         if suspended {
@@ -238,7 +247,8 @@ impl<H: Access> Controller<H> {
             wishes: BTreeMap::new(),
             next_sweep: (!suspended).then_some(Duration::ZERO),
             sweep_failures: 0,
-            modules_sealed: true,
+            pacing,
+            progress: ProgressMeter::default(),
             first_nominated: None,
             mispredictions: 0,
             removals_wait: false,
@@ -365,13 +375,8 @@ impl<H: Access> Controller<H> {
         let workers = self.health.workers(now, self.options.workers);
         let sweep_due = self.next_sweep.is_some_and(|at| at <= now);
         if sweep_due && !self.sweep_running() && workers > 0 {
-            self.next_sweep = None;
+            self.start_sweep(now);
             self.asked.began(None);
-            let context = Arc::clone(&self.context);
-            let trust_seals = self.mispredictions < MISPREDICTIONS_MAX;
-            let options = SweepOptions { verify: self.options.verify, trust_seals, modules: self.modules_sealed };
-            let handle = self.tasks.spawn(async move { Finished::Sweep(sweep(&context, options).await) });
-            self.running.push(Running { id: handle.id(), twin: None, since: now });
         }
         while self.workers_running() < workers {
             let Some(taken) = self.queue.take(now) else { break };
@@ -379,6 +384,7 @@ impl<H: Access> Controller<H> {
         }
         let longest = self.running.iter().filter(|r| r.twin.is_some()).map(|r| now.saturating_sub(r.since));
         self.report.queue(self.queue.depth(now), self.workers_running(), longest);
+        self.measure_progress(now);
     }
 
     fn start(&mut self, taken: Taken, now: Duration) {
@@ -402,8 +408,10 @@ impl<H: Access> Controller<H> {
         let free = self.health.workers(Duration::MAX, self.options.workers) > self.workers_running();
         let twin = self.queue.next_due().filter(|_| free);
         let sweep = self.next_sweep.filter(|_| !self.sweep_running());
-        let next = twin.into_iter().chain(sweep).min()?;
-        Some(self.context.started + next.max(self.health.paused_until()))
+        let next = twin.into_iter().chain(sweep).min().map(|next| next.max(self.health.paused_until()));
+        // Gauges of what is under way follow the time, also while nothing ends: that is when they matter.
+        let watch = (!self.running.is_empty()).then(|| self.now() + WATCHED_EVERY);
+        Some(self.context.started + next.into_iter().chain(watch).min()?)
     }
 
     /// A single pass is over when every twin is settled or given up; a daemon's loop never is.

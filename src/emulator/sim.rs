@@ -14,7 +14,7 @@ use super::if_match::IfMatch;
 use super::query::{self, Rows};
 use super::registry::{Change, Device, Registry};
 use super::wire;
-use crate::hub::{Continuation, HubError, QueryPage, ReadTwins, WriteTwins};
+use crate::hub::{Continuation, HubError, Paced, QueryPage, ReadTwins, WriteTwins};
 use crate::twin::{DeviceId, ETag, MergePatch, ModuleId, Object, Twin, TwinRef, Value};
 
 /// When time begins, in seconds since 1970.
@@ -250,6 +250,8 @@ impl State {
         Ok(twin)
     }
 }
+
+impl Paced for SimHub {}
 
 impl ReadTwins for SimHub {
     async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {

@@ -11,6 +11,7 @@ use prometheus::{
 use super::instrument::{gauge_value, instruments, seconds, unix_seconds};
 use super::label::{Guard, Label, Reason, Target, Task, TwinKind, TwinState};
 use super::process::ProcessMetrics;
+use super::sweep::{SweepHandle, SweepMetrics};
 
 /// Buckets of reconcile durations, in seconds.
 const RECONCILE_BUCKETS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -77,12 +78,14 @@ instruments! {
 #[derive(Debug, Clone)]
 pub struct ControllerMetrics {
     instruments: Instruments,
+    sweeps: SweepMetrics,
     process: ProcessMetrics,
 }
 
 impl ControllerMetrics {
     pub(super) fn register(registry: &Registry, process: &ProcessMetrics) -> Result<Self, prometheus::Error> {
-        Ok(Self { instruments: Instruments::register(registry)?, process: process.clone() })
+        let sweeps = SweepMetrics::register(registry)?;
+        Ok(Self { instruments: Instruments::register(registry)?, sweeps, process: process.clone() })
     }
 
     /// The handle of one hub's reconcile loop. All its series exist from then on.
@@ -120,6 +123,7 @@ impl ControllerMetrics {
             seal_writes: all.seal_writes.with_label_values(&[hub]),
             seal_mispredictions: all.seal_mispredictions.with_label_values(&[hub]),
             queue: QueueHandle::new(all, hub),
+            sweep: self.sweeps.hub(hub),
             process: self.process.clone(),
         }
     }
@@ -138,6 +142,7 @@ pub struct ControllerHub {
     seal_writes: IntCounter,
     seal_mispredictions: IntCounter,
     queue: QueueHandle,
+    sweep: SweepHandle,
     process: ProcessMetrics,
 }
 
@@ -219,6 +224,12 @@ impl ControllerHub {
     /// A worker or a sweep ended by a panic.
     pub fn panicked(&self) {
         self.process.panicked(Task::Controller);
+    }
+
+    /// The hub's sweeps.
+    #[must_use]
+    pub fn sweep(&self) -> &SweepHandle {
+        &self.sweep
     }
 
     /// The hub's queue and workers.

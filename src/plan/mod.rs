@@ -4,6 +4,7 @@
 
 mod approval;
 mod condition;
+mod cost;
 mod declare;
 mod declared;
 mod declared_twins;
@@ -28,6 +29,7 @@ mod wanted;
 
 pub use approval::{APPROVAL_LIFE, Approval, Approvals, GuardKind};
 pub use condition::LiveCondition;
+pub use cost::{SweepCost, SweepMode, SweepPlan, SweepRates, SweepSettings, SweepSize, plan_sweep, verify_is_due};
 pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, declare, declare_presumed, leaves_of};
 pub use declared::{DeclaredState, FileSpan, Frozen, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest};
 pub use declared_twins::DeclaredTwins;

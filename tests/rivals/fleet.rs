@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use geminid::controller::{Commands, Ended, Inputs, Options, observe, run};
-use geminid::hub::WriteTwins;
+use geminid::hub::{Paced, WriteTwins};
 use geminid::metrics::Metrics;
 use geminid::plan::{
     DeclaredState, FileSpan, GuardLimits, Mode, Owner, Policy, RemovalPolicy, SealScope, TwinManifest, Wanted,
@@ -75,7 +75,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn start<H: WriteTwins + 'static>(hub: H, options: Options, state: &DeclaredState) -> Self {
+    pub(crate) fn start<H: WriteTwins + Paced + 'static>(hub: H, options: Options, state: &DeclaredState) -> Self {
         let registry = prometheus::Registry::new();
         let metrics = Metrics::register(&registry, &["sim"]).unwrap();
         let (declared, receiver) = watch::channel(Arc::new(state.clone()));
