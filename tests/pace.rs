@@ -46,6 +46,7 @@ fn options() -> Options {
         single_pass: true,
         first_contact: CancellationToken::new(),
         audit: geminid::controller::AuditLog::off(),
+        journal: geminid::controller::Journal::default(),
         wall_clock: || SystemTime::UNIX_EPOCH,
     }
 }
