@@ -154,6 +154,7 @@ fn options() -> Options {
         single_pass: false,
         first_contact: CancellationToken::new(),
         audit: controller::AuditLog::off(),
+        journal: controller::Journal::default(),
         wall_clock: || SystemTime::UNIX_EPOCH,
     }
 }

@@ -21,8 +21,19 @@ const PREFIX: &str = "GEMINID_";
 /// What Kubernetes injects for a service named `geminid`; not ours, not an error.
 const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
 /// Settings of the whole process that the environment may set, with their place in the file.
-const TOP_KEYS: [&str; 9] =
-    ["owner", "listen", "web_config", "metrics_token_file", "log_format", "log_level", "audit_log", "mode", "suspend"];
+const TOP_KEYS: [&str; 11] = [
+    "owner",
+    "listen",
+    "api_listen",
+    "api_token_file",
+    "web_config",
+    "metrics_token_file",
+    "log_format",
+    "log_level",
+    "audit_log",
+    "mode",
+    "suspend",
+];
 /// Settings of one hub, longest first so that no name is taken for a part of another.
 const HUB_KEYS: [&str; 21] = [
     "connection_string_file",
@@ -172,6 +183,10 @@ pub struct Settings {
     pub owner: Option<String>,
     /// Address of `/metrics` and the probes.
     pub listen: String,
+    /// Address of `/api/v1`; `None` serves it beside `/metrics`.
+    pub api_listen: Option<String>,
+    /// The file with the bearer token of the API; without it nothing can be asked of the daemon.
+    pub api_token_file: Option<PathBuf>,
     /// Who may see `/metrics`, and over what: exporter-toolkit's web configuration.
     pub web_config: Option<PathBuf>,
     /// File with a token that lets a client see `/metrics`.
@@ -202,6 +217,8 @@ impl Default for Settings {
         Self {
             owner: None,
             listen: LISTEN_DEFAULT.to_owned(),
+            api_listen: None,
+            api_token_file: None,
             web_config: None,
             metrics_token_file: None,
             log_format: LogFormat::default(),
@@ -222,6 +239,8 @@ impl Default for Settings {
 struct RawSettings {
     owner: Option<String>,
     listen: Option<String>,
+    api_listen: Option<String>,
+    api_token_file: Option<PathBuf>,
     web_config: Option<PathBuf>,
     metrics_token_file: Option<PathBuf>,
     log_format: Option<String>,
@@ -372,6 +391,8 @@ fn settings_of(
     Ok(Settings {
         owner: raw.owner,
         listen: raw.listen.unwrap_or(defaults.listen),
+        api_listen: raw.api_listen,
+        api_token_file: raw.api_token_file,
         web_config: raw.web_config,
         metrics_token_file: raw.metrics_token_file,
         log_format: raw.log_format.as_deref().map_or(Ok(LogFormat::default()), parse_log_format)?,

@@ -50,7 +50,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "twin",
         ],
     ),
-    ("ops", &["metrics", "controller", "exporter", "series"]),
+    ("ops", &["metrics", "controller", "exporter", "series", "plan", "twin"]),
     ("controller", &["twin", "plan", "hub", "metrics"]),
     ("exporter", &["twin", "query", "series", "hub", "metrics"]),
     ("device", &["twin"]),
@@ -99,6 +99,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     (
         "base64",
         &[
+            "ops/api",
             "hub/sas.rs",
             "hub/certificate.rs",
             "device/credentials.rs",
@@ -123,7 +124,18 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("mimalloc", &["main.rs"]),
     (
         "jiff",
-        &["controller/audit", "hub", "device/run.rs", "emulator", "manifest", "series", "settings.rs", "app.rs", "app"],
+        &[
+            "controller/audit",
+            "ops/api",
+            "hub",
+            "device/run.rs",
+            "emulator",
+            "manifest",
+            "series",
+            "settings.rs",
+            "app.rs",
+            "app",
+        ],
     ),
     ("mqtt_protocol_core", &["emulator/mqtt", "device"]),
     ("notify", &["source/watch.rs"]),
@@ -131,12 +143,22 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("prometheus", &["metrics.rs", "metrics", "ops", "app.rs", "app"]),
     ("rcgen", &["emulator/tls.rs"]),
     ("redb", &["emulator/store.rs"]),
-    ("reqwest", &["hub/rest.rs", "hub/entra.rs"]),
+    ("reqwest", &["hub/rest.rs", "hub/entra.rs", "cli/server.rs"]),
     ("rustix", &["source/beneath.rs"]),
     ("rustls_platform_verifier", &["device/tls.rs"]),
     (
         "secrecy",
-        &["hub", "device/credentials.rs", "emulator/identity.rs", "settings.rs", "settings", "app.rs", "app", "cli"],
+        &[
+            "ops/api",
+            "hub",
+            "device/credentials.rs",
+            "emulator/identity.rs",
+            "settings.rs",
+            "settings",
+            "app.rs",
+            "app",
+            "cli",
+        ],
     ),
     (
         "serde",
@@ -145,6 +167,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
             "manifest/probe.rs",
             "manifest/names.rs",
             "controller/audit",
+            "ops/api",
             "hub/wire.rs",
             "emulator/wire",
             "emulator/stored.rs",
@@ -158,11 +181,12 @@ const LIVES_IN: &[(&str, &[&str])] = &[
             "settings.rs",
         ],
     ),
-    ("serde_json", &["controller/audit", "twin/value.rs", "hub/wire.rs", "emulator", "cli"]),
+    ("serde_json", &["controller/audit", "ops/api", "twin/value.rs", "hub/wire.rs", "emulator", "cli"]),
     ("serde_yaml", &["manifest/yaml.rs", "ops/web_config.rs"]),
     (
         "sha2",
         &[
+            "ops/api",
             "hub/sas.rs",
             "device/credentials.rs",
             "emulator",
@@ -175,6 +199,8 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ),
     ("strsim", &["manifest", "settings.rs"]),
     ("tokio_rustls", &["emulator/server.rs", "emulator/mqtt/server.rs", "device", "hub/certificate.rs", "ops"]),
+    ("utoipa", &["ops/api"]),
+    ("utoipa_axum", &["ops/api"]),
     ("tracing_subscriber", &["app.rs", "app"]),
 ];
 

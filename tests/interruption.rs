@@ -49,6 +49,7 @@ fn options(workers: usize, single_pass: bool) -> Options {
         single_pass,
         first_contact: CancellationToken::new(),
         audit: geminid::controller::AuditLog::off(),
+        journal: geminid::controller::Journal::default(),
         wall_clock: || SystemTime::UNIX_EPOCH,
     }
 }

@@ -74,6 +74,7 @@ impl Daemon {
             single_pass: false,
             first_contact: CancellationToken::new(),
             audit: geminid::controller::AuditLog::off(),
+            journal: geminid::controller::Journal::default(),
             wall_clock: || SystemTime::UNIX_EPOCH,
         };
         let handle = metrics.controller.hub("sim");

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{HubParts, hub_file, hub_parts, wall_clock};
+use super::connect::{HubParts, hub_file, hub_parts, system_time, wall_clock};
 use super::logging::{LogOptions, start_logging};
 use super::pass::{Shared, open_audit, run_hub};
 use super::shutdown::StopSignals;
@@ -22,6 +22,7 @@ use crate::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_dev
 use crate::emulator::{ConnectionInfo, EmbeddedHub, HubHandle, HubOptions};
 use crate::exporter::Published;
 use crate::metrics::Metrics;
+use crate::ops::api::{Api, ApiOptions};
 use crate::ops::{self, Access, AccessFiles, Ops, Readiness};
 use crate::plan::{DeclaredState, leaves_of};
 use crate::settings::{Secret, Settings, hub_defaults};
@@ -41,6 +42,8 @@ const REPORT_AFTER: Duration = Duration::from_secs(8);
 pub struct Announcement {
     /// Where `/metrics` is.
     pub listen: SocketAddr,
+    /// Where `/api/v1` is.
+    pub api: SocketAddr,
     /// Whether it is encrypted.
     pub tls: bool,
     /// The embedded hub, if there is one.
@@ -73,9 +76,7 @@ pub async fn run_daemon(
     announce: impl FnOnce(&Announcement),
 ) -> anyhow::Result<()> {
     let signals = StopSignals::catch()?;
-    let listener = TcpListener::bind(&settings.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; choose another address with --listen", settings.listen))?;
+    let listener = listen(&settings.listen, "--listen").await?;
     let files = AccessFiles { web_config: settings.web_config.clone(), token: settings.metrics_token_file.clone() };
     let access = spawn_blocking(move || Access::load(files)).await.context("internal error")??;
     let hub = start_embedded(&mut settings, embedded, sweep).await?;
@@ -86,11 +87,18 @@ pub async fn run_daemon(
     start_logging(log, Some(metrics.process.clone()))?;
     let target = AuditTarget::parse(settings.audit_log.as_deref().unwrap_or(AUDIT_LOG_DEFAULT));
     let (audit, audit_writer) = open_audit(&target, &metrics)?;
+    let api_listener = match &settings.api_listen {
+        Some(address) => Some(listen(address, "api_listen").await?),
+        None => None,
+    };
+    let api = Api::new(api_options(&settings, &names, api_listener.as_ref().unwrap_or(&listener))?);
     let (first, first_receiver) = watch::channel(None);
     let readiness = Readiness::new(&names);
-    let shared = Shared { metrics, published: Published::default(), readiness, audit, first };
+    let shared = Shared { metrics, published: Published::default(), readiness, api, audit, first };
+    let address = |listener: &TcpListener| listener.local_addr().context("the listening socket has no address");
     announce(&Announcement {
-        listen: listener.local_addr().context("the listening socket has no address")?,
+        listen: address(&listener)?,
+        api: address(api_listener.as_ref().unwrap_or(&listener))?,
         tls: access.is_tls(),
         embedded: hub.as_ref().map(embedded_addresses),
         hubs: parts.iter().map(announced).collect(),
@@ -105,7 +113,7 @@ pub async fn run_daemon(
         obeying.await;
         Ok(())
     });
-    around.spawn(serve_ops(listener, registry, shared.clone(), access.clone(), ended.clone()));
+    around.spawn(serve_ops(listener, api_listener, registry, shared.clone(), access.clone(), ended.clone()));
     if access.has_files() {
         around.spawn(refresh(access, ended.clone()));
     }
@@ -187,8 +195,25 @@ async fn run_hubs(
     result
 }
 
+/// Listens on `address`, which `setting` names.
+async fn listen(address: &str, setting: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("cannot listen on {address}; choose another address with {setting}"))
+}
+
+fn api_options(settings: &Settings, names: &[&str], listener: &TcpListener) -> anyhow::Result<ApiOptions> {
+    let address = listener.local_addr().context("the listening socket has no address")?;
+    Ok(ApiOptions {
+        hubs: names.iter().map(|name| (*name).to_owned()).collect(),
+        token_file: settings.api_token_file.clone(),
+        remote: !address.ip().is_loopback(),
+        now: system_time,
+    })
+}
+
 async fn serve_ops(
     listener: TcpListener,
+    api_listener: Option<TcpListener>,
     registry: Registry,
     shared: Shared,
     access: Access,
@@ -196,7 +221,14 @@ async fn serve_ops(
 ) -> anyhow::Result<()> {
     let ops =
         Ops { registry, metrics: shared.metrics.ops.clone(), published: shared.published, readiness: shared.readiness };
-    ops::serve(listener, ops::router(ops, access.clone()), access, ended).await;
+    let (router, api) = (ops::router(ops, access.clone()), shared.api.router());
+    match api_listener {
+        None => ops::serve(listener, router.merge(api), access, ended).await,
+        Some(api_listener) => {
+            let beside = ops::serve(api_listener, api, access.clone(), ended.clone());
+            tokio::join!(ops::serve(listener, router, access, ended), beside);
+        }
+    }
     Ok(())
 }
 

@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{HubParts, system_time};
 use super::source::{Source, specs};
-use crate::controller::{self, AuditLog, AuditTarget, AuditWriter, Ended, Inputs, Options};
+use crate::controller::{self, AuditLog, AuditTarget, AuditWriter, Commands, Ended, Inputs, Options};
 use crate::exporter::{self, Published};
 use crate::hub::{Lane, Paced, WriteTwins};
 use crate::metrics::{ControllerHub, Metrics};
 use crate::ops::Readiness;
+use crate::ops::api::{Api, HubHandle};
 use crate::plan::{DeclaredState, Mode};
 use crate::source::Snapshot;
 
@@ -34,6 +35,8 @@ pub struct Shared {
     pub(super) published: Published,
     /// What `/readyz` says.
     pub(super) readiness: Readiness,
+    /// The status API, which asks the loops.
+    pub(super) api: Api,
     /// What is recorded of every write.
     pub(super) audit: AuditLog,
     /// The first revision of the first hub, for the demonstration.
@@ -51,6 +54,7 @@ fn options(parts: &HubParts, single_pass: bool, first_contact: CancellationToken
         single_pass,
         first_contact,
         audit: audit.clone(),
+        journal: controller::Journal::default(),
         wall_clock: system_time,
     }
 }
@@ -70,13 +74,19 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
     let (queries, queries_receiver) = watch::channel(specs(&first));
     let first_contact = CancellationToken::new();
     let options = options(&parts, false, first_contact.clone(), &shared.audit);
+    let (commands, command_line) = Commands::line();
+    let inputs = Inputs { declared: declared_receiver.clone(), commands: Some(command_line) };
+    let journal = options.journal.clone();
+    shared
+        .api
+        .started(&name, HubHandle { host: parts.scope.host.clone(), commands, declared: declared_receiver, journal });
     let hub = parts.paced(&shared.metrics);
     let budget = hub.budget().clone();
     let mut loops = JoinSet::new();
     let (metrics, token) = (shared.metrics.controller.hub(&name), cancel.clone());
     let (controller_hub, rng) = (hub.clone(), fastrand::Rng::new());
     loops.spawn(async move {
-        reconcile_hub(options, controller_hub, declared_receiver.into(), metrics, token, rng).await;
+        reconcile_hub(options, controller_hub, inputs, metrics, token, rng).await;
     });
     let (published, process) = (shared.published.clone(), shared.metrics.process.clone());
     let (token, rng) = (cancel.clone(), fastrand::Rng::new());

@@ -4,19 +4,25 @@
 //! to standard output, everything else to standard error.
 
 mod apply;
+mod approve;
 mod args;
 mod completion;
 mod device;
 mod diagnostics;
+mod events;
+mod explain;
 mod export;
 mod export_files;
+mod get;
 mod hub;
 mod output;
 mod plan;
 mod plan_file;
 mod query;
+mod reconcile;
 mod run;
 mod schema;
+mod server;
 mod stop;
 mod trials;
 mod validate;
@@ -54,6 +60,16 @@ enum Command {
     Query(query::QueryArgs),
     /// Run an embedded IoT Hub for trials and tests
     Hub(hub::HubArgs),
+    /// List the twins of a running daemon and how they stand
+    Get(get::GetArgs),
+    /// Show one twin leaf by leaf: declared, live, whose, and why not
+    Explain(explain::ExplainArgs),
+    /// Show what a running daemon did and met lately
+    Events(events::EventsArgs),
+    /// Have a running daemon reconcile a twin, or all, now
+    Reconcile(reconcile::ReconcileArgs),
+    /// Let a guard of a running daemon pass what was looked at
+    Approve(approve::ApproveArgs),
     /// Print the JSON Schema of manifests, for editors
     Schema(schema::SchemaArgs),
     /// Simulate a device over MQTT, until Ctrl-C
@@ -83,6 +99,11 @@ pub fn main() -> ExitCode {
         Command::Validate(args) => validate::run(&args),
         Command::Query(args) => block_on(query::run(args)),
         Command::Hub(args) => block_on(hub::run(args)),
+        Command::Get(args) => block_on(get::run(args)),
+        Command::Explain(args) => block_on(explain::run(args)),
+        Command::Events(args) => block_on(events::run(args)),
+        Command::Reconcile(args) => block_on(reconcile::run(args)),
+        Command::Approve(args) => block_on(approve::run(args)),
         Command::Schema(args) => schema::run(&args),
         Command::Device(args) => block_on(device::run(args)),
         Command::Export(args) => block_on(export::run(args)),

@@ -49,11 +49,13 @@ impl<H: Access> Controller<H> {
         self.report.panicked(error, twin);
         match twin {
             None => {
+                self.asked.ended(None, true);
                 self.next_sweep = Some(now + SWEEP_RETRY_MAX);
                 self.count_sweep_failure("internal error, see the log");
             }
             Some(twin) => {
                 self.queue.done(twin);
+                self.asked.ended(Some(twin), true);
                 self.context.memory().remove(twin);
                 self.statuses.record(twin, Outcome::Failed, "internal error, see the log".to_owned(), now);
                 let abandoned = self.requeue(twin, &Outcome::Failed, None);
@@ -71,6 +73,11 @@ impl<H: Access> Controller<H> {
         self.answered();
         self.sweep_failures = 0;
         self.plan_next_sweep(&swept);
+        if std::mem::take(&mut self.sweep_asked) {
+            self.next_sweep = Some(now);
+        }
+        self.asked.ended(None, false);
+        self.last_sweep = Some((self.options.wall_clock)());
         let (members, queries) = (std::mem::take(&mut swept.members), std::mem::take(&mut swept.queries));
         if swept.mode == SweepMode::Query {
             self.context.gate().take_sweep(swept.sealed, members, queries);
@@ -104,6 +111,7 @@ impl<H: Access> Controller<H> {
 
     fn sweep_failed(&mut self, error: &PageError) {
         self.context.gate().sweep_failed();
+        self.asked.ended(None, true);
         self.count_sweep_failure(&error.to_string());
         if let PageError::Hub(error @ (HubError::Transport { .. } | HubError::Unauthorized { .. })) = error {
             self.hub_failed(error);
@@ -148,6 +156,7 @@ impl<H: Access> Controller<H> {
         let now = self.now();
         let twin = result.twin.clone();
         self.queue.done(&twin);
+        self.asked.ended(Some(&twin), false);
         self.remember(result);
         self.rivals.see(&twin, result.sighting.clone(), now);
         self.wished(result);

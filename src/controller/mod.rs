@@ -5,13 +5,16 @@
 //! twins alone.
 
 mod access;
+mod asked;
 mod audit;
 mod backoff;
 mod change;
 mod command;
 mod events;
+mod explain;
 mod gate;
 mod health;
+mod journal;
 mod obey;
 mod pacing;
 mod permit;
@@ -26,11 +29,14 @@ mod survey;
 mod sweep;
 mod sweeping;
 
+pub use asked::{Request, RequestState};
 pub use audit::{AuditLog, AuditTarget, AuditWriter};
 pub use backoff::{Circumstances, Requeue, next as next_try};
 pub use command::{
     Approved, Command, Commands, GuardHold, Inputs, LoopEnded, Overview, Page, REPORTS_MAX, Refused, TwinReport,
 };
+pub use explain::{Explained, ExplainedLeaf, Holder};
+pub use journal::{Event, Journal};
 pub use planned::{PlannedWrite, Written, apply_planned};
 pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;

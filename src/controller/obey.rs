@@ -2,16 +2,19 @@
 //!
 //! Invariant: an approval is taken only for what is held at this moment, at this revision, in at most this number.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use super::access::Access;
 use super::command::{Approved, Command, Overview, Page, REPORTS_MAX, Refused, TwinReport};
+use super::explain::{EXPLAINED_MAX, Explained, explain};
 use super::queue::Lane;
 use super::reconcile::{Reconciled, Wish};
 use super::report::Report;
 use super::run::Controller;
 use super::status::TwinStatus;
-use crate::plan::{APPROVAL_LIFE, Approval, Synced};
+use crate::plan::{APPROVAL_LIFE, Approval, Removals, Synced, TwinState};
 use crate::twin::TwinRef;
 
 /// The longest reason of a suspension, in bytes: it takes room in the tags.
@@ -45,7 +48,9 @@ impl<H: Access> Controller<H> {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Approve { approval, reply } => drop(reply.send(self.approve(&approval))),
-            Command::Reconcile { twin, reply } => drop(reply.send(self.nudge(twin.as_ref()))),
+            Command::Reconcile { twin, token, reply } => drop(reply.send(self.nudge(twin.as_ref(), token))),
+            Command::Request { token, reply } => drop(reply.send(self.asked.get(&token).cloned())),
+            Command::Explain { twin, reply } => self.explain(twin, reply),
             Command::Suspend { twin, reason, reply } => self.suspend(&twin, reason, reply),
             Command::Overview { page, reply } => drop(reply.send(self.overview(&page))),
         }
@@ -70,22 +75,41 @@ impl<H: Access> Controller<H> {
         Ok(Approved { guard: approval.guard, count: approval.count, until })
     }
 
-    fn nudge(&mut self, twin: Option<&TwinRef>) -> Result<(), Refused> {
+    fn nudge(&mut self, twin: Option<&TwinRef>, token: String) -> Result<(), Refused> {
         let now = self.now();
         if let Some(reason) = &self.options.policy.suspend {
             return Err(Refused(format!("hub {} is suspended: {reason}", self.options.hub)));
         }
         match twin {
             None => {
+                self.asked.add(token, None);
+                self.sweep_asked = self.sweep_running();
                 self.sweep_soon();
                 Ok(())
             }
             Some(twin) if self.statuses.get(twin).is_some() => {
+                self.asked.add(token, Some(twin.clone()));
                 self.add(twin, Lane::Git, now);
                 Ok(())
             }
             Some(twin) => Err(Refused(format!("{twin} is not managed on hub {}", self.options.hub))),
         }
+    }
+
+    /// Answers from a task of its own: the loop waits for no hub.
+    fn explain(&mut self, twin: TwinRef, reply: oneshot::Sender<Result<Result<Explained, String>, Refused>>) {
+        if self.explaining.len() >= EXPLAINED_MAX {
+            drop(
+                reply.send(Err(Refused(format!("{EXPLAINED_MAX} twins are being explained already; try again soon")))),
+            );
+            return;
+        }
+        let removals = self.context.gate().hold(self.now()).map_or(Removals::Go, Removals::Held);
+        let context = Arc::clone(&self.context);
+        self.explaining.spawn(async move {
+            let explained = explain(&context, &twin, removals).await;
+            drop(reply.send(Ok(explained.map_err(|error| error.to_string()))));
+        });
     }
 
     /// Has the suspension of a twin, or its end, written into the seal by the next worker.
@@ -151,6 +175,15 @@ impl<H: Access> Controller<H> {
             up: !self.health.is_down(),
             holds,
             total: self.statuses.len(),
+            states: TwinState::ALL
+                .into_iter()
+                .map(|state| (state, self.statuses.count(state)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            queue: self.queue.len(),
+            last_sweep: self.last_sweep,
+            next_sweep: self.next_sweep.map(|at| at.saturating_sub(now)),
+            handled: self.asked.last_done(page.only.as_ref()).map(|request| request.token.clone()),
             twins,
         }
     }

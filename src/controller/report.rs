@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinError;
 use tracing::{debug, error, info, warn};
 
+use super::journal::Journal;
 use super::pacing::Progress;
 use super::queue::Lane;
 use super::reconcile::Reconciled;
@@ -32,6 +33,8 @@ pub(super) struct Report {
     hub: String,
     workers: usize,
     metrics: ControllerHub,
+    journal: Journal,
+    wall_clock: fn() -> SystemTime,
     removal_hold: Option<RemovalHold>,
     change_holds: BTreeMap<GuardKind, ChangeHold>,
     sweep_failing: bool,
@@ -48,6 +51,8 @@ impl Report {
             hub: options.hub.clone(),
             workers: options.workers,
             metrics,
+            journal: options.journal.clone(),
+            wall_clock: options.wall_clock,
             removal_hold: None,
             change_holds: BTreeMap::new(),
             sweep_failing: false,
@@ -101,8 +106,28 @@ impl Report {
         } else {
             debug!(%hub, %twin, reason, message, duration_ms = u64::try_from(took.as_millis()).ok(), "reconciled");
         }
+        self.note(result, (news && trouble).then_some((reason, message)));
         self.count(result, took);
         self.states(statuses);
+    }
+
+    /// What a reconcile did, and what trouble is new, for people who ask later.
+    fn note(&self, result: &Reconciled, trouble: Option<(&'static str, String)>) {
+        let (at, twin) = ((self.wall_clock)(), &result.twin);
+        if result.created {
+            self.journal.tell_of(at, twin, "Registered", String::new());
+        }
+        if !result.changes.is_empty() {
+            let changes: Vec<(String, String)> =
+                result.changes.iter().map(|change| (change.leaf.to_string(), change.to_string())).collect();
+            self.journal.tell_written(at, twin, &changes);
+        }
+        if result.outcome == Outcome::Released && result.sealed {
+            self.journal.tell_of(at, twin, "Released", "its manifest is gone, the seal is removed".to_owned());
+        }
+        if let Some((reason, message)) = trouble {
+            self.journal.tell_of(at, twin, reason, message);
+        }
     }
 
     fn count(&self, result: &Reconciled, took: Duration) {
@@ -134,6 +159,8 @@ impl Report {
     }
 
     pub(super) fn swept(&mut self, swept: &Swept, statuses: &Statuses, at: SystemTime) {
+        let found = format!("{} twins, {} to read", statuses.len(), swept.nominated.len());
+        self.journal.tell((self.wall_clock)(), "SweepComplete", found);
         self.sweep_failing = false;
         self.metrics.sweep_completed(at);
         self.metrics.pass_succeeded(TwinKind::Device, at);
@@ -198,12 +225,15 @@ impl Report {
         if self.sweep_failing {
             debug!(%hub, %error, "the sweep failed again");
         } else {
+            self.journal.tell((self.wall_clock)(), "SweepFailed", error.to_string());
             warn!(%hub, "the sweep failed and is tried again: {error}");
         }
         self.sweep_failing = true;
     }
 
     pub(super) fn state_changed(&self, state: &DeclaredState, changed: usize) {
+        let found = format!("revision {}: {} declared, {changed} changed", state.revision, state.twins.len());
+        self.journal.tell((self.wall_clock)(), "ManifestsChanged", found);
         let (hub, revision) = (&self.hub, &state.revision);
         info!(%hub, %revision, declared = state.twins.len(), changed, "manifests changed");
     }
@@ -228,6 +258,7 @@ impl Report {
                 }
             }
             Some(hold) if self.removal_hold.as_ref() != Some(hold) => {
+                self.journal.tell((self.wall_clock)(), "RemovalsHeld", format!("{waiting} twins: {hold}"));
                 warn!(%hub, twins = waiting, "removals are held: {hold}");
             }
             Some(_) => {}
@@ -258,17 +289,20 @@ impl Report {
     }
 
     pub(super) fn approved(&self, approval: &Approval) {
+        self.journal.tell((self.wall_clock)(), "Approved", approval.to_string());
         let (hub, guard, revision, count) = (&self.hub, approval.guard, &approval.revision, approval.count);
         let twin = approval.twin.as_ref().map(ToString::to_string);
         info!(%hub, %guard, %revision, count, twin, "approved for one hour");
     }
 
     pub(super) fn hub_failed(&self, error: &HubError) {
+        self.journal.tell((self.wall_clock)(), "HubDown", error.to_string());
         let hub = &self.hub;
         error!(%hub, reason = error.category(), "{error}; trying again until it answers");
     }
 
     pub(super) fn hub_recovered(&self) {
+        self.journal.tell((self.wall_clock)(), "HubUp", String::new());
         let hub = &self.hub;
         info!(%hub, "the hub answers again");
     }

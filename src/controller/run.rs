@@ -14,11 +14,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, ReadOnly, ReadWrite};
+use super::asked::Asked;
 use super::audit::{AuditLog, Auditor};
 use super::change::{StateChange, compare};
 use super::command::{Command, Inputs};
 use super::gate::Gate;
 use super::health::HubHealth;
+use super::journal::Journal;
 use super::obey::PendingWish;
 use super::pacing::{Pacing, ProgressMeter};
 use super::queue::{Lane, Queue, Taken};
@@ -61,6 +63,8 @@ pub struct Options {
     pub first_contact: CancellationToken,
     /// What is recorded of every write.
     pub audit: AuditLog,
+    /// What happened lately, for people who ask.
+    pub journal: Journal,
     /// The wall clock, for the daily quota.
     pub wall_clock: fn() -> SystemTime,
 }
@@ -118,6 +122,14 @@ pub(super) struct Controller<H> {
     pub(super) mispredictions: u32,
     /// Whether removals were held when last looked at: then their release is news for the queue.
     pub(super) removals_wait: bool,
+    /// Requests of people to reconcile.
+    pub(super) asked: Asked,
+    /// Whether all twins were asked for while a sweep was under way: another one follows it.
+    pub(super) sweep_asked: bool,
+    /// When the last complete sweep ended.
+    pub(super) last_sweep: Option<SystemTime>,
+    /// Twins being explained.
+    pub(super) explaining: JoinSet<()>,
     pub(super) report: Report,
     pub(super) rng: fastrand::Rng,
     pub(super) error: Option<String>,
@@ -170,6 +182,7 @@ async fn run_loop<H: Access>(
                 Err(_) => open = false,
             },
             Some(command) = next_command(&mut commands) => controller.obey(command),
+            Some(_) = controller.explaining.join_next() => {}
             Some(finished) = controller.tasks.join_next_with_id() => controller.finished(finished),
             () = sleep_until(wake) => {}
         }
@@ -239,6 +252,10 @@ impl<H: Access> Controller<H> {
             first_nominated: None,
             mispredictions: 0,
             removals_wait: false,
+            asked: Asked::default(),
+            sweep_asked: false,
+            last_sweep: None,
+            explaining: JoinSet::new(),
             rng,
             error: None,
         }
@@ -359,6 +376,7 @@ impl<H: Access> Controller<H> {
         let sweep_due = self.next_sweep.is_some_and(|at| at <= now);
         if sweep_due && !self.sweep_running() && workers > 0 {
             self.start_sweep(now);
+            self.asked.began(None);
         }
         while self.workers_running() < workers {
             let Some(taken) = self.queue.take(now) else { break };
@@ -371,6 +389,7 @@ impl<H: Access> Controller<H> {
 
     fn start(&mut self, taken: Taken, now: Duration) {
         self.report.waited(taken.waited);
+        self.asked.began(Some(&taken.twin));
         let task = Task {
             seen: self.seen.contains(&taken.twin),
             rejection: self.rejections.get(&taken.twin).cloned(),

@@ -1,11 +1,12 @@
-//! Our own port: `/metrics`, `/livez`, `/readyz`.
+//! Our own port: `/metrics`, `/livez`, `/readyz`, and the status API beneath `/api/v1`.
 //!
-//! Invariant: no answer asks a hub or reads a file; [`Access`] reads its own when told to. `/metrics` shows what is in
+//! Invariant: beside those of `api`, no answer asks a hub or reads a file; [`Access`] reads its own when told to. `/metrics` shows what is in
 //! memory and is 200 as long as the process lives; a hub's own state is a metric, never readiness (`DESIGN.md` 4.11).
 
 mod access;
 #[cfg(test)]
 mod access_tests;
+pub mod api;
 mod body;
 #[cfg(test)]
 mod doc_tests;

@@ -60,6 +60,7 @@ pub(crate) fn options(owner: &str, workers: usize) -> Options {
         single_pass: false,
         first_contact: CancellationToken::new(),
         audit: geminid::controller::AuditLog::off(),
+        journal: geminid::controller::Journal::default(),
         wall_clock: || SystemTime::UNIX_EPOCH,
     }
 }

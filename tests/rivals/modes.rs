@@ -84,7 +84,7 @@ async fn a_suspended_hub_is_not_even_asked() {
     assert!(contact.is_cancelled(), "readiness waits for nobody");
     let after = hub.calls();
     assert_eq!((after.reads, after.queries, hub.applied().len()), (calls.reads, calls.queries, applied));
-    let refused = daemon.commands.reconcile(None).await.unwrap().unwrap_err();
+    let refused = daemon.commands.reconcile(None, "t".to_owned()).await.unwrap().unwrap_err();
     assert!(refused.0.contains("suspended: `hubs.sim.suspend`"), "{refused}");
     let report = daemon.commands.overview(Page { limit: 1, ..Page::default() }).await.unwrap().twins.remove(0);
     assert_eq!((report.condition.reason, report.condition.state), ("Suspended", TwinState::Suspended));
