@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 /// The rows of one section, those marked UNSURE left out.
-pub struct Rows {
+pub(crate) struct Rows {
     section: &'static str,
     all: BTreeSet<&'static str>,
     left: BTreeSet<&'static str>,
@@ -13,20 +13,20 @@ pub struct Rows {
 
 impl Rows {
     /// The rows by their first column.
-    pub fn of(section: &'static str, rows: &[&'static str]) -> Self {
+    pub(crate) fn of(section: &'static str, rows: &[&'static str]) -> Self {
         let all: BTreeSet<_> = rows.iter().copied().collect();
         assert_eq!(all.len(), rows.len(), "{section}: a row is there twice");
         Self { section, left: all.clone(), all }
     }
 
     /// Notes that a case is about this row.
-    pub fn walk(&mut self, row: &str) {
+    pub(crate) fn walk(&mut self, row: &str) {
         assert!(self.all.contains(row), "{} has no row {row:?}", self.section);
         self.left.remove(row);
     }
 
     /// Every row had a case.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         assert!(self.left.is_empty(), "{}: no case for {:?}", self.section, self.left);
     }
 }
