@@ -22,7 +22,12 @@ doc:
 bench:
     cargo bench --locked --bench load
     cargo bench --locked --bench latency
+    cargo bench --locked --bench scrape
 
 # Each fuzz target for five minutes, or those named; needs a nightly toolchain and a C++ compiler.
 fuzz *targets:
     fuzz/run.sh {{targets}}
+
+# Seeded histories of the reconciler against people, Git, faults and crashes; one alone with GEMINID_SEED=n.
+seeds count="20000":
+    GEMINID_SEEDS={{count}} cargo test --release --locked --test rivals simulation

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use geminid::controller::{self, Options};
 use geminid::emulator::SimHub;
-use geminid::hub::{Continuation, HubError, QueryPage, ReadTwins, WriteTwins};
+use geminid::hub::{Continuation, HubError, Paced, QueryPage, ReadTwins, WriteTwins};
 use geminid::metrics::Metrics;
 use geminid::plan::{DeclaredState, Owner, Policy, SealScope};
 use geminid::source::{Loader, WatchOptions, Watcher};
@@ -34,6 +34,8 @@ struct Watched {
     hub: SimHub,
     patched: mpsc::UnboundedSender<(TwinRef, Instant)>,
 }
+
+impl Paced for Watched {}
 
 impl ReadTwins for Watched {
     async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
@@ -152,6 +154,7 @@ fn options() -> Options {
         single_pass: false,
         first_contact: CancellationToken::new(),
         audit: controller::AuditLog::off(),
+        journal: controller::Journal::default(),
         wall_clock: || SystemTime::UNIX_EPOCH,
     }
 }

@@ -21,9 +21,21 @@ const PREFIX: &str = "GEMINID_";
 /// What Kubernetes injects for a service named `geminid`; not ours, not an error.
 const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
 /// Settings of the whole process that the environment may set, with their place in the file.
-const TOP_KEYS: [&str; 5] = ["owner", "listen", "log_format", "log_level", "audit_log"];
+const TOP_KEYS: [&str; 11] = [
+    "owner",
+    "listen",
+    "api_listen",
+    "api_token_file",
+    "web_config",
+    "metrics_token_file",
+    "log_format",
+    "log_level",
+    "audit_log",
+    "mode",
+    "suspend",
+];
 /// Settings of one hub, longest first so that no name is taken for a part of another.
-const HUB_KEYS: [&str; 13] = [
+const HUB_KEYS: [&str; 21] = [
     "connection_string_file",
     "connection_string",
     "sas_token_file",
@@ -31,18 +43,34 @@ const HUB_KEYS: [&str; 13] = [
     "auth",
     "host",
     "guards_removals",
+    "guards_creates",
+    "guards_updates",
     "guards_from",
+    "ownership",
+    "quota_share",
     "manifests",
     "ca_file",
+    "suspend",
+    "budget",
     "verify",
+    "units",
     "sweep",
     "allow",
+    "tier",
 ];
 /// Where the daemon listens unless told otherwise.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:9797";
 /// The shortest sweep interval; anything below asks a hub for more than it gives.
 const SWEEP_MIN: Duration = Duration::from_secs(1);
 const SWEEP_DEFAULT: Duration = Duration::from_secs(10 * 60);
+/// The smallest standard tier: who has a larger one and forgets to say so is slow, not throttled.
+const TIER_DEFAULT: &str = "S1";
+/// The word for a hub that is asked without any limit.
+const TIER_NONE: &str = "none";
+/// Our part of the hub's rates: they are shared with everybody who uses the hub, devices that report included.
+const BUDGET_DEFAULT: f64 = 0.5;
+/// Our part of the hub's messages a day.
+const QUOTA_SHARE_DEFAULT: f64 = 0.1;
 const VERIFY_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why the settings cannot be used. One sentence, with the place and the remedy.
@@ -99,12 +127,53 @@ pub struct HubSettings {
     pub sweep: Duration,
     /// Every sealed twin is read again within this time.
     pub verify: Duration,
-    /// The share of the fleet that may lose something within 24 h, 0 to 1.
-    pub removals: f64,
-    /// Up to this many twins the share is not asked.
-    pub removals_from: usize,
+    /// The hub's tier, such as `S1`; `None` asks without any limit.
+    pub tier: Option<String>,
+    /// How many units it has.
+    pub units: u32,
+    /// Our part of its rates, more than 0 and at most 1.
+    pub budget: f64,
+    /// Our part of its messages a day, more than 0 and at most 1.
+    pub quota_share: f64,
+    /// What the guards let pass.
+    pub guards: GuardSettings,
+    /// Whether what is written is recorded in the twins; without that nothing is ever removed.
+    pub seals: bool,
+    /// Nothing is done on this hub.
+    pub suspend: bool,
     /// The paths manifests may declare, such as `tags.location`; empty for every path.
     pub allow: Vec<String>,
+}
+
+/// Shares of the fleet that may pass within 24 h, 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GuardSettings {
+    /// Twins that lose something.
+    pub removals: f64,
+    /// Devices registered.
+    pub creates: f64,
+    /// Twins changed.
+    pub updates: f64,
+    /// Up to this many twins the shares are not asked.
+    pub from: usize,
+}
+
+impl Default for GuardSettings {
+    fn default() -> Self {
+        Self { removals: 0.3, creates: 0.3, updates: 1.0, from: 10 }
+    }
+}
+
+/// What is done about differences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ModeSetting {
+    /// Everything.
+    #[default]
+    Sync,
+    /// Everything but removals.
+    Upsert,
+    /// Nothing.
+    Observe,
 }
 
 /// Everything.
@@ -114,10 +183,22 @@ pub struct Settings {
     pub owner: Option<String>,
     /// Address of `/metrics` and the probes.
     pub listen: String,
+    /// Address of `/api/v1`; `None` serves it beside `/metrics`.
+    pub api_listen: Option<String>,
+    /// The file with the bearer token of the API; without it nothing can be asked of the daemon.
+    pub api_token_file: Option<PathBuf>,
+    /// Who may see `/metrics`, and over what: exporter-toolkit's web configuration.
+    pub web_config: Option<PathBuf>,
+    /// File with a token that lets a client see `/metrics`.
+    pub metrics_token_file: Option<PathBuf>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or tracing directives.
     pub log_level: String,
+    /// What is done about differences, on every hub.
+    pub mode: ModeSetting,
+    /// Nothing is done on any hub.
+    pub suspend: bool,
     /// Where every write is recorded: `stdout` or a file. `run` records on standard output unless told otherwise,
     /// a single pass nowhere.
     pub audit_log: Option<String>,
@@ -136,8 +217,14 @@ impl Default for Settings {
         Self {
             owner: None,
             listen: LISTEN_DEFAULT.to_owned(),
+            api_listen: None,
+            api_token_file: None,
+            web_config: None,
+            metrics_token_file: None,
             log_format: LogFormat::default(),
             log_level: "info".to_owned(),
+            mode: ModeSetting::default(),
+            suspend: false,
             audit_log: None,
             hubs: BTreeMap::new(),
             https_proxy: None,
@@ -152,8 +239,14 @@ impl Default for Settings {
 struct RawSettings {
     owner: Option<String>,
     listen: Option<String>,
+    api_listen: Option<String>,
+    api_token_file: Option<PathBuf>,
+    web_config: Option<PathBuf>,
+    metrics_token_file: Option<PathBuf>,
     log_format: Option<String>,
     log_level: Option<String>,
+    mode: Option<String>,
+    suspend: Option<bool>,
     audit_log: Option<String>,
     #[serde(default)]
     hubs: BTreeMap<String, RawHub>,
@@ -171,6 +264,12 @@ struct RawHub {
     ca_file: Option<PathBuf>,
     sweep: Option<String>,
     verify: Option<String>,
+    tier: Option<String>,
+    units: Option<u32>,
+    budget: Option<f64>,
+    quota_share: Option<f64>,
+    ownership: Option<String>,
+    suspend: Option<bool>,
     #[serde(default)]
     allow: Vec<String>,
     #[serde(default)]
@@ -181,6 +280,8 @@ struct RawHub {
 #[serde(deny_unknown_fields)]
 struct RawGuards {
     removals: Option<String>,
+    creates: Option<String>,
+    updates: Option<String>,
     from: Option<usize>,
 }
 
@@ -290,8 +391,14 @@ fn settings_of(
     Ok(Settings {
         owner: raw.owner,
         listen: raw.listen.unwrap_or(defaults.listen),
+        api_listen: raw.api_listen,
+        api_token_file: raw.api_token_file,
+        web_config: raw.web_config,
+        metrics_token_file: raw.metrics_token_file,
         log_format: raw.log_format.as_deref().map_or(Ok(LogFormat::default()), parse_log_format)?,
         log_level: raw.log_level.unwrap_or(defaults.log_level),
+        mode: raw.mode.as_deref().map_or(Ok(ModeSetting::default()), parse_mode)?,
+        suspend: raw.suspend.unwrap_or_default(),
         audit_log: raw.audit_log.map(|text| parse_audit_log("audit_log", text)).transpose()?,
         hubs,
         https_proxy: None,
@@ -329,10 +436,60 @@ fn hub_of(
     let manifests = raw.manifests.ok_or_else(|| missing("manifests", "missing; name the folder of manifests"))?;
     let sweep = raw.sweep.as_deref().map_or(Ok(SWEEP_DEFAULT), |text| parse_sweep(&key("sweep"), text))?;
     let verify = raw.verify.as_deref().map_or(Ok(VERIFY_DEFAULT), |text| parse_duration(&key("verify"), text))?;
-    let removals = raw.guards.removals.as_deref().map_or(Ok(0.3), |text| parse_share(&key("guards.removals"), text))?;
-    let removals_from = raw.guards.from.unwrap_or(10);
-    let allow = raw.allow;
-    Ok(HubSettings { manifests, login, ca_file: raw.ca_file, sweep, verify, removals, removals_from, allow })
+    let tier = raw.tier.unwrap_or_else(|| TIER_DEFAULT.to_owned());
+    let part =
+        |field: &str, given: Option<f64>, default| given.map_or(Ok(default), |part| check_part(&key(field), part));
+    Ok(HubSettings {
+        manifests,
+        login,
+        ca_file: raw.ca_file,
+        sweep,
+        verify,
+        tier: Some(tier).filter(|tier| tier != TIER_NONE),
+        units: raw.units.unwrap_or(1),
+        budget: part("budget", raw.budget, BUDGET_DEFAULT)?,
+        quota_share: part("quota_share", raw.quota_share, QUOTA_SHARE_DEFAULT)?,
+        guards: guards_of(&raw.guards, &key)?,
+        seals: raw.ownership.as_deref().map_or(Ok(true), |text| parse_ownership(&key("ownership"), text))?,
+        suspend: raw.suspend.unwrap_or_default(),
+        allow: raw.allow,
+    })
+}
+
+fn guards_of(raw: &RawGuards, key: &impl Fn(&str) -> String) -> Result<GuardSettings, SettingsError> {
+    let defaults = GuardSettings::default();
+    let share = |name: &str, given: &Option<String>, default| {
+        given.as_deref().map_or(Ok(default), |text| parse_share(&key(&format!("guards.{name}")), text))
+    };
+    Ok(GuardSettings {
+        removals: share("removals", &raw.removals, defaults.removals)?,
+        creates: share("creates", &raw.creates, defaults.creates)?,
+        updates: share("updates", &raw.updates, defaults.updates)?,
+        from: raw.from.unwrap_or(defaults.from),
+    })
+}
+
+fn parse_ownership(key: &str, text: &str) -> Result<bool, SettingsError> {
+    match text {
+        "seal" => Ok(true),
+        "none" => Ok(false),
+        other => {
+            let problem = format!("{other:?} is neither seal nor none");
+            Err(SettingsError::Value { key: key.to_owned(), problem })
+        }
+    }
+}
+
+fn parse_mode(text: &str) -> Result<ModeSetting, SettingsError> {
+    match text {
+        "sync" => Ok(ModeSetting::Sync),
+        "upsert" => Ok(ModeSetting::Upsert),
+        "observe" => Ok(ModeSetting::Observe),
+        other => {
+            let problem = format!("{other:?} is none of sync, upsert and observe");
+            Err(SettingsError::Value { key: "mode".to_owned(), problem })
+        }
+    }
 }
 
 /// A log format by its name.
@@ -393,7 +550,16 @@ fn parse_share(key: &str, text: &str) -> Result<f64, SettingsError> {
     })
 }
 
-/// The defaults of a hub that no settings file names.
+/// A part of what a hub gives: with nothing of it nothing could be done.
+fn check_part(key: &str, part: f64) -> Result<f64, SettingsError> {
+    if part > 0.0 && part <= 1.0 {
+        return Ok(part);
+    }
+    let problem = format!("{part} is no part of the hub; write more than 0 and at most 1");
+    Err(SettingsError::Value { key: key.to_owned(), problem })
+}
+
+/// The defaults of a hub that no settings file names: an embedded one, which has no throttles unless told to.
 #[must_use]
 pub fn hub_defaults(manifests: PathBuf, connection: Secret, ca_file: Option<PathBuf>) -> HubSettings {
     HubSettings {
@@ -402,8 +568,14 @@ pub fn hub_defaults(manifests: PathBuf, connection: Secret, ca_file: Option<Path
         ca_file,
         sweep: SWEEP_DEFAULT,
         verify: VERIFY_DEFAULT,
-        removals: 0.3,
-        removals_from: 10,
+        tier: None,
+        units: 1,
+        budget: BUDGET_DEFAULT,
+        quota_share: QUOTA_SHARE_DEFAULT,
+        // Such a hub begins empty: whoever starts one wants its devices registered.
+        guards: GuardSettings { creates: 1.0, ..GuardSettings::default() },
+        seals: true,
+        suspend: false,
         allow: Vec::new(),
     }
 }
@@ -431,8 +603,62 @@ mod tests {
         let settings = load_text(&format!("{PROD}sweep = \"90s\"\nguards.removals = \"5%\"\n"), &[]).unwrap();
         let prod = &settings.hubs["prod"];
         assert_eq!((settings.owner.as_deref(), settings.listen.as_str()), (Some("fleet"), LISTEN_DEFAULT));
-        assert_eq!((prod.sweep, prod.verify, prod.removals_from), (Duration::from_secs(90), VERIFY_DEFAULT, 10));
-        assert!((prod.removals - 0.05).abs() < 1e-9);
+        assert_eq!((prod.sweep, prod.verify, prod.guards.from), (Duration::from_secs(90), VERIFY_DEFAULT, 10));
+        assert!((prod.guards.removals - 0.05).abs() < 1e-9);
+    }
+
+    #[test]
+    fn mode_suspension_ownership_and_guards_come_from_file_and_environment() {
+        let more =
+            "ownership = \"none\"\nsuspend = true\n[hubs.prod.guards]\ncreates = \"7%\"\nupdates = \"50%\"\nfrom = 3\n";
+        let settings = load_text(&format!("mode = \"upsert\"\n{PROD}{more}"), &[]).unwrap();
+        let prod = &settings.hubs["prod"];
+        assert_eq!(
+            (settings.mode, settings.suspend, prod.seals, prod.suspend),
+            (ModeSetting::Upsert, false, false, true)
+        );
+        let guards = GuardSettings { creates: 0.07, updates: 0.5, from: 3, ..GuardSettings::default() };
+        assert_eq!(prod.guards, guards);
+        let variables = [
+            ("GEMINID_MODE", "observe"),
+            ("GEMINID_SUSPEND", "true"),
+            ("GEMINID_HUBS_PROD_GUARDS_CREATES", "10%"),
+            ("GEMINID_HUBS_PROD_GUARDS_UPDATES", "20%"),
+            ("GEMINID_HUBS_PROD_GUARDS_FROM", "0"),
+            ("GEMINID_HUBS_PROD_OWNERSHIP", "none"),
+            ("GEMINID_HUBS_PROD_SUSPEND", "true"),
+        ];
+        let settings = load_text(PROD, &variables).unwrap();
+        let prod = &settings.hubs["prod"];
+        assert_eq!(
+            (settings.mode, settings.suspend, prod.seals, prod.suspend),
+            (ModeSetting::Observe, true, false, true)
+        );
+        assert_eq!(prod.guards, GuardSettings { creates: 0.1, updates: 0.2, from: 0, ..GuardSettings::default() });
+    }
+
+    #[test]
+    fn a_hub_of_no_named_tier_is_taken_for_the_smallest_and_none_has_no_limit() {
+        let prod = |more: &str, variables: &[(&str, &str)]| {
+            load_text(&format!("{PROD}{more}"), variables).map(|settings| settings.hubs["prod"].clone())
+        };
+        let plain = prod("", &[]).unwrap();
+        assert_eq!((plain.tier.as_deref(), plain.units, plain.budget, plain.quota_share), (Some("S1"), 1, 0.5, 0.1));
+        let set = prod("tier = \"S3\"\nunits = 2\nbudget = 1\nquota_share = 0.25\n", &[]).unwrap();
+        assert_eq!((set.tier.as_deref(), set.units, set.budget, set.quota_share), (Some("S3"), 2, 1.0, 0.25));
+        assert_eq!(prod("tier = \"none\"\n", &[]).unwrap().tier, None);
+        let variables = [
+            ("GEMINID_HUBS_PROD_TIER", "S2"),
+            ("GEMINID_HUBS_PROD_UNITS", "3"),
+            ("GEMINID_HUBS_PROD_BUDGET", "0.75"),
+            ("GEMINID_HUBS_PROD_QUOTA_SHARE", "0.2"),
+        ];
+        let set = prod("tier = \"S1\"\n", &variables).unwrap();
+        assert_eq!((set.tier.as_deref(), set.units, set.budget, set.quota_share), (Some("S2"), 3, 0.75, 0.2));
+        for (more, named) in [("budget = 0\n", "hubs.prod.budget"), ("quota_share = 1.5\n", "hubs.prod.quota_share")] {
+            let error = prod(more, &[]).unwrap_err().to_string();
+            assert!(error.contains(named) && error.contains("more than 0 and at most 1"), "{error}");
+        }
     }
 
     #[test]
@@ -474,6 +700,14 @@ mod tests {
             ("ownr = \"x\"", vec![], "unknown field `ownr`"),
             ("[hubs.prod]\nmanifest = \"x\"", vec![], "unknown field `manifest`"),
             ("owner = ", vec![], "TOML parse error"),
+            ("mode = \"dry\"", vec![], "mode: \"dry\" is none of sync, upsert and observe"),
+            ("suspend = \"later\"", vec![], "suspend"),
+            (PROD, vec![("GEMINID_HUBS_PROD_OWNERSHIP", "tags")], "hubs.prod.ownership: \"tags\" is neither"),
+            (
+                PROD,
+                vec![("GEMINID_HUBS_PROD_GUARDS_CREATES", "101%")],
+                "hubs.prod.guards.creates: \"101%\" is no share",
+            ),
             ("audit_log = \"\"", vec![], "audit_log: empty; write \"stdout\" or the path of a file"),
             ("log_format = \"xml\"", vec![], "log_format: \"xml\" is neither text nor json"),
             ("[hubs.prod]\nmanifests = \"/m\"", vec![], "hubs.prod.connection_string_file: missing"),

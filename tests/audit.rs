@@ -65,6 +65,7 @@ impl Daemon {
             single_pass: false,
             first_contact: CancellationToken::new(),
             audit,
+            journal: geminid::controller::Journal::default(),
             wall_clock: clock,
         };
         let (declared, receiver) = watch::channel(state);

@@ -11,7 +11,7 @@ use geminid::controller::{Ended, Options, run};
 use geminid::emulator::{Applied, Fault, SimHub, SimOperation};
 use geminid::hub::HubError;
 use geminid::metrics::Metrics;
-use geminid::plan::{DeclaredState, FileSpan, Owner, Policy, SealScope, TwinManifest, TwinState, Wanted};
+use geminid::plan::{DeclaredState, FileSpan, GuardLimits, Owner, Policy, SealScope, TwinManifest, TwinState, Wanted};
 use geminid::twin::{DeviceId, MergePatch, Object, Section, TwinRef, Value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -44,11 +44,12 @@ fn options(workers: usize, single_pass: bool) -> Options {
         scope: SealScope::new(Owner::new("demo").unwrap(), "sim"),
         sweep: Duration::from_secs(600),
         verify: Duration::from_secs(24 * 3600),
-        policy: Policy::default(),
+        policy: Policy { guards: GuardLimits { creates: 1.0, ..GuardLimits::default() }, ..Policy::default() },
         workers,
         single_pass,
         first_contact: CancellationToken::new(),
         audit: geminid::controller::AuditLog::off(),
+        journal: geminid::controller::Journal::default(),
         wall_clock: || SystemTime::UNIX_EPOCH,
     }
 }

@@ -11,7 +11,7 @@ use geminid::emulator::{Fault, SimHub, SimOperation};
 use geminid::hub::HubError;
 use geminid::manifest::{LastGood, Lowered, lower, parse_file};
 use geminid::metrics::Metrics;
-use geminid::plan::{DeclaredState, Owner, Policy, SealScope, TwinState};
+use geminid::plan::{DeclaredState, GuardLimits, Owner, Policy, SealScope, TwinState};
 use geminid::twin::{DeviceId, MergePatch, Object, TwinRef, Value};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -69,11 +69,12 @@ impl Daemon {
             scope: SealScope::new(Owner::new("demo").unwrap(), "sim"),
             sweep: Duration::from_secs(600),
             verify: Duration::from_secs(24 * 3600),
-            policy: Policy::default(),
+            policy: Policy { guards: GuardLimits { creates: 1.0, ..GuardLimits::default() }, ..Policy::default() },
             workers: 2,
             single_pass: false,
             first_contact: CancellationToken::new(),
             audit: geminid::controller::AuditLog::off(),
+            journal: geminid::controller::Journal::default(),
             wall_clock: || SystemTime::UNIX_EPOCH,
         };
         let handle = metrics.controller.hub("sim");

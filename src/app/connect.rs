@@ -6,11 +6,18 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
+use prometheus::Registry;
 use secrecy::SecretString;
 
-use crate::hub::{EntraCredential, EntraOptions, HubAddress, Login, ProxyOptions, RestHub, RestOptions, SecretText};
-use crate::plan::{GuardLimits, Owner, Policy, Salt, SealScope, Subtree};
-use crate::settings::{AzureEnvironment, EntraKind, HubSettings, LoginSettings, Secret, Settings};
+use crate::hub::{
+    BudgetOptions, Budgeted, EntraCredential, EntraOptions, HubAddress, HubBudget, Login, Observed, ProxyOptions,
+    RestHub, RestOptions, SecretText, Tier,
+};
+use crate::metrics::Metrics;
+use crate::plan::{GuardLimits, Mode, Owner, Policy, Salt, SealScope, Subtree};
+use crate::settings::{
+    AzureEnvironment, EntraKind, GuardSettings, HubSettings, LoginSettings, ModeSetting, Secret, Settings,
+};
 
 /// The largest connection string or certificate file read, in bytes.
 const FILE_SIZE_MAX: u64 = 1024 * 1024;
@@ -26,20 +33,47 @@ pub struct HubParts {
     pub scope: SealScope,
     /// The client.
     pub hub: RestHub,
+    /// How fast it may be asked.
+    pub budget: BudgetOptions,
+    /// What is done about differences.
+    pub mode: Mode,
+    /// Whether the settings suspend every hub.
+    pub all_suspended: bool,
     /// The paths manifests may declare; empty for every path.
     pub allow: Vec<Subtree>,
 }
 
+/// A hub as everybody here asks it. The waiting is outside of the counting: a request's duration is the hub's alone.
+pub type PacedHub = Budgeted<Observed<RestHub>>;
+
 impl HubParts {
+    /// The hub, asked at its budget's pace and told to `metrics`.
+    #[must_use]
+    pub fn paced(self, metrics: &Metrics) -> PacedHub {
+        let budget = HubBudget::new(&self.name, self.budget, metrics.budget.hub(&self.name));
+        Budgeted::new(Observed::new(self.hub, metrics.client.hub(&self.name)), budget)
+    }
+
+    /// The hub, asked at its budget's pace, for a command that serves no metrics.
+    ///
+    /// # Errors
+    /// When counters cannot be set up.
+    pub fn paced_alone(self) -> anyhow::Result<PacedHub> {
+        let metrics = Metrics::register(&Registry::new(), &[&self.name]).context("cannot set up counters")?;
+        Ok(self.paced(&metrics))
+    }
+
     /// What may be done on this hub.
     #[must_use]
-    pub fn policy(&self) -> Policy {
-        let guards = GuardLimits {
-            removals: self.settings.removals,
-            from: self.settings.removals_from,
-            ..GuardLimits::default()
+    pub fn rules(&self) -> Policy {
+        let GuardSettings { removals, creates, updates, from } = self.settings.guards;
+        let suspend = if self.all_suspended {
+            Some("`suspend` in the settings".to_owned())
+        } else {
+            self.settings.suspend.then(|| format!("`hubs.{}.suspend` in the settings", self.name))
         };
-        Policy { guards, ..Policy::default() }
+        let guards = GuardLimits { removals, creates, updates, from };
+        Policy { guards, mode: self.mode, suspend, prune: true }
     }
 }
 
@@ -75,12 +109,29 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
         let except = settings.no_proxy.clone().unwrap_or_default();
         options.proxy = Some(ProxyOptions { url: SecretString::from(url.as_str()), except });
     }
+    let budget = budget_options(hub)?;
     let client = sign_in(&hub.login, &options)?;
     let mut scope = SealScope::new(owner.clone(), client.address().host());
     let mut rng = fastrand::Rng::new();
+    scope.seals = hub.seals;
     scope.salt = Salt::new([rng.u64(..), rng.u64(..)]);
+    let mode = match settings.mode {
+        ModeSetting::Sync => Mode::Sync,
+        ModeSetting::Upsert => Mode::Upsert,
+        ModeSetting::Observe => Mode::Observe,
+    };
+    let all_suspended = settings.suspend;
     let allow = allowed_paths(hub)?;
-    Ok(HubParts { name: name.to_owned(), settings: hub.clone(), scope, hub: client, allow })
+    Ok(HubParts {
+        name: name.to_owned(),
+        settings: hub.clone(),
+        scope,
+        hub: client,
+        budget,
+        mode,
+        all_suspended,
+        allow,
+    })
 }
 
 /// The paths that manifests of a hub may declare; empty for every path.
@@ -149,6 +200,23 @@ fn entra_credential(kind: EntraKind, environment: &AzureEnvironment) -> anyhow::
         },
         EntraKind::DeveloperTools => EntraCredential::DeveloperTools,
     })
+}
+
+fn budget_options(hub: &HubSettings) -> anyhow::Result<BudgetOptions> {
+    let tier = match &hub.tier {
+        None => None,
+        Some(name) => {
+            let tier = Tier::named(name).with_context(|| {
+                format!("tier: {name:?} is none of F1, S1, S2, S3 and none; basic tiers have no twins")
+            })?;
+            let (units, most) = (hub.units, tier.units_max());
+            if !(1..=most).contains(&units) {
+                bail!("units: {units}: a hub of tier {name} has 1 to {most} units");
+            }
+            Some((tier, units))
+        }
+    };
+    Ok(BudgetOptions { tier, share: hub.budget, quota_share: hub.quota_share, wall_clock: system_time })
 }
 
 /// The text of a small file.

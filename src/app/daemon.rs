@@ -10,10 +10,10 @@ use prometheus::Registry;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{HubParts, hub_file, hub_parts, wall_clock};
+use super::connect::{HubParts, hub_file, hub_parts, system_time, wall_clock};
 use super::logging::{LogOptions, start_logging};
 use super::pass::{Shared, open_audit, run_hub};
 use super::shutdown::StopSignals;
@@ -22,11 +22,14 @@ use crate::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_dev
 use crate::emulator::{ConnectionInfo, EmbeddedHub, HubHandle, HubOptions};
 use crate::exporter::Published;
 use crate::metrics::Metrics;
-use crate::ops::{self, Ops, Readiness};
+use crate::ops::api::{Api, ApiOptions};
+use crate::ops::{self, Access, AccessFiles, Ops, Readiness};
 use crate::plan::DeclaredState;
 use crate::settings::{Secret, Settings, hub_defaults};
 use crate::twin::{DeviceId, Object, Value};
 
+/// Time from one look at the files of [`Access`] to the next.
+const ACCESS_REFRESH: Duration = Duration::from_secs(5);
 /// The name of the embedded hub among the hubs.
 const EMBEDDED: &str = "embedded";
 /// Where writes are recorded unless told otherwise.
@@ -39,6 +42,10 @@ const REPORT_AFTER: Duration = Duration::from_secs(8);
 pub struct Announcement {
     /// Where `/metrics` is.
     pub listen: SocketAddr,
+    /// Where `/api/v1` is.
+    pub api: SocketAddr,
+    /// Whether it is encrypted.
+    pub tls: bool,
     /// The embedded hub, if there is one.
     pub embedded: Option<EmbeddedAddresses>,
     /// Each hub's name, host and folder of manifests.
@@ -69,9 +76,9 @@ pub async fn run_daemon(
     announce: impl FnOnce(&Announcement),
 ) -> anyhow::Result<()> {
     let signals = StopSignals::catch()?;
-    let listener = TcpListener::bind(&settings.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; choose another address with --listen", settings.listen))?;
+    let listener = listen(&settings.listen, "--listen").await?;
+    let files = AccessFiles { web_config: settings.web_config.clone(), token: settings.metrics_token_file.clone() };
+    let access = spawn_blocking(move || Access::load(files)).await.context("internal error")??;
     let hub = start_embedded(&mut settings, embedded, sweep).await?;
     let parts = hub_parts(&settings)?;
     let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
@@ -80,11 +87,19 @@ pub async fn run_daemon(
     start_logging(log, Some(metrics.process.clone()))?;
     let target = AuditTarget::parse(settings.audit_log.as_deref().unwrap_or(AUDIT_LOG_DEFAULT));
     let (audit, audit_writer) = open_audit(&target, &metrics)?;
+    let api_listener = match &settings.api_listen {
+        Some(address) => Some(listen(address, "api_listen").await?),
+        None => None,
+    };
+    let api = Api::new(api_options(&settings, &names, api_listener.as_ref().unwrap_or(&listener))?);
     let (first, first_receiver) = watch::channel(None);
     let readiness = Readiness::new(&names);
-    let shared = Shared { metrics, published: Published::default(), readiness, audit, first };
+    let shared = Shared { metrics, published: Published::default(), readiness, api, audit, first };
+    let address = |listener: &TcpListener| listener.local_addr().context("the listening socket has no address");
     announce(&Announcement {
-        listen: listener.local_addr().context("the listening socket has no address")?,
+        listen: address(&listener)?,
+        api: address(api_listener.as_ref().unwrap_or(&listener))?,
+        tls: access.is_tls(),
         embedded: hub.as_ref().map(embedded_addresses),
         hubs: parts.iter().map(announced).collect(),
     });
@@ -98,7 +113,10 @@ pub async fn run_daemon(
         obeying.await;
         Ok(())
     });
-    around.spawn(serve_ops(listener, registry, shared.clone(), ended.clone()));
+    around.spawn(serve_ops(listener, api_listener, registry, shared.clone(), access.clone(), ended.clone()));
+    if access.has_files() {
+        around.spawn(refresh(access, ended.clone()));
+    }
     if let Some(hub) = &hub {
         around.spawn(demonstrate(hub.handle(), hub.connection_info().clone(), first_receiver, ended.clone()));
     }
@@ -132,11 +150,16 @@ async fn start_embedded(
     if !settings.hubs.is_empty() {
         bail!("--embedded-hub stands alone; remove the hubs from the settings, or leave it out");
     }
+    let tier = options.service.trials.tier;
     let hub = EmbeddedHub::start(options).await?;
     let info = hub.connection_info();
     let connection = Secret::Value(SecretString::from(info.owner_connection_string.as_str()));
     let mut entry = hub_defaults(manifests, connection, Some(info.ca_file.clone()));
     entry.sweep = sweep.unwrap_or(entry.sweep);
+    if let Some((tier, units)) = tier {
+        // What it is asked to refuse is not asked of it.
+        (entry.tier, entry.units) = (Some(tier.as_str().to_owned()), units);
+    }
     settings.hubs.insert(EMBEDDED.to_owned(), entry);
     Ok(Some(hub))
 }
@@ -172,15 +195,61 @@ async fn run_hubs(
     result
 }
 
+/// Listens on `address`, which `setting` names.
+async fn listen(address: &str, setting: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("cannot listen on {address}; choose another address with {setting}"))
+}
+
+fn api_options(settings: &Settings, names: &[&str], listener: &TcpListener) -> anyhow::Result<ApiOptions> {
+    let address = listener.local_addr().context("the listening socket has no address")?;
+    Ok(ApiOptions {
+        hubs: names.iter().map(|name| (*name).to_owned()).collect(),
+        token_file: settings.api_token_file.clone(),
+        remote: !address.ip().is_loopback(),
+        now: system_time,
+    })
+}
+
 async fn serve_ops(
     listener: TcpListener,
+    api_listener: Option<TcpListener>,
     registry: Registry,
     shared: Shared,
+    access: Access,
     ended: CancellationToken,
 ) -> anyhow::Result<()> {
     let ops =
         Ops { registry, metrics: shared.metrics.ops.clone(), published: shared.published, readiness: shared.readiness };
-    ops::serve(listener, ops::router(ops), ended).await;
+    let (router, api) = (ops::router(ops, access.clone()), shared.api.router());
+    match api_listener {
+        None => ops::serve(listener, router.merge(api), access, ended).await,
+        Some(api_listener) => {
+            let beside = ops::serve(api_listener, api, access.clone(), ended.clone());
+            tokio::join!(ops::serve(listener, router, access, ended), beside);
+        }
+    }
+    Ok(())
+}
+
+/// Reads certificates, users and token again when their files change.
+async fn refresh(access: Access, ended: CancellationToken) -> anyhow::Result<()> {
+    let mut failing = None;
+    while ended.run_until_cancelled(tokio::time::sleep(ACCESS_REFRESH)).await.is_some() {
+        let reader = access.clone();
+        match spawn_blocking(move || reader.refresh()).await.context("internal error")? {
+            Ok(true) => tracing::info!("read the rules of our own port again, a file of theirs changed"),
+            Ok(false) => {}
+            // Said once, not every few seconds.
+            Err(error) if failing.as_ref() == Some(&error) => continue,
+            Err(error) => {
+                tracing::error!("failed to read the rules of our own port, the last ones stay: {error}");
+                failing = Some(error);
+                continue;
+            }
+        }
+        failing = None;
+    }
     Ok(())
 }
 

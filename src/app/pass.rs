@@ -7,20 +7,24 @@ use anyhow::{Context as _, bail};
 use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{HubParts, system_time};
 use super::source::{Source, specs};
-use crate::controller::{self, AuditLog, AuditTarget, AuditWriter, Ended, Options};
+use crate::controller::{self, AuditLog, AuditTarget, AuditWriter, Commands, Ended, Inputs, Options};
 use crate::exporter::{self, Published};
-use crate::hub::Observed;
-use crate::metrics::Metrics;
+use crate::hub::{Lane, Paced, WriteTwins};
+use crate::metrics::{ControllerHub, Metrics};
 use crate::ops::Readiness;
-use crate::plan::{DeclaredState, Policy};
+use crate::ops::api::{Api, HubHandle};
+use crate::plan::{DeclaredState, Mode};
 use crate::source::Snapshot;
 
 /// Reconciles under way at one time on one hub; as many as the client keeps connections open.
 const WORKERS: usize = 32;
+/// How often the gauges of the budget follow the time.
+const BUDGET_PUBLISHED_EVERY: Duration = Duration::from_secs(5);
 
 /// What the loops of all hubs share.
 #[derive(Debug, Clone)]
@@ -31,6 +35,8 @@ pub struct Shared {
     pub(super) published: Published,
     /// What `/readyz` says.
     pub(super) readiness: Readiness,
+    /// The status API, which asks the loops.
+    pub(super) api: Api,
     /// What is recorded of every write.
     pub(super) audit: AuditLog,
     /// The first revision of the first hub, for the demonstration.
@@ -43,11 +49,12 @@ fn options(parts: &HubParts, single_pass: bool, first_contact: CancellationToken
         scope: parts.scope.clone(),
         sweep: parts.settings.sweep,
         verify: parts.settings.verify,
-        policy: Policy { prune: !single_pass, ..parts.policy() },
+        policy: parts.rules(),
         workers: WORKERS,
         single_pass,
         first_contact,
         audit: audit.clone(),
+        journal: controller::Journal::default(),
         wall_clock: system_time,
     }
 }
@@ -67,21 +74,30 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
     let (queries, queries_receiver) = watch::channel(specs(&first));
     let first_contact = CancellationToken::new();
     let options = options(&parts, false, first_contact.clone(), &shared.audit);
-    let hub = Arc::new(Observed::new(parts.hub, shared.metrics.client.hub(&name)));
+    let (commands, command_line) = Commands::line();
+    let inputs = Inputs { declared: declared_receiver.clone(), commands: Some(command_line) };
+    let journal = options.journal.clone();
+    shared
+        .api
+        .started(&name, HubHandle { host: parts.scope.host.clone(), commands, declared: declared_receiver, journal });
+    let hub = parts.paced(&shared.metrics);
+    let budget = hub.budget().clone();
     let mut loops = JoinSet::new();
     let (metrics, token) = (shared.metrics.controller.hub(&name), cancel.clone());
-    let (controller_hub, rng) = (Arc::clone(&hub), fastrand::Rng::new());
+    let (controller_hub, rng) = (hub.clone(), fastrand::Rng::new());
     loops.spawn(async move {
-        controller::run(options, controller_hub, declared_receiver, metrics, token, rng).await;
+        reconcile_hub(options, controller_hub, inputs, metrics, token, rng).await;
     });
     let (published, process) = (shared.published.clone(), shared.metrics.process.clone());
     let (token, rng) = (cancel.clone(), fastrand::Rng::new());
     let query_hub = name.clone();
     loops.spawn(async move {
-        exporter::run(query_hub, hub, queries_receiver, published, process, token, rng).await;
+        exporter::run(query_hub, hub.in_lane(Lane::Query), queries_receiver, published, process, token, rng).await;
     });
     let mut contact = std::pin::pin!(first_contact.cancelled_owned());
     let mut contacted = false;
+    let mut publish = tokio::time::interval(BUDGET_PUBLISHED_EVERY);
+    publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             // Loops that end because they were told to are no internal error, so being told comes first.
@@ -95,6 +111,7 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
                 contacted = true;
                 shared.readiness.contacted(&name);
             }
+            _ = publish.tick() => budget.publish(),
             Some(ended) = loops.join_next() => {
                 cancel.cancel();
                 drain(&mut loops).await;
@@ -104,6 +121,21 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
     }
     drain(&mut loops).await;
     Ok(())
+}
+
+/// The loop of the hub's mode: one that observes is given a reader alone.
+async fn reconcile_hub<H: WriteTwins + Paced + 'static>(
+    options: Options,
+    hub: H,
+    inputs: Inputs,
+    metrics: ControllerHub,
+    cancel: CancellationToken,
+    rng: fastrand::Rng,
+) -> Ended {
+    match options.policy.mode {
+        Mode::Observe => controller::observe(options, hub, inputs, metrics, cancel, rng).await,
+        Mode::Sync | Mode::Upsert => controller::run(options, hub, inputs, metrics, cancel, rng).await,
+    }
 }
 
 /// Hands a revision on where it says something new; a poll that found nothing wakes nobody.
@@ -139,13 +171,15 @@ pub(super) fn open_audit(target: &AuditTarget, metrics: &Metrics) -> anyhow::Res
     })
 }
 
-/// Brings one hub to `state` once, and says how every twin stands. Writes are recorded in `audit`, if that is given.
+/// Brings one hub to `state` once, and says how every twin stands. `prune`: twins whose manifest is gone are settled too.
+/// Writes are recorded in `audit`, if that is given.
 ///
 /// # Errors
 /// When the audit log cannot be opened, or the hub could not be swept at all.
 pub async fn apply_once(
     parts: HubParts,
     state: Arc<DeclaredState>,
+    prune: bool,
     audit: Option<&AuditTarget>,
     cancel: CancellationToken,
 ) -> anyhow::Result<Ended> {
@@ -164,10 +198,11 @@ pub async fn apply_once(
     let mut options = options(&parts, true, CancellationToken::new(), &audit);
     // A pass sweeps once; the interval only says how long its series would be good for.
     options.sweep = Duration::from_secs(60);
+    options.policy.prune = prune;
     let (_sender, receiver) = watch::channel(state);
-    let hub = Observed::new(parts.hub, metrics.client.hub(&name));
+    let hub = parts.paced(&metrics);
     let handle = metrics.controller.hub(&name);
-    let ended = controller::run(options, hub, receiver, handle, cancel, fastrand::Rng::new()).await;
+    let ended = reconcile_hub(options, hub, receiver.into(), handle, cancel, fastrand::Rng::new()).await;
     audit_ended.cancel();
     drain(&mut auditing).await;
     match &ended.error {

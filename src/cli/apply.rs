@@ -16,7 +16,7 @@ use super::stop::until_stopped;
 use super::validate::load;
 use crate::app::{apply_once, wall_clock};
 use crate::controller::{AuditTarget, PlannedWrite, Statuses, Surveyed, Written, apply_planned, survey};
-use crate::plan::{DeclaredState, SealAction, Synced, TwinFilter, TwinState};
+use crate::plan::{DeclaredState, Mode, SealAction, Synced, TwinFilter, TwinState};
 use crate::settings::parse_audit_log;
 use crate::twin::TwinRef;
 
@@ -34,6 +34,9 @@ pub(super) struct ApplyArgs {
     /// Where to record every write, one JSON line each: stdout or a file [default: nowhere]
     #[arg(long, value_name = "FILE")]
     audit_log: Option<String>,
+    /// Settle twins whose manifest is gone, too: take the seal away, and what it owns where the policy is `clear`
+    #[arg(long, conflicts_with = "plan")]
+    prune: bool,
     /// Remove without asking; nobody is asked where standard input is no terminal
     #[arg(short, long)]
     yes: bool,
@@ -76,7 +79,7 @@ async fn run_pass(args: &ApplyArgs, opened: Opened, audit: Option<&AuditTarget>,
         }
     }
     let about = [("owner", opened.parts.scope.owner.to_string()), ("host", opened.parts.scope.host.clone())];
-    let pass = async |cancel| apply_once(opened.parts, snapshot.state.clone(), audit, cancel).await;
+    let pass = async |cancel| apply_once(opened.parts, snapshot.state.clone(), args.prune, audit, cancel).await;
     let (result, stopped) = until_stopped(pass).await?;
     let statuses = result?.statuses;
     if stopped {
@@ -110,11 +113,12 @@ async fn run_pass(args: &ApplyArgs, opened: Opened, audit: Option<&AuditTarget>,
 async fn removing(args: &ApplyArgs, opened: &Opened, state: &Arc<DeclaredState>) -> anyhow::Result<usize> {
     let parts = args.fleet.one.parts(&opened.settings)?;
     let now = wall_clock().as_second();
-    let plans = survey(Arc::new(parts.hub), &opened.parts.scope, state, &TwinFilter::default(), now).await?;
+    let plans = survey(Arc::new(parts.paced_alone()?), &opened.parts.scope, state, &TwinFilter::default(), now).await?;
     let loses = |surveyed: &&Surveyed| match surveyed {
         Surveyed::Plan(planned) => {
             let plan = &planned.plan;
-            plan.seal != SealAction::Remove && plan.changes.iter().any(|change| change.to.is_none())
+            let removes = plan.changes.iter().any(|change| change.to.is_none());
+            if plan.seal == SealAction::Remove { args.prune } else { removes }
         }
         Surveyed::Create(_) | Surveyed::Missing | Surveyed::Failed(_) => false,
     };
@@ -146,10 +150,17 @@ fn tell<W: std::io::Write>(statuses: &Statuses, out: &mut Output<W>) {
 async fn run_plan(opened: Opened, file: &Path, asks: bool, format: Format) -> anyhow::Result<u8> {
     let plan = PlanFile::read(file)?;
     plan.check_scope(&opened.parts.scope)?;
+    let rules = opened.parts.rules();
+    if let Some(reason) = rules.suspend {
+        bail!("the hub is suspended by {reason}; nothing was applied");
+    }
+    if rules.mode == Mode::Observe {
+        bail!("mode observe writes nothing; set another mode to apply the plan");
+    }
     if asks && plan.removing > 0 && !confirmed(plan.removing)? {
         bail!("nothing was applied; say --yes to apply the plan with its removals");
     }
-    let hub = Arc::new(opened.parts.hub);
+    let hub = Arc::new(opened.parts.paced_alone()?);
     let writes: Vec<PlannedWrite> = plan.writes.clone();
     let each = |twin: &TwinRef, written: &Written| match written {
         Written::Applied => tracing::info!(%twin, revision = plan.revision, "applied as planned"),

@@ -4,16 +4,22 @@
 //! to standard output, everything else to standard error.
 
 mod apply;
+mod approve;
 mod args;
 mod device;
 mod diagnostics;
+mod events;
+mod explain;
+mod get;
 mod hub;
 mod output;
 mod plan;
 mod plan_file;
 mod query;
+mod reconcile;
 mod run;
 mod schema;
+mod server;
 mod stop;
 mod trials;
 mod validate;
@@ -37,7 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch manifests and keep the twins as they declare, until Ctrl-C
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Bring the twins to what the manifests declare, once
     Apply(apply::ApplyArgs),
     /// Show what `run` or `apply` would change, reading only
@@ -49,6 +55,16 @@ enum Command {
     Query(query::QueryArgs),
     /// Run an embedded IoT Hub for trials and tests
     Hub(hub::HubArgs),
+    /// List the twins of a running daemon and how they stand
+    Get(get::GetArgs),
+    /// Show one twin leaf by leaf: declared, live, whose, and why not
+    Explain(explain::ExplainArgs),
+    /// Show what a running daemon did and met lately
+    Events(events::EventsArgs),
+    /// Have a running daemon reconcile a twin, or all, now
+    Reconcile(reconcile::ReconcileArgs),
+    /// Let a guard of a running daemon pass what was looked at
+    Approve(approve::ApproveArgs),
     /// Print the JSON Schema of manifests, for editors
     Schema(schema::SchemaArgs),
     /// Simulate a device over MQTT, until Ctrl-C
@@ -65,12 +81,17 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let result = match cli.command {
-        Command::Run(args) => block_on(run::run(args)),
+        Command::Run(args) => block_on(run::run(*args)),
         Command::Apply(args) => block_on(apply::run(args)),
         Command::Plan(args) => block_on(plan::run(args)),
         Command::Validate(args) => validate::run(&args),
         Command::Query(args) => block_on(query::run(args)),
         Command::Hub(args) => block_on(hub::run(args)),
+        Command::Get(args) => block_on(get::run(args)),
+        Command::Explain(args) => block_on(explain::run(args)),
+        Command::Events(args) => block_on(events::run(args)),
+        Command::Reconcile(args) => block_on(reconcile::run(args)),
+        Command::Approve(args) => block_on(approve::run(args)),
         Command::Schema(args) => schema::run(&args),
         Command::Device(args) => block_on(device::run(args)),
         Command::Version => version(),

@@ -63,7 +63,7 @@ pub(super) async fn run(args: PlanArgs) -> anyhow::Result<u8> {
     let (snapshot, problems) = load(&parts)?;
     let now = wall_clock().as_second();
     let scope = parts.scope.clone();
-    let plans = survey(Arc::new(parts.hub), &scope, &snapshot.state, &filter, now).await?;
+    let plans = survey(Arc::new(parts.paced_alone()?), &scope, &snapshot.state, &filter, now).await?;
     if let Some(file) = &args.out {
         PlanFile::of(&scope, &snapshot.state.revision, &plans).write(file)?;
     }

@@ -22,6 +22,18 @@ pub(super) struct RunArgs {
     /// Where to serve /metrics, /livez and /readyz [default: 127.0.0.1:9797]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Where to serve /api/v1 [default: beside /metrics]
+    #[arg(long, value_name = "ADDRESS")]
+    api_listen: Option<String>,
+    /// File with the bearer token of /api/v1; without it, nothing can be asked of the daemon
+    #[arg(long, value_name = "FILE")]
+    api_token_file: Option<PathBuf>,
+    /// Who may see /metrics, and over TLS: a web configuration file as Prometheus' exporters take it
+    #[arg(long, value_name = "FILE")]
+    web_config: Option<PathBuf>,
+    /// File with a token that lets a client see /metrics (Authorization: Bearer)
+    #[arg(long, value_name = "FILE")]
+    metrics_token_file: Option<PathBuf>,
     /// Time from one sweep over all twins to the next, such as 10m
     #[arg(long, value_name = "DURATION")]
     sweep: Option<String>,
@@ -43,6 +55,10 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<u8> {
     if let Some(listen) = args.listen {
         settings.listen = listen;
     }
+    settings.api_listen = args.api_listen.or(settings.api_listen);
+    settings.api_token_file = args.api_token_file.or(settings.api_token_file);
+    settings.web_config = args.web_config.or(settings.web_config);
+    settings.metrics_token_file = args.metrics_token_file.or(settings.metrics_token_file);
     if let Some(audit_log) = args.audit_log {
         settings.audit_log = Some(settings::parse_audit_log("--audit-log", audit_log)?);
     }
@@ -82,6 +98,8 @@ fn announce(about: &Announcement) {
     for (name, host, manifests) in &about.hubs {
         out.line(&format!("  hub {name:<10} {host}, manifests in {}", manifests.display()));
     }
-    out.line(&format!("  metrics        http://{}/metrics", about.listen));
+    let scheme = if about.tls { "https" } else { "http" };
+    out.line(&format!("  metrics        {scheme}://{}/metrics", about.listen));
+    out.line(&format!("  status         geminid get --server {scheme}://{}", about.api));
     out.line("  stop           Ctrl-C");
 }

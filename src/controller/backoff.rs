@@ -43,6 +43,7 @@ pub fn next(outcome: &Outcome, circumstances: Circumstances, rng: &mut fastrand:
     match outcome {
         Outcome::InSync
         | Outcome::Applied
+        | Outcome::Drifted
         | Outcome::Kept
         | Outcome::Held(_)
         | Outcome::Rejected

@@ -4,11 +4,14 @@
 //! pass what was looked at, or is written into the seal. The line of commands is bounded; every command is answered,
 //! or its asker is told that the loop has ended.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::plan::{Approval, Condition, DeclaredHash, DeclaredState, GuardKind};
+use super::asked::Request;
+use super::explain::Explained;
+use crate::plan::{Approval, Condition, DeclaredHash, DeclaredState, GuardKind, TwinState};
 use crate::twin::TwinRef;
 
 /// Commands that wait for the loop at one time; whoever comes later waits for room.
@@ -30,7 +33,32 @@ pub enum Command {
     Reconcile {
         /// The twin; `None` for a sweep.
         twin: Option<TwinRef>,
+        /// What its asker knows the request by.
+        token: String,
         /// Told once it is in the queue.
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
+    /// How a request to reconcile stands.
+    Request {
+        /// What its asker knows it by.
+        token: String,
+        /// Where the answer goes; `None` for one that is not remembered.
+        reply: oneshot::Sender<Option<Request>>,
+    },
+    /// One twin leaf by leaf, from a read of it.
+    Explain {
+        /// The twin.
+        twin: TwinRef,
+        /// Where the answer goes: what was found out, or what stopped the read.
+        reply: oneshot::Sender<Result<Result<Explained, String>, Refused>>,
+    },
+    /// Leave this twin alone from now on, recorded in its seal; or, without a reason, no longer.
+    Suspend {
+        /// The twin.
+        twin: TwinRef,
+        /// Why; `None` to go on with it.
+        reason: Option<String>,
+        /// Told once the seal says so.
         reply: oneshot::Sender<Result<(), Refused>>,
     },
     /// How the hub and some of its twins stand.
@@ -87,6 +115,16 @@ pub struct Overview {
     pub holds: Vec<GuardHold>,
     /// Twins managed.
     pub total: usize,
+    /// Twins by state; states without twins are left out.
+    pub states: BTreeMap<TwinState, usize>,
+    /// Twins that wait for a worker or for their next try.
+    pub queue: usize,
+    /// When the last complete sweep ended.
+    pub last_sweep: Option<SystemTime>,
+    /// How long until the next sweep; `None` while one runs.
+    pub next_sweep: Option<Duration>,
+    /// The token of the last request to reconcile that was acted on: for the one twin asked for, or else for all.
+    pub handled: Option<String>,
     /// Those asked for, in order.
     pub twins: Vec<TwinReport>,
 }
@@ -144,12 +182,44 @@ impl Commands {
         self.ask(|reply| Command::Approve { approval, reply }).await
     }
 
-    /// Reconciles a twin now, or sweeps now.
+    /// Reconciles a twin now, or sweeps now; `token` names the request.
     ///
     /// # Errors
     /// [`LoopEnded`]; the inner one for a twin that is not managed.
-    pub async fn reconcile(&self, twin: Option<TwinRef>) -> Result<Result<(), Refused>, LoopEnded> {
-        self.ask(|reply| Command::Reconcile { twin, reply }).await
+    pub async fn reconcile(&self, twin: Option<TwinRef>, token: String) -> Result<Result<(), Refused>, LoopEnded> {
+        self.ask(|reply| Command::Reconcile { twin, token, reply }).await
+    }
+
+    /// How a request to reconcile stands; `None` for one that is not remembered.
+    ///
+    /// # Errors
+    /// [`LoopEnded`].
+    pub async fn request(&self, token: &str) -> Result<Option<Request>, LoopEnded> {
+        self.ask(|reply| Command::Request { token: token.to_owned(), reply }).await
+    }
+
+    /// One twin leaf by leaf, from a read of it; the innermost error is what stopped the read.
+    ///
+    /// # Errors
+    /// [`LoopEnded`]; the inner one when too many twins are being explained.
+    pub async fn explain(&self, twin: TwinRef) -> Result<Result<Result<Explained, String>, Refused>, LoopEnded> {
+        self.ask(|reply| Command::Explain { twin, reply }).await
+    }
+
+    /// Leaves a twin alone from now on, in this process and in every later one: its seal says so, and why.
+    ///
+    /// # Errors
+    /// [`LoopEnded`]; the inner one when it could not be written.
+    pub async fn suspend(&self, twin: TwinRef, reason: String) -> Result<Result<(), Refused>, LoopEnded> {
+        self.ask(|reply| Command::Suspend { twin, reason: Some(reason), reply }).await
+    }
+
+    /// Goes on with a twin that [`suspend`](Self::suspend) stopped. What manifest or settings suspend stays so.
+    ///
+    /// # Errors
+    /// [`LoopEnded`]; the inner one when it could not be written.
+    pub async fn resume(&self, twin: TwinRef) -> Result<Result<(), Refused>, LoopEnded> {
+        self.ask(|reply| Command::Suspend { twin, reason: None, reply }).await
     }
 
     /// How the hub and some of its twins stand.

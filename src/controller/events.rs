@@ -3,18 +3,20 @@
 //! Invariant: every end is taken in exactly once, and whatever it leaves to do is in the queue or in the time of the
 //! next sweep afterwards.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::task::{Id, JoinError};
 
+use super::access::Access;
 use super::backoff::{self, Circumstances, Requeue, jittered};
 use super::queue::Lane;
 use super::reconcile::Reconciled;
 use super::report::Report;
 use super::run::{Controller, Finished, MISPREDICTIONS_MAX};
 use super::sweep::Swept;
-use crate::hub::{HubError, PageError, WriteTwins};
-use crate::plan::{HeldReason, Outcome, Suspend};
+use super::sweeping::until_utc_midnight;
+use crate::hub::{HubError, PageError};
+use crate::plan::{HeldReason, Outcome, Suspend, SweepMode};
 use crate::twin::TwinRef;
 
 /// Tries of one twin in a single pass before it counts as failed.
@@ -27,7 +29,7 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 const SWEEP_RETRY_FIRST: Duration = Duration::from_secs(2);
 const SWEEP_RETRY_MAX: Duration = Duration::from_secs(60);
 
-impl<H: WriteTwins + 'static> Controller<H> {
+impl<H: Access> Controller<H> {
     pub(super) fn finished(&mut self, finished: Result<(Id, Finished), JoinError>) {
         let id = finished.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         self.options.first_contact.cancel();
@@ -47,11 +49,13 @@ impl<H: WriteTwins + 'static> Controller<H> {
         self.report.panicked(error, twin);
         match twin {
             None => {
+                self.asked.ended(None, true);
                 self.next_sweep = Some(now + SWEEP_RETRY_MAX);
                 self.count_sweep_failure("internal error, see the log");
             }
             Some(twin) => {
                 self.queue.done(twin);
+                self.asked.ended(Some(twin), true);
                 self.context.memory().remove(twin);
                 self.statuses.record(twin, Outcome::Failed, "internal error, see the log".to_owned(), now);
                 let abandoned = self.requeue(twin, &Outcome::Failed, None);
@@ -68,15 +72,24 @@ impl<H: WriteTwins + 'static> Controller<H> {
         };
         self.answered();
         self.sweep_failures = 0;
-        self.next_sweep = (!self.options.single_pass).then(|| now + self.options.sweep);
+        self.plan_next_sweep(&swept);
+        if std::mem::take(&mut self.sweep_asked) {
+            self.next_sweep = Some(now);
+        }
+        self.asked.ended(None, false);
+        self.last_sweep = Some((self.options.wall_clock)());
         let (members, queries) = (std::mem::take(&mut swept.members), std::mem::take(&mut swept.queries));
-        self.context.gate().take_sweep(swept.sealed, members, queries);
-        self.modules_sealed = swept.modules;
+        if swept.mode == SweepMode::Query {
+            self.context.gate().take_sweep(swept.sealed, members, queries);
+        }
+        self.rivals.forget_old(now);
         for twin in &swept.untouched {
+            self.context.gate().creates_nothing(twin);
             let pending = self.statuses.get(twin).is_some_and(|status| status.outcome == Outcome::Pending);
             // Whatever else is known of a twin is known from a later look than the row's.
             if pending && !self.queue.contains(twin) {
                 self.seen.insert(twin.clone());
+                self.context.gate().updates_nothing(twin);
                 self.statuses.record(twin, Outcome::InSync, String::new(), now);
             }
         }
@@ -97,16 +110,18 @@ impl<H: WriteTwins + 'static> Controller<H> {
     }
 
     fn sweep_failed(&mut self, error: &PageError) {
-        let now = self.now();
         self.context.gate().sweep_failed();
+        self.asked.ended(None, true);
         self.count_sweep_failure(&error.to_string());
         if let PageError::Hub(error @ (HubError::Transport { .. } | HubError::Unauthorized { .. })) = error {
             self.hub_failed(error);
         } else {
             self.report.sweep_failed(error);
         }
-        let pause = jittered(SWEEP_RETRY_FIRST, SWEEP_RETRY_MAX, self.sweep_failures, &mut self.rng);
-        self.next_sweep = Some(if self.health.is_down() { self.health.paused_until() } else { now + pause });
+        if let PageError::Hub(HubError::Quota) = error {
+            self.quota_used_up();
+        }
+        self.retry_sweep(error, SWEEP_RETRY_FIRST, SWEEP_RETRY_MAX);
     }
 
     fn count_sweep_failure(&mut self, message: &str) {
@@ -141,10 +156,18 @@ impl<H: WriteTwins + 'static> Controller<H> {
         let now = self.now();
         let twin = result.twin.clone();
         self.queue.done(&twin);
+        self.asked.ended(Some(&twin), false);
         self.remember(result);
+        self.rivals.see(&twin, result.sighting.clone(), now);
+        self.wished(result);
         let hub_down = match &result.error {
             Some(error @ HubError::Transport { .. }) => self.hub_failed(error),
             Some(error) if result.hub_unauthorized => self.hub_failed(error),
+            Some(HubError::Quota) => {
+                self.answered();
+                self.quota_used_up();
+                false
+            }
             Some(_) | None => {
                 self.answered();
                 false
@@ -217,6 +240,13 @@ impl<H: WriteTwins + 'static> Controller<H> {
             self.add(twin, Lane::Sweep, due);
             return false;
         }
+        if let Outcome::Held(HeldReason::Contested(_) | HeldReason::SealContested | HeldReason::DuplicateOwner) =
+            outcome
+            && let Some(end) = self.rivals.next_end(twin, self.now()).filter(|_| !self.options.single_pass)
+        {
+            self.add(twin, Lane::Sweep, end);
+            return false;
+        }
         let failures = self.statuses.get(twin).map_or(0, |status| status.failures);
         let retry_after = match error {
             Some(HubError::Throttled { retry_after, .. }) => *retry_after,
@@ -248,11 +278,4 @@ impl<H: WriteTwins + 'static> Controller<H> {
             self.report.hub_recovered();
         }
     }
-}
-
-/// Time until 00:00 UTC, when daily quotas begin anew (`iot-hub.md` 3.2).
-fn until_utc_midnight(now: SystemTime) -> Duration {
-    const DAY: u64 = 24 * 60 * 60;
-    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Duration::from_secs(DAY - seconds % DAY)
 }

@@ -3,14 +3,14 @@
 //! Invariants: every removal counts before it is made. A state and what it takes from the fleet arrive together, so no
 //! worker plans on a state that the guard has not seen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::command::{GuardHold, Refused};
 use crate::plan::{
-    Approval, Approvals, DeclaredState, FleetSize, GuardKind, Leaf, LiveCondition, Members, Policy, Profile,
-    RemovalGuard, RemovalHold, Removals,
+    Approval, Approvals, ChangeGuard, ChangeHold, DeclaredState, FleetSize, GuardKind, Leaf, LiveCondition, Members,
+    Mode, Policy, Profile, RemovalGuard, RemovalHold, Removals,
 };
 use crate::twin::TwinRef;
 
@@ -19,6 +19,12 @@ use crate::twin::TwinRef;
 pub(super) struct Gate {
     state: Arc<DeclaredState>,
     guard: RemovalGuard,
+    /// Twins that keep for good what they would lose.
+    kept: BTreeSet<TwinRef>,
+    creates: ChangeGuard,
+    updates: ChangeGuard,
+    /// How many leaves that are not ours each of these twins would lose to a declared value.
+    shapes: BTreeMap<TwinRef, usize>,
     approvals: Approvals,
     fleet: FleetSize,
     policy: Policy,
@@ -33,6 +39,10 @@ impl Gate {
         Self {
             state: Arc::default(),
             guard: RemovalGuard::new(policy.guards.of_removals()),
+            kept: BTreeSet::new(),
+            creates: ChangeGuard::new(GuardKind::Creates, policy.guards.of_creates()),
+            updates: ChangeGuard::new(GuardKind::Updates, policy.guards.of_updates()),
+            shapes: BTreeMap::new(),
             approvals: Approvals::default(),
             fleet: FleetSize { hub: hub.to_owned(), ..FleetSize::default() },
             policy: policy.clone(),
@@ -67,10 +77,14 @@ impl Gate {
 
     /// Whether `twin`, whose plan removes something, may do so now. `absent`: because its manifest is gone.
     pub(super) fn permit(&mut self, twin: &TwinRef, absent: bool, now: Duration) -> Removals {
-        if absent && !self.policy.prune {
-            self.guard.settle(twin);
-            return Removals::Held(RemovalHold::NotPruned);
+        let never = match self.policy.mode {
+            Mode::Upsert | Mode::Observe => Some(RemovalHold::Upsert),
+            Mode::Sync => (absent && !self.policy.prune).then_some(RemovalHold::NotPruned),
+        };
+        if let Some(hold) = never {
+            return self.never(twin, hold);
         }
+        self.kept.remove(twin);
         self.guard.wait(twin);
         let verdict = self.guard.verdict(&self.fleet, &self.approvals, now);
         if verdict == Removals::Go {
@@ -79,9 +93,111 @@ impl Gate {
         verdict
     }
 
-    /// `twin` has nothing to lose: its plan removes nothing, or it does not exist.
-    pub(super) fn removes_nothing(&mut self, twin: &TwinRef) {
+    /// What `twin` would lose it keeps for as long as this process runs.
+    pub(super) fn never(&mut self, twin: &TwinRef, hold: RemovalHold) -> Removals {
         self.guard.settle(twin);
+        self.kept.insert(twin.clone());
+        Removals::Held(hold)
+    }
+
+    /// Whether a read would find `twin` as it is known: what it would lose waits for somebody to act, or stays.
+    pub(super) fn holds_removal(&self, twin: &TwinRef) -> bool {
+        self.guard.waiting().contains(twin) || self.kept.contains(twin)
+    }
+
+    /// `twin` is left alone for now, or there is none: no guard waits for it.
+    pub(super) fn touches_nothing(&mut self, twin: &TwinRef) {
+        self.creates.settle(twin);
+        self.loses_nothing(twin);
+    }
+
+    /// `twin` does not exist: it has nothing to lose and nothing to change.
+    pub(super) fn loses_nothing(&mut self, twin: &TwinRef) {
+        self.removes_nothing(twin);
+        self.updates.settle(twin);
+        self.shapes.remove(twin);
+    }
+
+    /// `twin` has nothing to lose: its plan removes nothing.
+    pub(super) fn removes_nothing(&mut self, twin: &TwinRef) {
+        self.kept.remove(twin);
+        self.guard.settle(twin);
+    }
+
+    /// These twins are declared otherwise now, and nobody has looked at them yet. Those of them that `exist` need not
+    /// be registered.
+    pub(super) fn expect(&mut self, changed: &BTreeSet<TwinRef>, exists: impl Fn(&TwinRef) -> bool) {
+        for twin in changed {
+            let manifest = self.state.twins.get(twin);
+            if manifest.is_some_and(|manifest| manifest.create) && !exists(twin) {
+                self.creates.expect(twin);
+            } else {
+                self.creates.settle(twin);
+            }
+            if manifest.is_some() {
+                self.updates.expect(twin);
+            } else {
+                self.updates.settle(twin);
+            }
+        }
+    }
+
+    /// Why `twin` may not be registered now; counted when it may.
+    pub(super) fn permit_create(&mut self, twin: &TwinRef, now: Duration) -> Option<ChangeHold> {
+        self.creates.permit(twin, &self.fleet, &self.approvals, now)
+    }
+
+    /// `twin` need not be registered: it exists, or nobody wants it.
+    pub(super) fn creates_nothing(&mut self, twin: &TwinRef) {
+        self.creates.settle(twin);
+    }
+
+    /// Why `twin` may not be changed now; counted when it may.
+    pub(super) fn permit_update(&mut self, twin: &TwinRef, now: Duration) -> Option<ChangeHold> {
+        self.updates.permit(twin, &self.fleet, &self.approvals, now)
+    }
+
+    /// `twin` needs no change, so nothing holds it.
+    pub(super) fn updates_nothing(&mut self, twin: &TwinRef) -> Option<ChangeHold> {
+        self.updates.settle(twin);
+        None
+    }
+
+    /// Whether somebody lets a declared value destroy the `lost` leaves of others in `twin`.
+    pub(super) fn shape_approved(&mut self, twin: &TwinRef, lost: usize, now: Duration) -> bool {
+        if lost == 0 {
+            self.shapes.remove(twin);
+            return false;
+        }
+        self.shapes.insert(twin.clone(), lost);
+        self.approvals.approved(GuardKind::Shape, Some(twin), &self.fleet.revision, now) >= lost
+    }
+
+    /// What would let it.
+    pub(super) fn shape_approval(&self, twin: &TwinRef, lost: usize) -> Arc<Approval> {
+        let approval = self.fleet.approval(GuardKind::Shape, lost);
+        Arc::new(Approval { twin: Some(twin.clone()), ..Arc::unwrap_or_clone(approval) })
+    }
+
+    /// What the guards of registrations and changes hold now.
+    pub(super) fn change_holds(&mut self, now: Duration) -> [(GuardKind, Option<ChangeHold>, usize); 2] {
+        [(GuardKind::Creates, &mut self.creates), (GuardKind::Updates, &mut self.updates)].map(|(kind, guard)| {
+            let refused = guard.refused().len();
+            let hold = if refused == 0 { None } else { guard.hold(&self.fleet, &self.approvals, now) };
+            (kind, hold, refused)
+        })
+    }
+
+    /// Twins that were refused and that nothing holds any more.
+    pub(super) fn released(&mut self, now: Duration) -> BTreeSet<TwinRef> {
+        let (fleet, approvals) = (&self.fleet, &self.approvals);
+        let mut released = BTreeSet::new();
+        for guard in [&mut self.creates, &mut self.updates] {
+            if !guard.refused().is_empty() && guard.hold(fleet, approvals, now).is_none() {
+                released.append(&mut guard.take_refused());
+            }
+        }
+        released
     }
 
     /// `twin` could not be planned: it may have something to lose.
@@ -126,14 +242,22 @@ impl Gate {
 
     /// Grants `approval` if it is about what is held now.
     pub(super) fn approve(&mut self, approval: &Approval, now: Duration) -> Result<(), Refused> {
-        let holds = self.holds(now);
-        let Some(hold) =
-            holds.iter().find_map(|hold| hold.approve.as_ref().filter(|held| held.guard == approval.guard))
-        else {
+        let held = match (&approval.twin, approval.guard) {
+            (Some(twin), GuardKind::Shape) => self.shapes.get(twin).map(|lost| self.shape_approval(twin, *lost)),
+            (None, GuardKind::Shape) => return Err(Refused("name the twin with --twin".to_owned())),
+            (Some(_), GuardKind::Removals | GuardKind::Creates | GuardKind::Updates | GuardKind::Empty) => {
+                return Err(Refused(format!("the guard {} is for the whole hub; leave the twin out", approval.guard)));
+            }
+            (None, GuardKind::Removals | GuardKind::Creates | GuardKind::Updates | GuardKind::Empty) => {
+                let approvals = self.holds(now).into_iter().filter_map(|hold| hold.approve);
+                approvals.into_iter().find(|held| held.guard == approval.guard).map(Arc::new)
+            }
+        };
+        let Some(held) = held else {
             return Err(Refused(format!("the guard {} holds nothing now", approval.guard)));
         };
-        if approval.count < hold.count {
-            return Err(Refused(format!("by now {} wait, not {}; `{hold}`", hold.count, approval.count)));
+        if approval.count < held.count {
+            return Err(Refused(format!("by now {} wait, not {}; `{held}`", held.count, approval.count)));
         }
         if !self.approvals.grant(approval, now) {
             return Err(Refused("too many approvals hold at one time; wait for one to end".to_owned()));
@@ -144,10 +268,17 @@ impl Gate {
     /// What guards hold now.
     pub(super) fn holds(&mut self, now: Duration) -> Vec<GuardHold> {
         let waiting = self.guard.waiting().len();
-        let Some(hold) = self.hold(now).filter(|_| waiting > 0) else { return Vec::new() };
-        let approve = hold.approval().cloned();
-        let guard = approve.as_ref().map_or(GuardKind::Removals, |approve| approve.guard);
-        vec![GuardHold { guard, twins: waiting, message: format!("removals: {hold}"), approve }]
+        let removals = self.hold(now).filter(|_| waiting > 0).map(|hold| {
+            let approve = hold.approval().cloned();
+            let guard = approve.as_ref().map_or(GuardKind::Removals, |approve| approve.guard);
+            GuardHold { guard, twins: waiting, message: format!("removals: {hold}"), approve }
+        });
+        let changes = self.change_holds(now).into_iter().filter_map(|(guard, hold, twins)| {
+            let hold = hold?;
+            let approve = Some(hold.approve.as_ref().clone());
+            Some(GuardHold { guard, twins, message: format!("{guard}: {hold}"), approve })
+        });
+        removals.into_iter().chain(changes).collect()
     }
 
     /// Why removals are held now, if they are.

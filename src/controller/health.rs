@@ -14,6 +14,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 pub(super) struct HubHealth {
     failures: u32,
     paused_until: Duration,
+    /// Until when the day's messages are used up.
+    no_messages_until: Duration,
 }
 
 impl HubHealth {
@@ -31,7 +33,7 @@ impl HubHealth {
     /// The hub answered. Answers whether that is news.
     pub(super) fn answered(&mut self) -> bool {
         let news = self.failures > 0;
-        *self = Self::default();
+        *self = Self { no_messages_until: self.no_messages_until, ..Self::default() };
         news
     }
 
@@ -42,11 +44,21 @@ impl HubHealth {
 
     /// When the hub may be asked again.
     pub(super) fn paused_until(&self) -> Duration {
-        self.paused_until
+        self.paused_until.max(self.no_messages_until)
+    }
+
+    /// The hub answers nobody before `until`: its messages of the day are used up. Answers whether that is news.
+    pub(super) fn pause_for_the_day(&mut self, until: Duration, now: Duration) -> bool {
+        let news = now >= self.no_messages_until;
+        self.no_messages_until = self.no_messages_until.max(until);
+        news
     }
 
     /// How many requests may be under way at `now`, of at most `workers`.
     pub(super) fn workers(&self, now: Duration, workers: usize) -> usize {
+        if now < self.no_messages_until {
+            return 0;
+        }
         match (self.is_down(), now < self.paused_until) {
             (false, _) => workers,
             (true, true) => 0,
@@ -77,5 +89,18 @@ mod tests {
         }
         assert!(health.answered() && !health.answered());
         assert_eq!(health.workers(now, 8), 8);
+    }
+
+    #[test]
+    fn a_hub_without_messages_is_asked_by_nobody_until_the_day_ends() {
+        let at = Duration::from_secs;
+        let mut health = HubHealth::default();
+        assert!(health.pause_for_the_day(at(100), at(10)));
+        assert!(!health.pause_for_the_day(at(100), at(11)), "others that were under way hear the same");
+        // What was under way when it began is answered still.
+        assert!(!health.answered());
+        assert_eq!((health.workers(at(99), 8), health.paused_until()), (0, at(100)));
+        assert_eq!(health.workers(at(100), 8), 8);
+        assert!(health.pause_for_the_day(at(900), at(100)));
     }
 }

@@ -4,31 +4,42 @@
 //! All retries live in the queue. Dropping the loop at any await loses nothing: the next one converges from the live
 //! twins alone.
 
+mod access;
+mod asked;
 mod audit;
 mod backoff;
 mod change;
 mod command;
 mod events;
+mod explain;
 mod gate;
 mod health;
+mod journal;
 mod obey;
+mod pacing;
+mod permit;
 mod planned;
 mod queue;
 mod reconcile;
 mod report;
+mod rivals;
 mod run;
 mod status;
 mod survey;
 mod sweep;
+mod sweeping;
 
+pub use asked::{Request, RequestState};
 pub use audit::{AuditLog, AuditTarget, AuditWriter};
 pub use backoff::{Circumstances, Requeue, next as next_try};
 pub use command::{
     Approved, Command, Commands, GuardHold, Inputs, LoopEnded, Overview, Page, REPORTS_MAX, Refused, TwinReport,
 };
+pub use explain::{Explained, ExplainedLeaf, Holder};
+pub use journal::{Event, Journal};
 pub use planned::{PlannedWrite, Written, apply_planned};
 pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;
-pub use run::{Ended, Options, run};
+pub use run::{Ended, Options, observe, run};
 pub use status::{Statuses, TwinStatus};
 pub use survey::{PlannedTwin, Surveyed, survey};

@@ -9,14 +9,16 @@
 //! ```
 //!
 //! Invariants: one worker per twin at a time; a twin added while it runs runs once more; a twin is in the queue at
-//! most once, so the queue is bounded by the fleet. Time is the age of the process, handed in.
+//! most once, so the queue is bounded by the fleet. Lanes take turns by the weights of the hub's budget, so that a long
+//! line of the best lane stops no other one. Time is the age of the process, handed in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::hub::{self, LANES, Turns};
 use crate::twin::TwinRef;
 
-/// What a twin waits for; the lower goes first.
+/// What a twin waits for; the lower is the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     /// Git changed what is declared for it.
@@ -27,6 +29,18 @@ pub enum Lane {
     Sweep,
     /// Only its seal is to be written.
     Seal,
+}
+
+impl Lane {
+    /// The lane in which the hub is asked. What a sweep nominates is drift until it was read; the pages of the sweep
+    /// itself are not asked for here.
+    pub(super) const fn of_budget(self) -> hub::Lane {
+        match self {
+            Self::Git => hub::Lane::Git,
+            Self::Retry | Self::Sweep => hub::Lane::Drift,
+            Self::Seal => hub::Lane::Sweep,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,15 +68,31 @@ pub struct Taken {
 }
 
 /// The queue of one hub.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Queue {
     ready: BTreeMap<TwinRef, Entry>,
     /// `ready` that is not due yet, by time.
     waiting: BTreeSet<(Duration, TwinRef)>,
-    /// `ready` that is due, by lane and time.
-    due: BTreeSet<(Lane, Duration, TwinRef)>,
+    /// `ready` that is due, by lane of the budget, lane and time.
+    due: [BTreeSet<(Lane, Duration, TwinRef)>; LANES],
+    due_by_lane: BTreeMap<Lane, usize>,
+    turns: Turns<LANES>,
     running: BTreeSet<TwinRef>,
     dirty: BTreeMap<TwinRef, Entry>,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            ready: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            due: Default::default(),
+            due_by_lane: BTreeMap::new(),
+            turns: Turns::new(hub::Lane::WEIGHTS),
+            running: BTreeSet::new(),
+            dirty: BTreeMap::new(),
+        }
+    }
 }
 
 impl Queue {
@@ -102,10 +132,13 @@ impl Queue {
         self.ready.contains_key(twin) || self.running.contains(twin)
     }
 
-    /// Takes the next twin that is due: best lane first, longest due first within it.
+    /// Takes the next twin that is due: of the lane whose turn it is, the longest due.
     pub fn take(&mut self, now: Duration) -> Option<Taken> {
         self.promote(now);
-        let (lane, due, twin) = self.due.pop_first()?;
+        let due = &mut self.due;
+        let turn = self.turns.next(|lane| !due[lane].is_empty())?;
+        let (lane, due, twin) = due[turn].pop_first()?;
+        *self.due_by_lane.entry(lane).or_default() -= 1;
         self.ready.remove(&twin);
         self.running.insert(twin.clone());
         Some(Taken { twin, lane, waited: now.saturating_sub(due) })
@@ -133,7 +166,7 @@ impl Queue {
     /// When the next twin is due; in the past when one is.
     #[must_use]
     pub fn next_due(&self) -> Option<Duration> {
-        let due = self.due.iter().map(|(_, at, _)| *at).next();
+        let due = self.due.iter().flatten().map(|(_, at, _)| *at).next();
         due.or_else(|| self.waiting.first().map(|(at, _)| *at))
     }
 
@@ -155,10 +188,16 @@ impl Queue {
         self.ready.is_empty() && self.running.is_empty()
     }
 
+    /// Twins of `lane` that are due now and wait for a worker.
+    pub fn due_in(&mut self, lane: Lane, now: Duration) -> usize {
+        self.promote(now);
+        self.due_by_lane.get(&lane).copied().unwrap_or_default()
+    }
+
     /// Twins that are due now and wait for a worker.
     pub fn depth(&mut self, now: Duration) -> usize {
         self.promote(now);
-        self.due.len()
+        self.due.iter().map(BTreeSet::len).sum()
     }
 
     fn promote(&mut self, now: Duration) {
@@ -168,14 +207,21 @@ impl Queue {
                 break;
             }
             let lane = self.ready.get(&twin).expect("whatever waits is ready").lane;
-            self.due.insert((lane, due, twin));
+            let turn = lane.of_budget().index();
+            if self.due[turn].is_empty() {
+                self.turns.comes(turn);
+            }
+            self.due[turn].insert((lane, due, twin));
+            *self.due_by_lane.entry(lane).or_default() += 1;
         }
     }
 
     fn remove_ready(&mut self, twin: &TwinRef) {
         if let Some(entry) = self.ready.get(twin) {
             self.waiting.remove(&(entry.due, twin.clone()));
-            self.due.remove(&(entry.lane, entry.due, twin.clone()));
+            if self.due[entry.lane.of_budget().index()].remove(&(entry.lane, entry.due, twin.clone())) {
+                *self.due_by_lane.entry(entry.lane).or_default() -= 1;
+            }
         }
     }
 }
@@ -198,18 +244,37 @@ mod tests {
     }
 
     #[test]
-    fn the_better_lane_goes_first_and_within_it_the_longest_due() {
+    fn the_longest_due_of_a_lane_goes_first() {
         let mut queue = Queue::default();
+        queue.add(&twin("retry"), Lane::Retry, at(1));
         queue.add(&twin("sweep"), Lane::Sweep, at(0));
         queue.add(&twin("later"), Lane::Git, at(2));
         queue.add(&twin("git2"), Lane::Git, at(1));
         queue.add(&twin("git1"), Lane::Git, at(0));
         assert_eq!(take(&mut queue, 1).as_deref(), Some("git1"));
+        assert_eq!(take(&mut queue, 1).as_deref(), Some("retry"));
         assert_eq!(take(&mut queue, 1).as_deref(), Some("git2"));
-        assert_eq!(take(&mut queue, 1).as_deref(), Some("sweep"));
+        assert_eq!(take(&mut queue, 1).as_deref(), Some("sweep"), "of its lane a retry goes before");
         assert_eq!(take(&mut queue, 1), None);
         assert_eq!(queue.next_due(), Some(at(2)));
         assert_eq!(take(&mut queue, 2).as_deref(), Some("later"));
+    }
+
+    #[test]
+    fn lanes_take_turns_by_weight_so_that_a_long_line_of_git_changes_stops_no_other() {
+        let mut queue = Queue::default();
+        for number in 0..100 {
+            for (name, lane) in [("git", Lane::Git), ("sweep", Lane::Sweep), ("seal", Lane::Seal)] {
+                queue.add(&twin(&format!("{name}{number}")), lane, at(0));
+            }
+        }
+        let taken: Vec<Lane> = (0..70).map(|_| queue.take(at(0)).unwrap().lane).collect();
+        let count = |lane| taken.iter().filter(|taken| **taken == lane).count();
+        assert_eq!((count(Lane::Git), count(Lane::Sweep), count(Lane::Seal)), (40, 20, 10));
+        assert_eq!((queue.due_in(Lane::Sweep, at(0)), queue.due_in(Lane::Retry, at(0))), (80, 0));
+        queue.add(&twin("sweep99"), Lane::Git, at(0));
+        queue.forget(&twin("sweep98"));
+        assert_eq!(queue.due_in(Lane::Sweep, at(0)), 78, "one became a change, one was forgotten");
     }
 
     #[test]

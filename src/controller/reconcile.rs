@@ -4,18 +4,22 @@
 //! remembered between reconciles that the next one would need: dropping this future at any await loses nothing.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::access::Access;
 use super::audit::{Auditor, Occasion};
 use super::gate::Gate;
+use super::permit::permitted_plan;
 use super::queue::Lane;
-use crate::hub::{HubError, WriteTwins};
+use super::rivals::{look_around, restrained};
+use crate::hub::{HubError, Paced, WriteTwins as _};
 use crate::plan::{
-    Cause, Change, Declaration, DeclaredState, Held, HeldReason, Outcome, Removals, SealScope, TwinPlan, Verified,
-    declare, plan_twin,
+    Cause, Change, Declaration, DeclaredState, Held, HeldReason, Outcome, Restraint, SealAction, SealScope, SealState,
+    Sighting, TwinPlan, Verified, declare, plan_suspension,
 };
 use crate::twin::{Twin, TwinRef};
 
@@ -35,6 +39,10 @@ pub(super) struct Context<H> {
     /// What this process last saw of each twin.
     pub(super) memory: Mutex<BTreeMap<TwinRef, Verified>>,
     pub(super) started: Instant,
+    /// Seconds since 1970 at that time.
+    pub(super) started_unix: i64,
+    /// Rows that the present sweep has read so far.
+    pub(super) rows_swept: AtomicUsize,
     /// The wall clock, for suspensions that end.
     pub(super) wall_clock: fn() -> SystemTime,
 }
@@ -66,6 +74,13 @@ impl<H> Context<H> {
     }
 }
 
+impl<H: Paced> Context<H> {
+    /// The hub as it is asked for a twin of `lane`.
+    fn hub(&self, lane: Lane) -> H {
+        self.hub.in_lane(lane.of_budget())
+    }
+}
+
 /// Seconds since 1970 at `time`.
 pub(super) fn unix_seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -81,7 +96,14 @@ pub(super) struct Task {
     pub(super) seen: bool,
     /// What the hub said when it refused the last write: the same write is not sent again.
     pub(super) rejection: Option<HubError>,
+    /// What is left alone because of others.
+    pub(super) restraint: Restraint,
+    /// A suspension that somebody wants recorded, or ended.
+    pub(super) wish: Option<Wish>,
 }
+
+/// A suspension at run time: why, or `None` for its end.
+pub(super) type Wish = Option<String>;
 
 /// How a reconcile ended, and everything worth telling of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +116,8 @@ pub struct Reconciled {
     pub planned: bool,
     /// The leaves written.
     pub changes: Vec<Change>,
+    /// The leaves that differ and that nobody may write.
+    pub drift: Vec<Change>,
     /// Why they differed.
     pub cause: Cause,
     /// What was held.
@@ -114,6 +138,8 @@ pub struct Reconciled {
     pub error: Option<HubError>,
     /// Whether the credential is refused for the hub as a whole.
     pub hub_unauthorized: bool,
+    /// What was seen of others who write.
+    pub sighting: Sighting,
 }
 
 impl Reconciled {
@@ -123,6 +149,7 @@ impl Reconciled {
             outcome: Outcome::Pending,
             planned: false,
             changes: Vec::new(),
+            drift: Vec::new(),
             cause: Cause::FirstContact,
             held: Vec::new(),
             sealed: false,
@@ -133,6 +160,7 @@ impl Reconciled {
             verified: None,
             error: None,
             hub_unauthorized: false,
+            sighting: Sighting::default(),
         }
     }
 
@@ -151,17 +179,17 @@ enum Step {
 }
 
 /// Reconciles one twin.
-pub(super) async fn reconcile<H: WriteTwins>(context: &Context<H>, task: &Task) -> Reconciled {
+pub(super) async fn reconcile<H: Access>(context: &Context<H>, task: &Task) -> Reconciled {
     let mut result = Reconciled::new(&task.twin);
-    if let Some(suspend) = context.state().suspension(&task.twin, context.unix_now()) {
+    if let Some(suspend) = context.state().suspension(&task.twin, context.unix_now()).filter(|_| task.wish.is_none()) {
         // Not even read: nothing follows from what it is.
         result.planned = true;
-        context.gate().removes_nothing(&task.twin);
+        context.gate().touches_nothing(&task.twin);
         let outcome = hold(&mut result, HeldReason::Suspended(suspend.clone()));
         return result.ended(outcome);
     }
     while result.conflicts <= CONFLICTS_MAX {
-        let step = match context.hub.get_twin(&task.twin).await {
+        let step = match context.hub(task.lane).get_twin(&task.twin).await {
             Ok(live) => {
                 context.audit.read(&task.twin, Some(&live));
                 write_plan(context, task, &live, &mut result).await
@@ -179,18 +207,26 @@ pub(super) async fn reconcile<H: WriteTwins>(context: &Context<H>, task: &Task) 
     result.ended(Outcome::Conflict)
 }
 
-async fn write_plan<H: WriteTwins>(context: &Context<H>, task: &Task, live: &Twin, result: &mut Reconciled) -> Step {
+async fn write_plan<H: Access>(context: &Context<H>, task: &Task, live: &Twin, result: &mut Reconciled) -> Step {
     let state = context.state();
     let declaration = declare(&state, &task.twin, Some(live));
-    let plan = permitted_plan(context, &declaration, live).masked(&state.sensitive, context.scope.salt);
+    let plan = match &task.wish {
+        Some(suspended) => plan_suspension(&context.scope, live, suspended.as_deref()),
+        None => permitted_plan(context, &declaration, live).masked(&state.sensitive, context.scope.salt),
+    };
     result.planned = true;
-    let known = verified(live, &plan, context.now());
+    let seen = look_around(context, live, &plan);
+    let known = verified(context, live, &plan);
     let same = context.memory().get(&task.twin).is_some_and(|last| last.is_same_as(&known));
     result.verified = Some(known);
     let Some(patch) = &plan.patch else {
         return Step::Ended(settle(result, &declaration, plan));
     };
-    if plan.seal_only() && task.lane < Lane::Sweep && plan.held.is_empty() {
+    result.sighting = Sighting { corrected: Vec::new(), ..seen.clone() };
+    if let Some(reason) = restrained(task, &plan, &seen) {
+        return Step::Ended(hold(result, reason));
+    }
+    if plan.seal_only() && task.lane < Lane::Sweep && plan.held.is_empty() && task.wish.is_none() {
         result.seal_due = true;
         return Step::Ended(settle(result, &declaration, TwinPlan { patch: None, ..plan }));
     }
@@ -198,15 +234,18 @@ async fn write_plan<H: WriteTwins>(context: &Context<H>, task: &Task, live: &Twi
         result.error = Some(rejection.clone());
         return Step::Ended(Outcome::Rejected);
     }
+    let hub = context.hub(task.lane);
+    let Some(writer) = hub.writer() else { return Step::Ended(observed(result, &declaration, plan)) };
     let occasion = Occasion { revision: &state.revision, lane: task.lane };
     let attempt = context.audit.patch(occasion, live, &plan, patch);
-    let answer = context.hub.patch_twin(&task.twin, patch, &live.etag).await;
+    let answer = writer.patch_twin(&task.twin, patch, &live.etag).await;
     attempt.answered(&answer, |after| Some(after));
     match answer {
         Ok(after) => {
             result.sealed = true;
             result.foretold = plan.etag_after.as_ref().map(|foretold| *foretold == after.etag);
-            result.verified = Some(verified(&after, &plan, context.now()));
+            result.verified = Some(verified(context, &after, &plan));
+            result.sighting = seen;
             Step::Ended(settle(result, &declaration, plan))
         }
         Err(HubError::PreconditionFailed) => {
@@ -221,31 +260,42 @@ async fn write_plan<H: WriteTwins>(context: &Context<H>, task: &Task, live: &Twi
     }
 }
 
-/// The plan with removals only where the gate lets them pass; every removal is counted before it is made.
-fn permitted_plan<H>(context: &Context<H>, declaration: &Declaration, live: &Twin) -> TwinPlan {
-    let plan = plan_twin(&context.scope, declaration, live, &Removals::Go);
-    let mut gate = context.gate();
-    if !plan.removes {
-        gate.removes_nothing(&live.twin_ref);
-        return plan;
-    }
-    let verdict = gate.permit(&live.twin_ref, *declaration == Declaration::Absent, context.now());
-    drop(gate);
-    match verdict {
-        Removals::Go => plan,
-        Removals::Held(_) => plan_twin(&context.scope, declaration, live, &verdict),
+/// What a plan that nobody may carry out says of its twin.
+fn observed(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) -> Outcome {
+    let released = plan.seal == SealAction::Remove;
+    result.drift.clone_from(&plan.changes);
+    let outcome = settle(result, declaration, TwinPlan { patch: None, changes: Vec::new(), ..plan });
+    match outcome {
+        Outcome::InSync | Outcome::Kept if !result.drift.is_empty() => Outcome::Drifted,
+        // Its manifest is gone and the seal stays: nobody may take it away.
+        Outcome::Released if released => Outcome::Drifted,
+        Outcome::InSync
+        | Outcome::Applied
+        | Outcome::Drifted
+        | Outcome::Kept
+        | Outcome::Held(_)
+        | Outcome::Pending
+        | Outcome::Conflict
+        | Outcome::Throttled
+        | Outcome::Missing
+        | Outcome::Rejected
+        | Outcome::Unauthorized
+        | Outcome::Quota
+        | Outcome::Failed
+        | Outcome::Released => outcome,
     }
 }
 
 /// What is known after a read or a write. While a removal waits for the guard nothing counts as verified, so that
 /// every sweep asks again.
-fn verified(twin: &Twin, plan: &TwinPlan, at: Duration) -> Verified {
-    let waits = plan.held.iter().any(|held| matches!(held.reason, HeldReason::Removal(_)));
+fn verified<H>(context: &Context<H>, twin: &Twin, plan: &TwinPlan) -> Verified {
+    let waits = plan.held.iter().any(|held| matches!(held.reason, HeldReason::Removal(_) | HeldReason::Guarded(_)));
     Verified {
         etag: twin.etag.clone(),
         device_etag: twin.device_etag.clone(),
         declared: plan.declared.clone().filter(|_| !waits),
-        at,
+        seal: SealState::mark(twin, context.scope.owner.as_str()),
+        at: context.now(),
     }
 }
 
@@ -278,26 +328,31 @@ fn settle(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) ->
 }
 
 /// The hub says that the twin does not exist.
-async fn missing<H: WriteTwins>(context: &Context<H>, task: &Task, result: &mut Reconciled) -> Step {
+async fn missing<H: Access>(context: &Context<H>, task: &Task, result: &mut Reconciled) -> Step {
     result.verified = None;
     result.planned = true;
-    context.gate().removes_nothing(&task.twin);
+    context.gate().loses_nothing(&task.twin);
     let state = context.state();
     let declaration = declare(&state, &task.twin, None);
-    if let Some(reason) = declaration.hold() {
-        return Step::Ended(hold(result, reason));
-    }
-    let Some(create) = declaration.declared().map(|declared| declared.create) else {
-        return Step::Ended(Outcome::Released);
+    let create = declaration.declared().map(|declared| declared.create && task.twin.module.is_none());
+    let hub = context.hub(task.lane);
+    let writer = match (declaration.hold(), create, hub.writer()) {
+        (None, Some(true), Some(writer)) if !task.seen => writer,
+        (reason, create, _) => {
+            context.gate().creates_nothing(&task.twin);
+            return Step::Ended(match (reason, create) {
+                (Some(reason), _) => hold(result, reason),
+                (None, None) => Outcome::Released,
+                (None, Some(true)) if task.seen => hold(result, HeldReason::DeletedOutside),
+                (None, Some(_)) => Outcome::Missing,
+            });
+        }
     };
-    if !create || task.twin.module.is_some() {
-        return Step::Ended(Outcome::Missing);
-    }
-    if task.seen {
-        return Step::Ended(hold(result, HeldReason::DeletedOutside));
+    if let Some(held) = context.gate().permit_create(&task.twin, context.now()) {
+        return Step::Ended(hold(result, HeldReason::Guarded(held)));
     }
     let attempt = context.audit.create(Occasion { revision: &state.revision, lane: task.lane }, &task.twin);
-    let answer = context.hub.create_device(&task.twin.device).await;
+    let answer = writer.create_device(&task.twin.device).await;
     attempt.answered(&answer, |()| None);
     match answer {
         Ok(()) if result.created => Step::Ended(Outcome::Missing),
@@ -319,15 +374,15 @@ fn hold(result: &mut Reconciled, reason: HeldReason) -> Outcome {
     Outcome::Held(reason)
 }
 
-async fn failed<H: WriteTwins>(context: &Context<H>, error: HubError, result: &mut Reconciled) -> Step {
+async fn failed<H: Access>(context: &Context<H>, error: HubError, result: &mut Reconciled) -> Step {
     let outcome = match &error {
         HubError::Throttled { .. } => Outcome::Throttled,
-        HubError::Quota => Outcome::Quota,
+        HubError::Quota | HubError::QuotaShare => Outcome::Quota,
         HubError::Rejected { .. } => Outcome::Rejected,
         HubError::NotFound(_) => Outcome::Missing,
         HubError::Unauthorized { .. } => {
             // One twin may be refused alone (a module of a disabled device); a query tells whether all are.
-            let probe = context.hub.query_page(PROBE_QUERY, 1, None).await;
+            let probe = context.hub(Lane::Retry).query_page(PROBE_QUERY, 1, None).await;
             result.hub_unauthorized = matches!(probe, Err(HubError::Unauthorized { .. }));
             Outcome::Unauthorized
         }

@@ -3,20 +3,29 @@
 //! Invariants: an error is logged once, where it is handled; a state that lasts is said when it begins and when it
 //! ends. Info is per pass and per change made, debug per twin.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinError;
 use tracing::{debug, error, info, warn};
 
+use super::journal::Journal;
+use super::pacing::Progress;
 use super::queue::Lane;
 use super::reconcile::Reconciled;
 use super::run::{Options, guard_of};
 use super::status::{Statuses, held_message};
 use super::sweep::Swept;
 use crate::hub::{HubError, PageError};
-use crate::metrics::{ControllerHub, Guard, Reason, Target, TwinKind, TwinState as StateLabel};
-use crate::plan::{Approval, Cause, Change, DeclaredState, Outcome, RemovalHold, Synced, TwinState};
+use crate::metrics::{ControllerHub, Guard, Reason, SweepKind, Target, TwinKind, TwinState as StateLabel};
+use crate::plan::{
+    Approval, Cause, Change, ChangeHold, DeclaredState, GuardKind, Outcome, RemovalHold, Synced, TwinState,
+};
+use crate::plan::{SweepCost, SweepMode, SweepPlan};
 use crate::twin::{Section, TwinRef};
+
+/// How often progress is said.
+const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 /// The voice of one loop.
 #[derive(Debug)]
@@ -24,14 +33,32 @@ pub(super) struct Report {
     hub: String,
     workers: usize,
     metrics: ControllerHub,
+    journal: Journal,
+    wall_clock: fn() -> SystemTime,
     removal_hold: Option<RemovalHold>,
+    change_holds: BTreeMap<GuardKind, ChangeHold>,
     sweep_failing: bool,
+    /// Kind and interval of sweeps that were told last.
+    sweep_told: Option<(SweepMode, Duration)>,
+    /// How old the present work was when its progress was said last.
+    progress_said: Duration,
 }
 
 impl Report {
     pub(super) fn new(options: &Options, metrics: ControllerHub) -> Self {
         metrics.set_interval(TwinKind::Device, options.sweep);
-        Self { hub: options.hub.clone(), workers: options.workers, metrics, removal_hold: None, sweep_failing: false }
+        Self {
+            hub: options.hub.clone(),
+            workers: options.workers,
+            metrics,
+            journal: options.journal.clone(),
+            wall_clock: options.wall_clock,
+            removal_hold: None,
+            change_holds: BTreeMap::new(),
+            sweep_failing: false,
+            sweep_told: None,
+            progress_said: Duration::ZERO,
+        }
     }
 
     /// One sentence on how a reconcile ended; empty when the outcome says it all.
@@ -44,6 +71,7 @@ impl Report {
             None if result.outcome == Outcome::Conflict => {
                 format!("somebody else wrote in between {} times in a row", result.conflicts)
             }
+            None if result.outcome == Outcome::Drifted => drift_message(&result.drift),
             None if result.outcome == Outcome::Kept => {
                 "its manifest is broken, the twin is kept as the last good one declared it".to_owned()
             }
@@ -78,8 +106,28 @@ impl Report {
         } else {
             debug!(%hub, %twin, reason, message, duration_ms = u64::try_from(took.as_millis()).ok(), "reconciled");
         }
+        self.note(result, (news && trouble).then_some((reason, message)));
         self.count(result, took);
         self.states(statuses);
+    }
+
+    /// What a reconcile did, and what trouble is new, for people who ask later.
+    fn note(&self, result: &Reconciled, trouble: Option<(&'static str, String)>) {
+        let (at, twin) = ((self.wall_clock)(), &result.twin);
+        if result.created {
+            self.journal.tell_of(at, twin, "Registered", String::new());
+        }
+        if !result.changes.is_empty() {
+            let changes: Vec<(String, String)> =
+                result.changes.iter().map(|change| (change.leaf.to_string(), change.to_string())).collect();
+            self.journal.tell_written(at, twin, &changes);
+        }
+        if result.outcome == Outcome::Released && result.sealed {
+            self.journal.tell_of(at, twin, "Released", "its manifest is gone, the seal is removed".to_owned());
+        }
+        if let Some((reason, message)) = trouble {
+            self.journal.tell_of(at, twin, reason, message);
+        }
     }
 
     fn count(&self, result: &Reconciled, took: Duration) {
@@ -106,15 +154,70 @@ impl Report {
         for state in TwinState::ALL {
             self.metrics.set_twins(label_of(state), statuses.count(state));
         }
+        self.metrics.set_contested(statuses.count(TwinState::Contested));
+        self.metrics.set_ownership_conflicts(statuses.ownership_conflicts());
     }
 
     pub(super) fn swept(&mut self, swept: &Swept, statuses: &Statuses, at: SystemTime) {
+        let found = format!("{} twins, {} to read", statuses.len(), swept.nominated.len());
+        self.journal.tell((self.wall_clock)(), "SweepComplete", found);
         self.sweep_failing = false;
         self.metrics.sweep_completed(at);
         self.metrics.pass_succeeded(TwinKind::Device, at);
         self.states(statuses);
         let (hub, sealed, pages) = (&self.hub, swept.sealed, swept.pages);
-        info!(%hub, twins = statuses.len(), sealed, to_read = swept.nominated.len(), pages, "sweep complete");
+        let mode = swept.mode.as_str();
+        info!(%hub, twins = statuses.len(), sealed, to_read = swept.nominated.len(), pages, mode, "sweep complete");
+    }
+
+    /// Which kind of sweep comes next and when, said when it changes.
+    pub(super) fn sweep_planned(&mut self, plan: &SweepPlan, setting: Duration) {
+        let interval = plan.interval();
+        let metrics = self.metrics.sweep();
+        metrics.set_interval(interval);
+        self.metrics.set_interval(TwinKind::Device, interval);
+        for (kind, cost) in [(SweepKind::Query, &plan.query), (SweepKind::Read, &plan.read)] {
+            metrics.set_cost(kind, cost.time, cost.messages);
+        }
+        if self.sweep_told.replace((plan.mode, interval)) == Some((plan.mode, interval)) {
+            return;
+        }
+        let (hub, mode) = (&self.hub, plan.mode.as_str());
+        let costs = |cost: &SweepCost| format!("{:.1?} and {} messages", cost.time, cost.messages);
+        let (query, read) = (costs(&plan.query), costs(&plan.read));
+        if interval > setting {
+            warn!(%hub, mode, ?interval, ?setting, query, read, "rate and daily messages allow sweeps less often than set");
+        } else if plan.mode == SweepMode::Read {
+            info!(%hub, mode, ?interval, query, read, "sweeps read every twin, which is cheaper than asking for pages");
+        } else {
+            debug!(%hub, mode, ?interval, query, read, "sweeps ask for pages");
+        }
+    }
+
+    pub(super) fn undeclared(&self, devices: usize) {
+        self.metrics.sweep().set_undeclared(devices);
+    }
+
+    /// How far the present work is; said now and then when it lasts.
+    pub(super) fn progress(&mut self, progress: &Progress, elapsed: Duration) {
+        let eta = progress.eta.unwrap_or_default();
+        self.metrics.sweep().set_progress(progress.remaining, eta);
+        // Work that is younger than what was said of it is other work.
+        self.progress_said = if elapsed < self.progress_said { Duration::ZERO } else { self.progress_said };
+        if elapsed - self.progress_said < PROGRESS_EVERY {
+            return;
+        }
+        self.progress_said = elapsed;
+        let (hub, remaining, of) = (&self.hub, progress.remaining, progress.total);
+        match progress.eta {
+            Some(eta) => info!(%hub, remaining, of, eta_s = eta.as_secs(), "sweep under way"),
+            None => info!(%hub, remaining, of, "sweep under way"),
+        }
+    }
+
+    pub(super) fn quota_used_up(&self, wait: Duration) {
+        let (hub, wait_s) = (&self.hub, wait.as_secs());
+        error!(%hub, reason = "quota", wait_s, "the hub's daily messages are used up; nothing is asked of it until 00:00 UTC");
     }
 
     pub(super) fn sweep_failed(&mut self, error: &PageError) {
@@ -122,12 +225,15 @@ impl Report {
         if self.sweep_failing {
             debug!(%hub, %error, "the sweep failed again");
         } else {
+            self.journal.tell((self.wall_clock)(), "SweepFailed", error.to_string());
             warn!(%hub, "the sweep failed and is tried again: {error}");
         }
         self.sweep_failing = true;
     }
 
     pub(super) fn state_changed(&self, state: &DeclaredState, changed: usize) {
+        let found = format!("revision {}: {} declared, {changed} changed", state.revision, state.twins.len());
+        self.journal.tell((self.wall_clock)(), "ManifestsChanged", found);
         let (hub, revision) = (&self.hub, &state.revision);
         info!(%hub, %revision, declared = state.twins.len(), changed, "manifests changed");
     }
@@ -152,6 +258,7 @@ impl Report {
                 }
             }
             Some(hold) if self.removal_hold.as_ref() != Some(hold) => {
+                self.journal.tell((self.wall_clock)(), "RemovalsHeld", format!("{waiting} twins: {hold}"));
                 warn!(%hub, twins = waiting, "removals are held: {hold}");
             }
             Some(_) => {}
@@ -159,18 +266,43 @@ impl Report {
         self.removal_hold = hold.cloned();
     }
 
+    /// Says when a guard begins to hold registrations or changes, and when these go on.
+    pub(super) fn changes(&mut self, holds: &[(GuardKind, Option<ChangeHold>, usize); 2], settled: bool) {
+        let hub = &self.hub;
+        for (guard, hold, twins) in holds {
+            let label = if *guard == GuardKind::Creates { Guard::Creates } else { Guard::Updates };
+            self.metrics.set_guard(label, hold.is_some());
+            let known = self.change_holds.get(guard);
+            match hold {
+                Some(hold) if known.is_none() || (settled && known != Some(hold)) => {
+                    warn!(%hub, %guard, twins, "held: {hold}");
+                    self.change_holds.insert(*guard, hold.clone());
+                }
+                Some(_) => {}
+                None => {
+                    if self.change_holds.remove(guard).is_some() {
+                        info!(%hub, %guard, "what was held goes on");
+                    }
+                }
+            }
+        }
+    }
+
     pub(super) fn approved(&self, approval: &Approval) {
+        self.journal.tell((self.wall_clock)(), "Approved", approval.to_string());
         let (hub, guard, revision, count) = (&self.hub, approval.guard, &approval.revision, approval.count);
         let twin = approval.twin.as_ref().map(ToString::to_string);
         info!(%hub, %guard, %revision, count, twin, "approved for one hour");
     }
 
     pub(super) fn hub_failed(&self, error: &HubError) {
+        self.journal.tell((self.wall_clock)(), "HubDown", error.to_string());
         let hub = &self.hub;
         error!(%hub, reason = error.category(), "{error}; trying again until it answers");
     }
 
     pub(super) fn hub_recovered(&self) {
+        self.journal.tell((self.wall_clock)(), "HubUp", String::new());
         let hub = &self.hub;
         info!(%hub, "the hub answers again");
     }
@@ -226,6 +358,20 @@ impl Report {
     }
 }
 
+/// The first differences of a twin that nobody may write.
+fn drift_message(drift: &[Change]) -> String {
+    /// Enough to recognise what happened.
+    const SHOWN_MAX: usize = 3;
+    if drift.is_empty() {
+        return "its manifest is gone and the seal stays: mode observe writes nothing".to_owned();
+    }
+    let mut shown: Vec<String> = drift.iter().take(SHOWN_MAX).map(ToString::to_string).collect();
+    if drift.len() > SHOWN_MAX {
+        shown.push(format!("{} more", drift.len() - SHOWN_MAX));
+    }
+    format!("{}; mode observe writes nothing", shown.join("; "))
+}
+
 fn kind_of(twin: &TwinRef) -> TwinKind {
     if twin.module.is_some() { TwinKind::Module } else { TwinKind::Device }
 }
@@ -243,9 +389,11 @@ fn target_of(changes: &[Change]) -> Target {
 fn label_of(state: TwinState) -> StateLabel {
     match state {
         TwinState::InSync => StateLabel::InSync,
+        TwinState::Drifted => StateLabel::Drifted,
         TwinState::Pending => StateLabel::Pending,
         TwinState::Held => StateLabel::Held,
         TwinState::Conflict => StateLabel::Conflict,
+        TwinState::Contested => StateLabel::Contested,
         TwinState::Frozen => StateLabel::Frozen,
         TwinState::Rejected => StateLabel::Rejected,
         TwinState::Suspended => StateLabel::Suspended,

@@ -4,6 +4,7 @@
 //! the loop ends; a panic in one reconcile is counted and costs that reconcile alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -12,23 +13,31 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::access::{Access, ReadOnly, ReadWrite};
+use super::asked::Asked;
 use super::audit::{AuditLog, Auditor};
-use super::change::compare;
+use super::change::{StateChange, compare};
 use super::command::{Command, Inputs};
 use super::gate::Gate;
 use super::health::HubHealth;
+use super::journal::Journal;
+use super::obey::PendingWish;
+use super::pacing::{Pacing, ProgressMeter};
 use super::queue::{Lane, Queue, Taken};
-use super::reconcile::{Context, Reconciled, Task, reconcile};
+use super::reconcile::{Context, Reconciled, Task, reconcile, unix_seconds};
 use super::report::Report;
 use super::status::Statuses;
-use super::sweep::{SweepOptions, Swept, sweep};
-use crate::hub::{HubError, PageError, WriteTwins};
+use super::sweep::Swept;
+use crate::hub::{HubError, Paced, PageError, ReadTwins, WriteTwins};
 use crate::metrics::ControllerHub;
-use crate::plan::{DeclaredState, Outcome, Policy, RemovalHold, SealScope};
+use crate::plan::{DeclaredState, HeldReason, Outcome, Policy, RemovalHold, Rivals, SealScope, Suspend, SweepSettings};
 use crate::twin::TwinRef;
 
 /// How long running writes may take to end once the loop is told to.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// How often what is under way is measured while nothing ends.
+const WATCHED_EVERY: Duration = Duration::from_secs(5);
 
 /// Wrong prophecies in a row after which seals no longer spare reads.
 pub(super) const MISPREDICTIONS_MAX: u32 = 3;
@@ -54,6 +63,8 @@ pub struct Options {
     pub first_contact: CancellationToken,
     /// What is recorded of every write.
     pub audit: AuditLog,
+    /// What happened lately, for people who ask.
+    pub journal: Journal,
     /// The wall clock, for the daily quota.
     pub wall_clock: fn() -> SystemTime,
 }
@@ -97,22 +108,35 @@ pub(super) struct Controller<H> {
     pub(super) seen: BTreeSet<TwinRef>,
     /// What the hub said when it refused to write these; until their manifest changes or a write succeeds.
     pub(super) rejections: BTreeMap<TwinRef, HubError>,
+    /// Who fights with us over what.
+    pub(super) rivals: Rivals,
+    /// Suspensions that somebody wants recorded or ended, until that was tried.
+    pub(super) wishes: BTreeMap<TwinRef, PendingWish>,
     pub(super) next_sweep: Option<Duration>,
     pub(super) sweep_failures: u32,
-    /// Whether modules may carry our seal: unknown before the first sweep, so taken for granted.
-    pub(super) modules_sealed: bool,
+    /// How often sweeps are made, and of which kind.
+    pub(super) pacing: Pacing,
+    pub(super) progress: ProgressMeter,
     /// What the first complete sweep nominated and is not planned yet; `None` before it.
     pub(super) first_nominated: Option<BTreeSet<TwinRef>>,
     pub(super) mispredictions: u32,
     /// Whether removals were held when last looked at: then their release is news for the queue.
     pub(super) removals_wait: bool,
+    /// Requests of people to reconcile.
+    pub(super) asked: Asked,
+    /// Whether all twins were asked for while a sweep was under way: another one follows it.
+    pub(super) sweep_asked: bool,
+    /// When the last complete sweep ended.
+    pub(super) last_sweep: Option<SystemTime>,
+    /// Twins being explained.
+    pub(super) explaining: JoinSet<()>,
     pub(super) report: Report,
     pub(super) rng: fastrand::Rng,
     pub(super) error: Option<String>,
 }
 
 /// Reconciles one hub until cancelled, or once. `inputs` holds a loaded state from the start.
-pub async fn run<H: WriteTwins + 'static>(
+pub async fn run<H: WriteTwins + Paced + 'static>(
     options: Options,
     hub: H,
     inputs: impl Into<Inputs>,
@@ -120,7 +144,30 @@ pub async fn run<H: WriteTwins + 'static>(
     cancel: CancellationToken,
     rng: fastrand::Rng,
 ) -> Ended {
-    let Inputs { mut declared, mut commands } = inputs.into();
+    run_loop(options, ReadWrite(hub), inputs.into(), metrics, cancel, rng).await
+}
+
+/// Looks at one hub until cancelled, or once, and says what differs. Nothing in it could write.
+pub async fn observe<H: ReadTwins + Paced + 'static>(
+    options: Options,
+    hub: H,
+    inputs: impl Into<Inputs>,
+    metrics: ControllerHub,
+    cancel: CancellationToken,
+    rng: fastrand::Rng,
+) -> Ended {
+    run_loop(options, ReadOnly(hub), inputs.into(), metrics, cancel, rng).await
+}
+
+async fn run_loop<H: Access>(
+    options: Options,
+    hub: H,
+    inputs: Inputs,
+    metrics: ControllerHub,
+    cancel: CancellationToken,
+    rng: fastrand::Rng,
+) -> Ended {
+    let Inputs { mut declared, mut commands } = inputs;
     let mut controller = Controller::new(options, hub, metrics, rng);
     controller.take_state(Arc::clone(&declared.borrow_and_update()), true);
     let mut open = true;
@@ -135,6 +182,7 @@ pub async fn run<H: WriteTwins + 'static>(
                 Err(_) => open = false,
             },
             Some(command) = next_command(&mut commands) => controller.obey(command),
+            Some(_) = controller.explaining.join_next() => {}
             Some(finished) = controller.tasks.join_next_with_id() => controller.finished(finished),
             () = sleep_until(wake) => {}
         }
@@ -161,7 +209,7 @@ async fn sleep_until(wake: Option<Instant>) {
     }
 }
 
-impl<H: WriteTwins + 'static> Controller<H> {
+impl<H: Access> Controller<H> {
     #[expect(clippy::disallowed_methods, reason = "the one clock of the loop; everything below takes ages")]
     fn new(options: Options, hub: H, metrics: ControllerHub, rng: fastrand::Rng) -> Self {
         let audit = Auditor::new(&options.hub, &options.scope, options.audit.clone(), options.wall_clock);
@@ -172,8 +220,17 @@ impl<H: WriteTwins + 'static> Controller<H> {
             gate: Mutex::new(Gate::new(&options.hub, &options.policy)),
             memory: Mutex::new(BTreeMap::new()),
             started: Instant::now(),
+            started_unix: unix_seconds((options.wall_clock)()),
+            rows_swept: AtomicUsize::new(0),
             wall_clock: options.wall_clock,
         };
+        let pacing = Pacing::new(SweepSettings { interval: options.sweep, verify: options.verify });
+        let rivals = Rivals::new(options.sweep);
+        let suspended = options.policy.suspend.is_some();
+        if suspended {
+            // Nobody will ask the hub anything.
+            options.first_contact.cancel();
+        }
         Self {
             report: Report::new(&options, metrics),
             options,
@@ -186,12 +243,19 @@ impl<H: WriteTwins + 'static> Controller<H> {
             health: HubHealth::default(),
             seen: BTreeSet::new(),
             rejections: BTreeMap::new(),
-            next_sweep: Some(Duration::ZERO),
+            rivals,
+            wishes: BTreeMap::new(),
+            next_sweep: (!suspended).then_some(Duration::ZERO),
             sweep_failures: 0,
-            modules_sealed: true,
+            pacing,
+            progress: ProgressMeter::default(),
             first_nominated: None,
             mispredictions: 0,
             removals_wait: false,
+            asked: Asked::default(),
+            sweep_asked: false,
+            last_sweep: None,
+            explaining: JoinSet::new(),
             rng,
             error: None,
         }
@@ -206,13 +270,18 @@ impl<H: WriteTwins + 'static> Controller<H> {
         let now = self.now();
         let change = compare(&self.state, &state);
         self.state = state;
-        self.context.gate().take_state(Arc::clone(&self.state), &change.losing);
+        self.take_to_gate(&change);
         for twin in &change.changed {
             self.seen.remove(twin);
             self.rejections.remove(twin);
+            self.rivals.settle(twin);
             // The etag stays known: a row older than what we wrote must not pass for untouched.
             if let Some(known) = self.context.memory().get_mut(twin) {
                 known.declared = None;
+            }
+            if let Some((outcome, message)) = self.suspended() {
+                self.statuses.record(twin, outcome, message, now);
+                continue;
             }
             self.statuses.record(twin, Outcome::Pending, String::new(), now);
             if !first {
@@ -231,6 +300,22 @@ impl<H: WriteTwins + 'static> Controller<H> {
         self.check_guards();
     }
 
+    /// Hands the new state to the workers, with what it takes, changes and may have to be registered.
+    fn take_to_gate(&mut self, change: &StateChange) {
+        let known: BTreeSet<&TwinRef> = change.changed.iter().filter(|twin| self.seen.contains(*twin)).collect();
+        let mut gate = self.context.gate();
+        gate.take_state(Arc::clone(&self.state), &change.losing);
+        gate.expect(&change.changed, |twin| known.contains(twin));
+    }
+
+    /// What every twin is while the settings suspend the hub.
+    fn suspended(&self) -> Option<(Outcome, String)> {
+        let reason = self.options.policy.suspend.clone()?;
+        let held = HeldReason::Suspended(Suspend { reason, until: None });
+        let message = held.to_string();
+        Some((Outcome::Held(held), message))
+    }
+
     /// A sweep over a state that hides something judges nothing; once the state hides nothing, another one is due.
     pub(super) fn sweep_to_judge(&mut self) {
         let unjudged = self.first_nominated.is_none() && self.state.frozen.hides_nothing();
@@ -241,7 +326,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
 
     /// Sweeps next, unless a sweep is under way.
     pub(super) fn sweep_soon(&mut self) {
-        if !self.sweep_running() {
+        if !self.sweep_running() && self.options.policy.suspend.is_none() {
             self.next_sweep = Some(self.now());
         }
     }
@@ -249,12 +334,14 @@ impl<H: WriteTwins + 'static> Controller<H> {
     /// Puts twins whose removals are held back into the queue, once nothing holds them any more.
     pub(super) fn check_guards(&mut self) {
         let now = self.now();
-        let (hold, waiting) = {
+        let (hold, waiting, changes, released) = {
             let mut gate = self.context.gate();
-            (gate.hold(now), gate.waiting().len())
+            (gate.hold(now), gate.waiting().len(), gate.change_holds(now), gate.released(now))
         };
         let settled = self.running.is_empty() && self.queue.depth(now) == 0;
         self.report.removals(hold.as_ref(), waiting, settled);
+        self.report.changes(&changes, settled);
+        released.iter().for_each(|twin| self.add(twin, Lane::Sweep, now));
         if hold.is_some() {
             self.removals_wait = true;
         } else if self.removals_wait && !self.options.single_pass {
@@ -278,7 +365,7 @@ impl<H: WriteTwins + 'static> Controller<H> {
         self.running.iter().filter(|running| running.twin.is_some()).count()
     }
 
-    fn sweep_running(&self) -> bool {
+    pub(super) fn sweep_running(&self) -> bool {
         self.running.iter().any(|running| running.twin.is_none())
     }
 
@@ -288,12 +375,8 @@ impl<H: WriteTwins + 'static> Controller<H> {
         let workers = self.health.workers(now, self.options.workers);
         let sweep_due = self.next_sweep.is_some_and(|at| at <= now);
         if sweep_due && !self.sweep_running() && workers > 0 {
-            self.next_sweep = None;
-            let context = Arc::clone(&self.context);
-            let trust_seals = self.mispredictions < MISPREDICTIONS_MAX;
-            let options = SweepOptions { verify: self.options.verify, trust_seals, modules: self.modules_sealed };
-            let handle = self.tasks.spawn(async move { Finished::Sweep(sweep(&context, options).await) });
-            self.running.push(Running { id: handle.id(), twin: None, since: now });
+            self.start_sweep(now);
+            self.asked.began(None);
         }
         while self.workers_running() < workers {
             let Some(taken) = self.queue.take(now) else { break };
@@ -301,13 +384,17 @@ impl<H: WriteTwins + 'static> Controller<H> {
         }
         let longest = self.running.iter().filter(|r| r.twin.is_some()).map(|r| now.saturating_sub(r.since));
         self.report.queue(self.queue.depth(now), self.workers_running(), longest);
+        self.measure_progress(now);
     }
 
     fn start(&mut self, taken: Taken, now: Duration) {
         self.report.waited(taken.waited);
+        self.asked.began(Some(&taken.twin));
         let task = Task {
             seen: self.seen.contains(&taken.twin),
             rejection: self.rejections.get(&taken.twin).cloned(),
+            restraint: self.rivals.restraint(&taken.twin, now),
+            wish: self.wishes.get_mut(&taken.twin).map(PendingWish::begin),
             twin: taken.twin.clone(),
             lane: taken.lane,
         };
@@ -321,13 +408,16 @@ impl<H: WriteTwins + 'static> Controller<H> {
         let free = self.health.workers(Duration::MAX, self.options.workers) > self.workers_running();
         let twin = self.queue.next_due().filter(|_| free);
         let sweep = self.next_sweep.filter(|_| !self.sweep_running());
-        let next = twin.into_iter().chain(sweep).min()?;
-        Some(self.context.started + next.max(self.health.paused_until()))
+        let next = twin.into_iter().chain(sweep).min().map(|next| next.max(self.health.paused_until()));
+        // Gauges of what is under way follow the time, also while nothing ends: that is when they matter.
+        let watch = (!self.running.is_empty()).then(|| self.now() + WATCHED_EVERY);
+        Some(self.context.started + next.into_iter().chain(watch).min()?)
     }
 
     /// A single pass is over when every twin is settled or given up; a daemon's loop never is.
     fn is_over(&self) -> bool {
-        let settled = self.context.gate().is_judged() && self.queue.is_idle() && !self.sweep_running();
+        let judged = self.options.policy.suspend.is_some() || self.context.gate().is_judged();
+        let settled = judged && self.queue.is_idle() && !self.sweep_running();
         self.options.single_pass && (settled || self.error.is_some())
     }
 

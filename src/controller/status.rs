@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
-use crate::plan::{Held, Outcome, TwinState};
+use crate::plan::{Held, HeldReason, Outcome, TwinState};
 use crate::twin::TwinRef;
 
 /// One twin as it stands.
@@ -27,6 +27,7 @@ pub struct TwinStatus {
 pub struct Statuses {
     twins: BTreeMap<TwinRef, TwinStatus>,
     counts: BTreeMap<TwinState, usize>,
+    ownership_conflicts: usize,
 }
 
 impl Statuses {
@@ -51,6 +52,12 @@ impl Statuses {
     #[must_use]
     pub fn count(&self, state: TwinState) -> usize {
         self.counts.get(&state).copied().unwrap_or_default()
+    }
+
+    /// Twins of which another owner holds a leaf with another value.
+    #[must_use]
+    pub const fn ownership_conflicts(&self) -> usize {
+        self.ownership_conflicts
     }
 
     /// Twins managed.
@@ -88,6 +95,8 @@ impl Statuses {
         if let Some(old) = before.and_then(|status| status.outcome.condition()) {
             *self.counts.entry(old.state).or_default() -= 1;
         }
+        self.ownership_conflicts -= usize::from(before.is_some_and(|status| is_conflict(&status.outcome)));
+        self.ownership_conflicts += usize::from(is_conflict(&outcome));
         *self.counts.entry(condition.state).or_default() += 1;
         self.twins.insert(twin.clone(), TwinStatus { outcome, message, since, failures });
         news
@@ -98,8 +107,13 @@ impl Statuses {
         if let Some(condition) = known.as_ref().and_then(|status| status.outcome.condition()) {
             *self.counts.entry(condition.state).or_default() -= 1;
         }
+        self.ownership_conflicts -= usize::from(known.as_ref().is_some_and(|status| is_conflict(&status.outcome)));
         known.is_some()
     }
+}
+
+fn is_conflict(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Held(HeldReason::OwnershipConflict { .. }))
 }
 
 /// What is held, as one sentence.

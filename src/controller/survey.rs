@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::hub::{HubError, PAGE_SIZE_MAX, PageError, Pages, ReadTwins};
 use crate::plan::{
-    Declaration, DeclaredState, HeldReason, ProfileTarget, RemovalHold, Removals, SealScope, SealState, SweepRow,
+    Declaration, DeclaredState, HeldReason, Permits, ProfileTarget, RemovalHold, SealScope, SealState, SweepRow,
     TwinFilter, TwinPlan, declare, plan_twin, row_twin, sealing_owners, sweep_query,
 };
 use crate::twin::{ETag, Object, Twin, TwinRef, Value};
@@ -59,8 +59,8 @@ pub async fn survey<H: ReadTwins + 'static>(
     unix_now: i64,
 ) -> Result<BTreeMap<TwinRef, Surveyed>, PageError> {
     let mut twins: BTreeSet<TwinRef> = state.twins.keys().chain(state.frozen.held.keys()).cloned().collect();
-    for target in ProfileTarget::ALL {
-        let query = sweep_query(&scope.owner, target);
+    for target in ProfileTarget::ALL.into_iter().filter(|_| scope.seals) {
+        let query = sweep_query(scope, target);
         let mut pages = Pages::new(&*hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
         while let Some(page) = pages.next().await {
             twins.extend(page?.iter().filter_map(SweepRow::from_value).map(|row| row.twin));
@@ -126,11 +126,11 @@ async fn survey_twin<H: ReadTwins>(
 
 fn planned(scope: &SealScope, state: &DeclaredState, declaration: &Declaration, live: &Twin) -> PlannedTwin {
     // While a manifest is broken nobody knows what is declared no more.
-    let removals = match state.frozen.broken.first() {
-        Some(place) => Removals::Held(RemovalHold::SourceBroken(place.clone())),
-        None => Removals::Go,
+    let permits = match state.frozen.broken.first() {
+        Some(place) => Permits::holding(RemovalHold::SourceBroken(place.clone())),
+        None => Permits::ALL,
     };
-    let plan = plan_twin(scope, declaration, live, &removals).masked(&state.sensitive, scope.salt);
+    let plan = plan_twin(scope, declaration, live, &permits).masked(&state.sensitive, scope.salt);
     let other_owners = sealing_owners(live).filter(|owner| *owner != scope.owner.as_str()).map(str::to_owned).collect();
     PlannedTwin { plan, etag: Some(live.etag.clone()), other_owners }
 }

@@ -1,20 +1,24 @@
 //! The registry as a hub without a socket: for tests of everything above the two traits.
 //!
 //! Invariant: the same rules as over HTTPS, since it is the same registry. Each call gives way once before it takes
-//! effect and once after, so that a test can stop its caller at either point. Time and keys are the same in every run.
+//! effect and once after, so that a test can stop its caller at either point. Time and keys are the same in every run on
+//! a paused clock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
 use super::error::Refusal;
 use super::identity::IdentitySpec;
 use super::if_match::IfMatch;
+use super::lag::LaggingView;
 use super::query::{self, Rows};
-use super::registry::{Change, Device, Registry};
+use super::registry::{Change, Device, Kept, Registry};
 use super::wire;
-use crate::hub::{Continuation, HubError, QueryPage, ReadTwins, WriteTwins};
+use crate::hub::{Continuation, HubError, Paced, QueryPage, ReadTwins, WriteTwins};
 use crate::twin::{DeviceId, ETag, MergePatch, ModuleId, Object, Twin, TwinRef, Value};
 
 /// When time begins, in seconds since 1970.
@@ -79,6 +83,21 @@ struct State {
     calls: SimCalls,
     applied: Vec<Applied>,
     faults: BTreeMap<SimOperation, VecDeque<Fault>>,
+    index: Option<Index>,
+}
+
+/// What queries see, when that is not the present.
+#[derive(Debug)]
+struct Index {
+    view: LaggingView,
+    begun: Instant,
+}
+
+impl Index {
+    fn now(&self) -> Timestamp {
+        let age = SignedDuration::try_from(self.begun.elapsed()).unwrap_or(SignedDuration::MAX);
+        Timestamp::constant(CLOCK_START, 0).saturating_add(age).unwrap_or(Timestamp::MAX)
+    }
 }
 
 impl Default for SimHub {
@@ -91,7 +110,21 @@ impl SimHub {
     /// An empty hub.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_index(None)
+    }
+
+    /// An empty hub whose queries lag behind its twins by `lag`, and show deleted devices ten times longer
+    /// (`iot-hub.md` 5.6). To be made inside a tokio runtime, whose clock it goes by.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "goes by the clock of the test's runtime, which is paused")]
+    pub fn lagging(lag: Duration) -> Self {
+        let view = LaggingView::of(&Registry::default(), lag);
+        Self::with_index(Some(Index { view, begun: Instant::now() }))
+    }
+
+    fn with_index(index: Option<Index>) -> Self {
         Self(Arc::new(Mutex::new(State {
+            index,
             registry: Registry::default(),
             rng: fastrand::Rng::with_seed(SEED),
             clock: Timestamp::constant(CLOCK_START, 0),
@@ -219,8 +252,15 @@ impl State {
     ) -> Result<Change, Refusal> {
         self.clock = self.clock.saturating_add(CLOCK_STEP).unwrap_or(Timestamp::MAX);
         let changed = change(&mut self.registry, self.clock);
-        // Nothing keeps the changes.
-        self.registry.take_log();
+        let log = self.registry.take_log();
+        if let Some(index) = &mut self.index {
+            let now = index.now();
+            for kept in log {
+                if let Kept::Twin(change) = kept {
+                    index.view.push(&change, now);
+                }
+            }
+        }
         changed
     }
 
@@ -251,6 +291,8 @@ impl State {
     }
 }
 
+impl Paced for SimHub {}
+
 impl ReadTwins for SimHub {
     async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
         self.call(SimOperation::Read, |state| state.read(twin)).await
@@ -264,7 +306,14 @@ impl ReadTwins for SimHub {
     ) -> Result<QueryPage, HubError> {
         let token = from.map(|continuation| continuation.0.as_str());
         self.call(SimOperation::Query, |state| {
-            let page = query::run_page(&state.registry, query, Some(page_size), token).map_err(rejected)?;
+            let seen = match &mut state.index {
+                Some(index) => {
+                    let now = index.now();
+                    index.view.at(now)
+                }
+                None => &state.registry,
+            };
+            let page = query::run_page(seen, query, Some(page_size), token).map_err(rejected)?;
             let rows = match page.rows {
                 Rows::Twins(devices) => devices.iter().map(|device| wire::twin_value(device)).collect(),
                 Rows::Raw(rows) | Rows::Jobs(rows) => rows.into_iter().map(Value::Object).collect(),

@@ -38,6 +38,17 @@ impl Tier {
         tiers.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, tier)| tier)
     }
 
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::F1 => "F1",
+            Self::S1 => "S1",
+            Self::S2 => "S2",
+            Self::S3 => "S3",
+        }
+    }
+
     /// The most units a hub of this tier has (`iot-hub.md` 6.2).
     #[must_use]
     pub const fn units_max(self) -> u32 {

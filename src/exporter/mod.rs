@@ -5,13 +5,16 @@
 //! it never zeroes them. Every hub has an exporter of its own, and a hub that is down costs the others nothing.
 
 mod health;
+mod once;
 mod published;
 mod read;
+mod rendered;
 mod run;
 mod schedule;
 mod state;
 
-pub use published::Published;
+pub use once::{Trial, run_once};
+pub use published::{Exposition, Published};
 pub use run::run;
 
 #[cfg(test)]

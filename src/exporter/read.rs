@@ -74,7 +74,11 @@ impl RunFailure {
             | Self::Timeout(_)
             | Self::Throttled(_) => Next::Backoff,
             Self::Hub(
-                HubError::PreconditionFailed | HubError::NotFound(_) | HubError::AlreadyExists(_) | HubError::Quota,
+                HubError::PreconditionFailed
+                | HubError::NotFound(_)
+                | HubError::AlreadyExists(_)
+                | HubError::Quota
+                | HubError::QuotaShare,
             )
             | Self::Map(_)
             | Self::Pages(_)

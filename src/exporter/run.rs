@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::published::Published;
 use super::read::{Progress, RunFailure, read};
+use super::rendered::Rendered;
 use super::state::{Ended, HubQueries, News, RunId};
 use crate::hub::ReadTwins;
 use crate::metrics::{ProcessMetrics, Task};
@@ -31,7 +32,7 @@ pub async fn run<H: ReadTwins + Clone + 'static>(
     mut rng: fastrand::Rng,
 ) {
     let mut state = HubQueries::new(&hub_name);
-    let mut runs = Runs { tasks: JoinSet::new(), handles: BTreeMap::new(), metrics };
+    let mut runs = Runs { hub: hub_name.clone(), tasks: JoinSet::new(), handles: BTreeMap::new(), metrics };
     let specs = Arc::clone(&queries.borrow_and_update());
     state.reload(&specs, now());
     let mut reloads = true;
@@ -61,6 +62,7 @@ pub async fn run<H: ReadTwins + Clone + 'static>(
 
 /// The runs that last.
 struct Runs {
+    hub: String,
     tasks: JoinSet<(RunId, Ended)>,
     handles: BTreeMap<RunId, AbortHandle>,
     metrics: ProcessMetrics,
@@ -68,9 +70,16 @@ struct Runs {
 
 impl Runs {
     fn start<H: ReadTwins + 'static>(&mut self, run: RunId, hub: H, spec: Arc<QuerySpec>, mut rng: fastrand::Rng) {
+        let name = self.hub.clone();
         let handle = self.tasks.spawn(async move {
             let start = now();
             let (progress, result) = read(&hub, &spec, &mut rng).await;
+            let result = match result {
+                Ok(mapped) => tokio::task::spawn_blocking(move || Rendered::new(mapped, &name))
+                    .await
+                    .unwrap_or(Err(RunFailure::Panic)),
+                Err(failure) => Err(failure),
+            };
             let at = now();
             (run, Ended { progress, result, at, wall: wall_clock(), took: at - start })
         });

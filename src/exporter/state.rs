@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use super::health::{Health, QueryHealth, render_health};
 use super::published::{HubView, Snapshot};
 use super::read::{Progress, RunFailure};
+use super::rendered::Rendered;
 use super::schedule::{Due, Next, Schedule, fnv1a};
-use crate::series::{FamilyText, Mapped, QuerySpec, first_duplicate, render};
+use crate::series::{FamilyText, QuerySpec, first_duplicate};
 
 /// Names one run; never used twice.
 pub(super) type RunId = u64;
@@ -23,7 +24,7 @@ pub(super) type RunId = u64;
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) progress: Progress,
-    pub(super) result: Result<Mapped, RunFailure>,
+    pub(super) result: Result<Rendered, RunFailure>,
     /// When the run ended.
     pub(super) at: Instant,
     /// The same moment on the wall clock.
@@ -159,22 +160,20 @@ impl HubQueries {
         else {
             return News::None;
         };
-        let rendered = ended.result.and_then(|mapped| {
-            let snapshot: Snapshot = mapped.families.iter().map(|family| render(family, &self.hub)).collect();
-            self.check_unique(&name, &snapshot).map(|()| (snapshot, mapped))
-        });
+        let rendered =
+            ended.result.and_then(|rendered| self.check_unique(&name, &rendered.snapshot).map(|()| rendered));
         let query = self.queries.get_mut(&name).expect("found above");
         query.running = None;
         query.health.last_duration = ended.took;
         query.health.last_rows = ended.progress.rows;
         query.health.last_pages = ended.progress.pages;
         match rendered {
-            Ok((snapshot, mapped)) => {
+            Ok(Rendered { snapshot, dropped, series }) => {
                 query.health.up = true;
                 query.health.last_success =
                     ended.wall.duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
-                query.health.series = mapped.series;
-                for (reason, rows) in mapped.dropped {
+                query.health.series = series;
+                for (reason, rows) in dropped {
                     *query.health.dropped.entry(reason).or_default() += rows;
                 }
                 query.good = Some(Good { snapshot, at: ended.at });
@@ -211,12 +210,16 @@ impl HubQueries {
         view
     }
 
-    /// Refuses series that stand in another query's snapshot, or twice in this one.
+    /// Refuses series that stand in another query's snapshot; that they differ among themselves is known.
     fn check_unique(&self, name: &str, snapshot: &Snapshot) -> Result<(), RunFailure> {
-        let shared = |family: &&FamilyText| snapshot.iter().any(|own| own.name() == family.name());
-        let others =
-            self.queries.iter().filter(|(other, _)| *other != name).filter_map(|(_, query)| query.good.as_ref());
-        let families = others.flat_map(|good| good.snapshot.iter()).filter(shared).chain(snapshot.iter());
+        let named = |families: &Snapshot, name: &str| families.iter().any(|family| family.name() == name);
+        let others = || {
+            let others = self.queries.iter().filter(|(other, _)| *other != name);
+            others.filter_map(|(_, query)| query.good.as_ref()).map(|good| &good.snapshot)
+        };
+        let theirs = others().flat_map(|other| other.iter()).filter(|family| named(snapshot, family.name()));
+        let own = snapshot.iter().filter(|family| others().any(|other| named(other, family.name())));
+        let families: Vec<&FamilyText> = theirs.chain(own).collect();
         first_duplicate(families).map_or(Ok(()), |series| Err(RunFailure::Duplicate(series)))
     }
 }

@@ -12,7 +12,7 @@ use crate::hub::HubError;
 use crate::hub::fake::{Answer, FakeHub};
 use crate::metrics::Metrics;
 use crate::series::fixtures::{column, counting, query};
-use crate::series::{LabelSource, OnExceed, QuerySpec, strict};
+use crate::series::{LabelSource, OnExceed, Piece, QuerySpec, strict};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -47,10 +47,11 @@ impl Running {
     }
 
     fn text(&self) -> String {
-        let mut text = String::new();
-        let series = self.published.append(&mut text);
+        let exposition = self.published.exposition();
+        let text: String = exposition.pieces.iter().map(Piece::as_str).collect();
         let families = strict::parse(&text).unwrap();
-        assert_eq!(series, families.values().map(|family| family.samples.len()).sum::<usize>());
+        let series = families.values().map(|family| family.samples.len()).sum::<usize>();
+        assert_eq!((exposition.series, exposition.bytes), (series, text.len()));
         text
     }
 

@@ -5,6 +5,7 @@
 //! [`ReadTwins`] cannot write. No implementation retries, one renewal of an expired credential excepted.
 
 mod address;
+mod budget;
 mod certificate;
 mod entra;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use address::{AddressError, HubAddress};
+pub use budget::{Allowance, BudgetOptions, Budgeted, HubBudget, LANES, Lane, Paced, Tier, Turns};
 pub use entra::{EntraCredential, EntraOptions, EntraTransport};
 pub use login::{Login, LoginError, SecretText};
 pub use observe::Observed;
@@ -147,6 +149,9 @@ pub enum HubError {
     /// 403002: the daily message quota is used up until 00:00 UTC (`iot-hub.md` 3.2).
     #[error("the hub's daily message quota is used up until 00:00 UTC")]
     Quota,
+    /// Not sent: what is ours of the day's messages is used up until 00:00 UTC.
+    #[error("our share of the hub's daily messages is used up until 00:00 UTC; raise quota_share or the hub's units")]
+    QuotaShare,
     /// 401, or 403 other than the quota. The message names hub and policy, never a key.
     #[error("{message}")]
     Unauthorized {
@@ -189,7 +194,7 @@ impl HubError {
             Self::PreconditionFailed | Self::AlreadyExists(_) => "conflict",
             Self::NotFound(_) => "not_found",
             Self::Throttled { .. } => "throttled",
-            Self::Quota => "quota",
+            Self::Quota | Self::QuotaShare => "quota",
             Self::Unauthorized { .. } => "unauthorized",
             Self::Rejected { .. } => "invalid",
             Self::Server { .. } => "server",

@@ -69,7 +69,7 @@ const fn code(error: &HubError) -> Code {
         HubError::Rejected { status, .. } | HubError::Server { status: Some(status), .. } => Code::of_status(*status),
         // Without a status the answer was good but made no sense; the hub's code says good.
         HubError::Server { status: None, .. } => Code::of_status(200),
-        HubError::Transport { .. } => Code::NONE,
+        HubError::QuotaShare | HubError::Transport { .. } => Code::NONE,
     }
 }
 
@@ -87,6 +87,8 @@ const fn up_after(operation: Operation, error: &HubError) -> Option<bool> {
             Operation::Query => Some(false),
             Operation::Get | Operation::Patch | Operation::Create => None,
         },
+        // Nothing was asked.
+        HubError::QuotaShare => None,
         HubError::Server { .. } | HubError::Transport { .. } => Some(false),
     }
 }

@@ -68,10 +68,24 @@ pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
     let version = version.ok_or("version of the twin is not a whole number")?;
     let tags = section(fields.remove("tags"), "tags")?.unwrap_or_default();
     let mut properties = section(fields.remove("properties"), "properties")?.ok_or("the twin has no properties")?;
-    let desired = section(properties.remove("desired"), "properties.desired")?;
+    let desired = properties.remove("desired");
+    let metadata =
+        desired.as_ref().and_then(|desired| desired.get(["$metadata"])).filter(|it| names_a_writer(it)).cloned();
+    let desired = section(desired, "properties.desired")?;
     let desired = desired.ok_or("the twin has no properties.desired")?;
     let reported = section(properties.remove("reported"), "properties.reported")?.unwrap_or_default();
-    Ok(Twin { twin_ref: asked.clone(), etag, device_etag, version, tags, desired, reported, system: system(fields) })
+    let mut system = system(fields);
+    if let Some(metadata) = metadata {
+        system.insert(Twin::WRITERS.to_owned(), metadata);
+    }
+    Ok(Twin { twin_ref: asked.clone(), etag, device_etag, version, tags, desired, reported, system })
+}
+
+/// Whether the metadata of a section says of any leaf which configuration wrote it (`iot-hub.md` 1.4).
+fn names_a_writer(metadata: &Value) -> bool {
+    metadata
+        .as_object()
+        .is_some_and(|object| object.contains_key("$lastUpdatedBy") || object.values().any(names_a_writer))
 }
 
 /// What is left of the fields once ids, etag and version are out.

@@ -11,6 +11,7 @@ use prometheus::{
 use super::instrument::{gauge_value, instruments, seconds, unix_seconds};
 use super::label::{Guard, Label, Reason, Target, Task, TwinKind, TwinState};
 use super::process::ProcessMetrics;
+use super::sweep::{SweepHandle, SweepMetrics};
 
 /// Buckets of reconcile durations, in seconds.
 const RECONCILE_BUCKETS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -42,6 +43,10 @@ instruments! {
         sweep_complete: GaugeVec = "sweep_last_complete_timestamp_seconds", ["hub"];
         /// Twins whose removals are held back.
         removals_held: IntGaugeVec = "removals_held", ["hub"];
+        /// Twins that somebody else keeps writing, or whose seal somebody keeps deleting.
+        contested: IntGaugeVec = "contested_twins", ["hub"];
+        /// Twins of which another owner holds a leaf that is declared with another value.
+        ownership_conflicts: IntGaugeVec = "ownership_conflicts", ["hub"];
         /// 1 while a guard holds changes back.
         guard_tripped: IntGaugeVec = "guard_tripped", ["hub", "guard"];
         /// Patches that wrote nothing but our seal.
@@ -73,12 +78,14 @@ instruments! {
 #[derive(Debug, Clone)]
 pub struct ControllerMetrics {
     instruments: Instruments,
+    sweeps: SweepMetrics,
     process: ProcessMetrics,
 }
 
 impl ControllerMetrics {
     pub(super) fn register(registry: &Registry, process: &ProcessMetrics) -> Result<Self, prometheus::Error> {
-        Ok(Self { instruments: Instruments::register(registry)?, process: process.clone() })
+        let sweeps = SweepMetrics::register(registry)?;
+        Ok(Self { instruments: Instruments::register(registry)?, sweeps, process: process.clone() })
     }
 
     /// The handle of one hub's reconcile loop. All its series exist from then on.
@@ -111,9 +118,12 @@ impl ControllerMetrics {
             conflicts: all.conflicts.with_label_values(&[hub]),
             sweep_complete: all.sweep_complete.with_label_values(&[hub]),
             removals_held: all.removals_held.with_label_values(&[hub]),
+            contested: all.contested.with_label_values(&[hub]),
+            ownership_conflicts: all.ownership_conflicts.with_label_values(&[hub]),
             seal_writes: all.seal_writes.with_label_values(&[hub]),
             seal_mispredictions: all.seal_mispredictions.with_label_values(&[hub]),
             queue: QueueHandle::new(all, hub),
+            sweep: self.sweeps.hub(hub),
             process: self.process.clone(),
         }
     }
@@ -127,9 +137,12 @@ pub struct ControllerHub {
     conflicts: IntCounter,
     sweep_complete: Gauge,
     removals_held: IntGauge,
+    contested: IntGauge,
+    ownership_conflicts: IntGauge,
     seal_writes: IntCounter,
     seal_mispredictions: IntCounter,
     queue: QueueHandle,
+    sweep: SweepHandle,
     process: ProcessMetrics,
 }
 
@@ -188,6 +201,16 @@ impl ControllerHub {
         self.removals_held.set(gauge_value(twins));
     }
 
+    /// How many twins somebody else keeps writing.
+    pub fn set_contested(&self, twins: usize) {
+        self.contested.set(gauge_value(twins));
+    }
+
+    /// How many twins hold a leaf of another owner that is declared with another value.
+    pub fn set_ownership_conflicts(&self, twins: usize) {
+        self.ownership_conflicts.set(gauge_value(twins));
+    }
+
     /// Whether a guard holds changes back now.
     pub fn set_guard(&self, guard: Guard, tripped: bool) {
         self.instruments.guard_tripped.with_label_values(&[&self.hub, guard.as_str()]).set(i64::from(tripped));
@@ -201,6 +224,12 @@ impl ControllerHub {
     /// A worker or a sweep ended by a panic.
     pub fn panicked(&self) {
         self.process.panicked(Task::Controller);
+    }
+
+    /// The hub's sweeps.
+    #[must_use]
+    pub fn sweep(&self) -> &SweepHandle {
+        &self.sweep
     }
 
     /// The hub's queue and workers.

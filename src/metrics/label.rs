@@ -144,6 +144,16 @@ label! {
 }
 
 label! {
+    /// How a sweep finds out which twins need work.
+    SweepKind {
+        /// By the pages of a query.
+        Query = "query",
+        /// By reading every twin.
+        Read = "read",
+    }
+}
+
+label! {
     /// A guard that can hold changes back.
     Guard {
         /// Too many removals.

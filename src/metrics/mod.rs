@@ -8,6 +8,7 @@
 //! Cheap handles are made once and kept by who counts: `metrics.controller.hub("prod").patched(Target::Tags)`.
 //! Where a text says when something happened, the time is an argument.
 
+mod budget;
 mod client;
 mod controller;
 mod instrument;
@@ -16,12 +17,15 @@ mod ops;
 mod process;
 mod register;
 mod source;
+mod sweep;
 
+pub use budget::{BudgetHub, BudgetMetrics};
 pub use client::{ClientHub, ClientMetrics, InFlight};
 pub use controller::{ControllerHub, ControllerMetrics, QueueHandle};
-pub use label::{AuditResult, Target, Task, TwinKind, TwinState};
+pub use label::{AuditResult, SweepKind, Target, Task, TwinKind, TwinState};
 pub use label::{Code, Guard, Handler, Label, Level, ManifestKind, ManifestState, Operation, Reason};
 pub use ops::OpsMetrics;
 pub use process::ProcessMetrics;
 pub use register::Metrics;
 pub use source::{SourceHub, SourceMetrics};
+pub use sweep::SweepHandle;

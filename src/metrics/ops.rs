@@ -1,4 +1,4 @@
-//! What our own port counts.
+//! What our own port counts, and how the runtime under it stands.
 //!
 //! Invariant: scrapes are not counted, Prometheus does that itself (`metrics.md` section 7).
 
@@ -8,7 +8,7 @@ use super::instrument::{gauge_value, instruments};
 use super::label::{Code, Handler, Label};
 
 /// The statuses our own port answers with; these exist with 0 from the start.
-const STATUSES: [u16; 4] = [200, 404, 405, 503];
+const STATUSES: [u16; 5] = [200, 401, 404, 405, 503];
 
 instruments! {
     /// The instruments of our own port.
@@ -19,6 +19,12 @@ instruments! {
         bytes: IntGauge = "exposition_bytes", [];
         /// Requests to our own port, by path and HTTP status; scrapes are not counted.
         requests: IntCounterVec = "http_requests_total", ["handler", "code"];
+        /// Threads that run tasks.
+        workers: IntGauge = "tokio_workers", [];
+        /// Tasks that have not ended.
+        tasks: IntGauge = "tokio_alive_tasks", [];
+        /// Tasks that wait for any thread.
+        queue: IntGauge = "tokio_global_queue_depth", [];
     }
 }
 
@@ -44,6 +50,13 @@ impl OpsMetrics {
     pub fn exposed(&self, series: usize, bytes: usize) {
         self.instruments.series.set(gauge_value(series));
         self.instruments.bytes.set(gauge_value(bytes));
+    }
+
+    /// How the runtime stands, read when somebody scrapes.
+    pub fn set_runtime(&self, workers: usize, tasks: usize, queue: usize) {
+        self.instruments.workers.set(gauge_value(workers));
+        self.instruments.tasks.set(gauge_value(tasks));
+        self.instruments.queue.set(gauge_value(queue));
     }
 
     /// A request was answered.

@@ -2,7 +2,7 @@
 
 use prometheus::Registry;
 
-use super::{ClientMetrics, ControllerMetrics, OpsMetrics, ProcessMetrics, SourceMetrics};
+use super::{BudgetMetrics, ClientMetrics, ControllerMetrics, OpsMetrics, ProcessMetrics, SourceMetrics};
 
 /// Every instrument of the process, a field a subsystem. Clones share the counts.
 #[derive(Debug, Clone)]
@@ -11,6 +11,8 @@ pub struct Metrics {
     pub controller: ControllerMetrics,
     /// The hub clients.
     pub client: ClientMetrics,
+    /// The budgets of the hubs.
+    pub budget: BudgetMetrics,
     /// Loading manifests.
     pub source: SourceMetrics,
     /// Our own port.
@@ -29,6 +31,7 @@ impl Metrics {
         let metrics = Self {
             controller: ControllerMetrics::register(registry, &process)?,
             client: ClientMetrics::register(registry)?,
+            budget: BudgetMetrics::register(registry)?,
             source: SourceMetrics::register(registry)?,
             ops: OpsMetrics::register(registry)?,
             process,
@@ -36,6 +39,7 @@ impl Metrics {
         for hub in hubs {
             let _ = metrics.controller.hub(hub);
             let _ = metrics.client.hub(hub);
+            let _ = metrics.budget.hub(hub);
             let _ = metrics.source.hub(hub);
         }
         Ok(metrics)
@@ -50,7 +54,7 @@ mod tests {
     use prometheus::TextEncoder;
 
     use super::super::{Code, Guard, ManifestKind, ManifestState, Operation, Reason, Target, TwinKind, TwinState};
-    use super::super::{client, controller, ops, process, source};
+    use super::super::{budget, client, controller, ops, process, source, sweep};
     use super::*;
 
     fn text(registry: &Registry) -> String {
@@ -67,7 +71,9 @@ mod tests {
         [
             controller::Instruments::DECLARED,
             client::Instruments::DECLARED,
+            budget::Instruments::DECLARED,
             source::Instruments::DECLARED,
+            sweep::Instruments::DECLARED,
             ops::Instruments::DECLARED,
             process::Instruments::DECLARED,
         ]

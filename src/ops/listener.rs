@@ -15,6 +15,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
+use super::access::Access;
+use super::tls::MaybeTls;
+
 /// Connections at one time: some Prometheus servers, probes and people.
 const CONNECTIONS_MAX: usize = 64;
 /// Longer than a scrape interval of one minute, so that a scraper keeps its connection.
@@ -24,22 +27,23 @@ pub(super) const IDLE_MAX: Duration = Duration::from_secs(90);
 pub(super) struct BoundedListener {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    access: Access,
 }
 
 impl BoundedListener {
-    pub(super) fn new(listener: TcpListener) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    pub(super) fn new(listener: TcpListener, access: Access) -> Self {
+        Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), access }
     }
 }
 
 impl axum::serve::Listener for BoundedListener {
-    type Io = BoundedStream<TcpStream>;
+    type Io = BoundedStream<MaybeTls<TcpStream>>;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
         let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        (BoundedStream::new(stream, Some(permit)), address)
+        (BoundedStream::new(MaybeTls::new(stream, self.access.tls()), Some(permit)), address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {

@@ -1,19 +1,24 @@
 //! The answers of our own port.
 //!
-//! Invariant: rendering happens on blocking threads, two at a time; whoever comes beyond that gets 503 at once.
+//! Invariant: rendering and compressing happen on blocking threads, two at a time; whoever comes beyond that gets 503
+//! at once.
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{Registry, TextEncoder};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::Readiness;
+use super::access::{Access, guard};
+use super::body::{Chunks, Compressed, plain};
 use crate::exporter::Published;
 use crate::metrics::{Code, Handler, OpsMetrics};
 
@@ -39,14 +44,21 @@ pub struct Ops {
     pub readiness: Readiness,
 }
 
-/// The routes `/`, `/metrics`, `/livez` and `/readyz`.
-pub fn router(ops: Ops) -> Router {
-    let state = AppState { ops: Arc::new(ops), renders: Arc::new(Semaphore::new(RENDERS_MAX)) };
-    Router::new()
+/// The routes `/`, `/metrics`, `/livez` and `/readyz`; `access` says who may see the first two.
+pub fn router(ops: Ops, access: Access) -> Router {
+    let state = AppState {
+        ops: Arc::new(ops),
+        renders: Arc::new(Semaphore::new(RENDERS_MAX)),
+        compressed: Arc::new(Compressed::default()),
+    };
+    let guarded = Router::new()
         .route("/", get(Html(INDEX)))
+        .route("/metrics", get(metrics))
+        .route_layer(middleware::from_fn_with_state(access, guard));
+    Router::new()
+        .merge(guarded)
         .route("/livez", get("ok\n"))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
         .fallback((StatusCode::NOT_FOUND, "not found\n"))
         .layer(middleware::from_fn_with_state(state.clone(), count))
         .with_state(state)
@@ -56,6 +68,7 @@ pub fn router(ops: Ops) -> Router {
 struct AppState {
     ops: Arc<Ops>,
     renders: Arc<Semaphore>,
+    compressed: Arc<Compressed>,
 }
 
 async fn count(State(state): State<AppState>, request: Request, next: Next) -> Response {
@@ -81,19 +94,27 @@ async fn readyz(State(state): State<AppState>) -> Response {
     (status, format!("{word}\n{}", state.ops.readiness.report())).into_response()
 }
 
-async fn metrics(State(state): State<AppState>) -> Response {
+async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let Ok(permit) = Arc::clone(&state.renders).try_acquire_owned() else {
         let busy = format!("{RENDERS_MAX} scrapes are being answered already\n");
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER)], busy).into_response();
     };
-    let ops = Arc::clone(&state.ops);
+    let gzip = takes_gzip(&headers);
     let rendered = tokio::task::spawn_blocking(move || {
-        let text = render(&ops);
+        let body = render(&state, gzip);
         drop(permit);
-        text
+        body
     });
     match rendered.await {
-        Ok(text) => ([(header::CONTENT_TYPE, EXPOSITION_TYPE)], text).into_response(),
+        Ok(body) => {
+            let mut response = Body::new(body).into_response();
+            response.headers_mut().insert(header::CONTENT_TYPE, EXPOSITION_TYPE);
+            response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+            if gzip {
+                response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+            response
+        }
         Err(error) => {
             tracing::error!("failed to render the exposition: {error}");
             (StatusCode::INTERNAL_SERVER_ERROR, "failed to render the exposition\n").into_response()
@@ -101,25 +122,39 @@ async fn metrics(State(state): State<AppState>) -> Response {
     }
 }
 
+/// Whether the client names gzip without refusing it (`q=0`).
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let refused = parts.filter_map(|part| part.strip_prefix("q=")).any(|q| q.parse() == Ok(0.0));
+        named && !refused
+    })
+}
+
 /// Our own instruments, then what the queries gave. The names of both are disjoint by their prefixes.
-fn render(ops: &Ops) -> String {
-    let mut text = String::new();
-    if let Err(error) = TextEncoder::new().encode_utf8(&ops.registry.gather(), &mut text) {
+fn render(state: &AppState, gzip: bool) -> Chunks {
+    let ops = &state.ops;
+    let runtime = Handle::current().metrics();
+    ops.metrics.set_runtime(runtime.num_workers(), runtime.num_alive_tasks(), runtime.global_queue_depth());
+    let mut own = String::new();
+    if let Err(error) = TextEncoder::new().encode_utf8(&ops.registry.gather(), &mut own) {
         // What was written may end within a line, and would cost the series of the queries as well.
         tracing::error!("failed to encode our own metrics: {error}");
-        text.clear();
+        own.clear();
     }
-    let own = text.lines().filter(|line| !line.starts_with('#')).count();
-    let series = ops.published.append(&mut text);
-    ops.metrics.exposed(own + series, text.len());
-    text
+    let exposition = ops.published.exposition();
+    let series = own.lines().filter(|line| !line.starts_with('#')).count() + exposition.series;
+    ops.metrics.exposed(series, own.len() + exposition.bytes);
+    if gzip { state.compressed.gzip(&own, &exposition) } else { plain(own, &exposition) }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use axum::body::{Body, to_bytes};
+    use axum::body::to_bytes;
     use tokio::sync::watch;
     use tokio_util::sync::CancellationToken;
     use tower::ServiceExt;
@@ -180,7 +215,7 @@ mod tests {
         let (metrics, ops) = ops();
         metrics.source.hub("prod").reloaded("7f1c \\ \"x\"\n", UNIX_EPOCH + Duration::from_secs(7));
         metrics.controller.hub("prod").set_twins(crate::metrics::TwinState::InSync, 3);
-        let router = router(ops.clone());
+        let router = router(ops.clone(), Access::default());
         let (status, content_type, before) = get_path(&router, "/metrics").await;
         assert_eq!((status, content_type.as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
         strict::parse(&before).unwrap();
@@ -206,24 +241,56 @@ mod tests {
         assert_eq!(gauge("geminid_exposition_series"), size(series));
     }
 
+    #[test]
+    fn gzip_is_for_whoever_names_it() {
+        for (value, wanted) in
+            [("gzip", true), ("deflate, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false), ("gzip; q=0.0", false)]
+        {
+            let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]);
+            assert_eq!(takes_gzip(&headers), wanted, "{value}");
+        }
+        assert!(!takes_gzip(&HeaderMap::new()));
+    }
+
+    #[tokio::test]
+    async fn a_scrape_says_how_it_is_encoded_and_how_long_it_is() {
+        let (_, ops) = ops();
+        let router = router(ops, Access::default());
+        for (value, encoding) in [("identity", None), ("gzip", Some("gzip"))] {
+            let request = Request::builder().uri("/metrics").header("accept-encoding", value);
+            let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+            assert_eq!(header(header::CONTENT_ENCODING).as_deref(), encoding);
+            assert_eq!(header(header::VARY).as_deref(), Some("accept-encoding"));
+            let length = header(header::CONTENT_LENGTH);
+            let body = to_bytes(response.into_body(), 1 << 24).await.unwrap();
+            assert!(length.is_none_or(|length| length == body.len().to_string()));
+            assert_eq!(body.starts_with(&[0x1f, 0x8b]), encoding.is_some());
+        }
+    }
+
     #[tokio::test]
     async fn a_third_scrape_at_one_time_is_refused() {
         let (_, ops) = ops();
-        let state = AppState { ops: Arc::new(ops), renders: Arc::new(Semaphore::new(1)) };
+        let state = AppState { ops: Arc::new(ops), renders: Arc::new(Semaphore::new(1)), compressed: Arc::default() };
         let permit = Arc::clone(&state.renders).try_acquire_owned().unwrap();
-        let refused = metrics(State(state.clone())).await;
+        let refused = metrics(State(state.clone()), HeaderMap::new()).await;
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
         drop(permit);
         for _ in 0..3 {
-            assert_eq!(metrics(State(state.clone())).await.status(), StatusCode::OK, "the permit comes back");
+            assert_eq!(
+                metrics(State(state.clone()), HeaderMap::new()).await.status(),
+                StatusCode::OK,
+                "the permit comes back"
+            );
         }
     }
 
     #[tokio::test]
     async fn probes_and_paths_answer_and_are_counted() {
         let (_, ops) = ops();
-        let router = router(ops.clone());
+        let router = router(ops.clone(), Access::default());
         assert_eq!(get_path(&router, "/livez").await.0, 200);
         assert!(get_path(&router, "/").await.2.contains(r#"href="/metrics""#));
         assert_eq!(get_path(&router, "/nothing").await.0, 404);
@@ -256,5 +323,38 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "no line {line}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scrape_lives_through_queries_that_panic_hang_fail_and_crawl() {
+        let (_, ops) = ops();
+        let hub = FakeHub::default();
+        hub.answer("good", None, Answer::Page(vec!["{}"], None));
+        hub.answer("panics", None, Answer::Panic);
+        hub.answer("fails", None, Answer::failed());
+        hub.answer("crawls", None, Answer::Slow(Duration::from_secs(40)));
+        let names = ["good", "panics", "fails", "crawls", "hangs"];
+        let specs = names.map(|name| query(name, vec![counting(&format!("twinquery_{name}"), &[])]));
+        let (_sender, receiver) = watch::channel(Arc::new(specs.to_vec()));
+        let cancel = CancellationToken::new();
+        let process = Metrics::register(&Registry::new(), &["prod"]).unwrap().process;
+        let rng = fastrand::Rng::with_seed(1);
+        let published = ops.published.clone();
+        let exporter = crate::exporter::run("prod".to_owned(), hub, receiver, published, process, cancel.clone(), rng);
+        let router = router(ops, Access::default());
+        let scrapes = async {
+            for seconds in 1..200_u32 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let (status, _, text) = get_path(&router, "/metrics").await;
+                assert_eq!(status, 200);
+                let families = strict::parse(&text).unwrap();
+                assert!(seconds < 6 || families["twinquery_good"].samples[0].2 == 1.0, "after {seconds} s");
+                assert!(!families.contains_key("twinquery_panics") && !families.contains_key("twinquery_hangs"));
+                assert_eq!(families["geminid_query_up"].samples.len(), names.len());
+                assert!(seconds < 46 || families.contains_key("twinquery_crawls"), "after {seconds} s");
+            }
+            cancel.cancel();
+        };
+        tokio::join!(exporter, scrapes);
     }
 }

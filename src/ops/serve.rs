@@ -8,15 +8,16 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::access::Access;
 use super::listener::BoundedListener;
 
 /// The most that answers under way may delay the end.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
-/// Serves `router` on `listener` until `cancel` is cancelled, then ends the answers under way and returns.
-pub async fn serve(listener: TcpListener, router: Router, cancel: CancellationToken) {
-    let server =
-        axum::serve(BoundedListener::new(listener), router).with_graceful_shutdown(cancel.clone().cancelled_owned());
+/// Serves `router` on `listener`, encrypted where `access` says so, until `cancel` is cancelled, then ends the answers under way and returns.
+pub async fn serve(listener: TcpListener, router: Router, access: Access, cancel: CancellationToken) {
+    let server = axum::serve(BoundedListener::new(listener, access), router)
+        .with_graceful_shutdown(cancel.clone().cancelled_owned());
     let late = async {
         cancel.cancelled().await;
         tokio::time::sleep(DRAIN_MAX).await;
@@ -56,6 +57,6 @@ mod tests {
             (stream, silent)
         };
         let router = Router::new().route("/livez", get("ok\n"));
-        let ((), _held) = tokio::join!(serve(listener, router, cancel.clone()), client);
+        let ((), _held) = tokio::join!(serve(listener, router, Access::default(), cancel.clone()), client);
     }
 }

@@ -17,29 +17,63 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::declare::leaves_of;
 use super::seal::Ownership;
 use super::{
-    Cause, Change, Declaration, Declared, DeclaredHash, DeclaredLeaf, Held, HeldReason, Leaf, PathHash, RemovalPolicy,
-    Removals, SEAL_KEY, Seal, SealAction, SealScope, SealState, TwinPlan, identity_hash, next_etag,
+    Cause, Change, Declaration, Declared, DeclaredHash, DeclaredLeaf, Held, HeldReason, Leaf, PathHash, Permits,
+    RemovalHold, RemovalPolicy, Removals, SEAL_KEY, Seal, SealAction, SealScope, SealState, Suspend, TwinPlan,
+    identity_hash, next_etag,
 };
 use crate::twin::{MergePatch, Object, Path, Section, Twin, Value, section_size, size_max};
 
-/// The plan that brings `live` to what is declared for it. `removals` says whether anything may be removed now.
+/// The plan that brings `live` to what is declared for it, as far as `permits` lets it.
 #[must_use]
-pub fn plan_twin(scope: &SealScope, declaration: &Declaration, live: &Twin, removals: &Removals) -> TwinPlan {
-    let seal = SealState::read(live, scope.owner.as_str());
+pub fn plan_twin(scope: &SealScope, declaration: &Declaration, live: &Twin, permits: &Permits) -> TwinPlan {
+    let seal = if scope.seals { SealState::read(live, scope.owner.as_str()) } else { SealState::Absent };
     if let SealState::Newer(version) = seal {
         return TwinPlan::nothing(Some(HeldReason::SealNewer { version }));
+    }
+    if let Some(reason) = seal.seal().and_then(|seal| seal.suspended.clone()) {
+        let held = HeldReason::Suspended(Suspend { reason, until: None });
+        let hash = |declared| DeclaredHash::of(scope, &live.twin_ref, declared);
+        // Known, so that a row that shows the twin untouched since needs no read.
+        return TwinPlan { declared: declaration.declared().map(hash), ..TwinPlan::nothing(Some(held)) };
     }
     match declaration {
         Declaration::Broken(_) | Declaration::Incomplete(_) | Declaration::Tied(_) => {
             TwinPlan::nothing(declaration.hold())
         }
         Declaration::Declared(declared) | Declaration::Kept(declared, _) => {
-            Planner::new(scope, live, &seal, removals).plan_declared(declared)
+            Planner::new(scope, live, &seal, permits).plan_declared(declared)
         }
         Declaration::Left(_) | Declaration::Absent if seal == SealState::Absent => TwinPlan::nothing(None),
-        Declaration::Left(left) => Planner::new(scope, live, &seal, removals).plan_absent(left),
-        Declaration::Absent => Planner::new(scope, live, &seal, removals).plan_absent(&BTreeMap::new()),
+        Declaration::Left(left) => Planner::new(scope, live, &seal, permits).plan_absent(left),
+        Declaration::Absent => Planner::new(scope, live, &seal, permits).plan_absent(&BTreeMap::new()),
     }
+}
+
+/// The plan that records in the seal why `live` is left alone from now on, or that it is not any more.
+#[must_use]
+pub fn plan_suspension(scope: &SealScope, live: &Twin, suspended: Option<&str>) -> TwinPlan {
+    let seal = SealState::read(live, scope.owner.as_str());
+    if let SealState::Newer(version) = seal {
+        return TwinPlan::nothing(Some(HeldReason::SealNewer { version }));
+    }
+    let mut planner = Planner::new(scope, live, &seal, &Permits::ALL);
+    if let Some(blocked) = planner.blocked_seal_place() {
+        return TwinPlan::nothing(Some(blocked));
+    }
+    let next = Seal {
+        declared: None,
+        etag: next_etag(&live.etag).map(|etag| etag.to_string()),
+        identity: live.device_etag.as_deref().map(identity_hash),
+        suspended: suspended.map(str::to_owned),
+        ..seal.seal().cloned().unwrap_or_default()
+    };
+    planner.set_seal(&next);
+    if let Some(reason) = planner.too_large() {
+        return TwinPlan::nothing(Some(reason));
+    }
+    let held = suspended.map(|reason| Suspend { reason: reason.to_owned(), until: None });
+    planner.held.extend(held.map(|held| Held { change: None, reason: HeldReason::Suspended(held) }));
+    planner.finish(SealAction::Write, Cause::Git, None)
 }
 
 /// Collects a plan. Lives for one call of [`plan_twin`].
@@ -47,7 +81,7 @@ struct Planner<'a> {
     scope: &'a SealScope,
     live: &'a Twin,
     seal: &'a SealState,
-    removals: &'a Removals,
+    permits: &'a Permits,
     /// Every live leaf, the seals left out.
     leaves: BTreeMap<Leaf, &'a Value>,
     /// Live leaves that our seal owns; of two with one hash, neither.
@@ -73,14 +107,14 @@ enum Standing {
 }
 
 impl<'a> Planner<'a> {
-    fn new(scope: &'a SealScope, live: &'a Twin, seal: &'a SealState, removals: &'a Removals) -> Self {
+    fn new(scope: &'a SealScope, live: &'a Twin, seal: &'a SealState, permits: &'a Permits) -> Self {
         let leaves = live_leaves(live);
         let ours = owned_leaves(scope, live, seal, &leaves);
         Self {
             scope,
             live,
             seal,
-            removals,
+            permits,
             leaves,
             ours,
             others: other_owners(scope, live),
@@ -117,7 +151,7 @@ impl<'a> Planner<'a> {
     /// The manifest is gone: the seal goes, with `clear` what we own goes too, what the twin `left` to stay excepted.
     fn plan_absent(mut self, left: &BTreeMap<Leaf, RemovalPolicy>) -> TwinPlan {
         self.removes = true;
-        if let Removals::Held(hold) = self.removals {
+        if let Some(hold) = self.removal_hold() {
             let reason = HeldReason::Removal(hold.clone());
             return TwinPlan { removes: true, cause: Cause::Git, ..TwinPlan::nothing(Some(reason)) };
         }
@@ -137,9 +171,9 @@ impl<'a> Planner<'a> {
 
     /// A foreign value where seals belong would be destroyed by writing ours.
     fn blocked_seal_place(&self) -> Option<HeldReason> {
-        let place = self.live.tags.get(SEAL_KEY)?;
+        let place = self.live.tags.get(SEAL_KEY).filter(|_| self.scope.seals && !self.permits.shapes)?;
         let lost = Leaf { section: Section::Tags, path: Path::new([SEAL_KEY]) };
-        place.as_object().is_none().then(|| HeldReason::ShapeConflict { lost: vec![lost] })
+        place.as_object().is_none().then(|| HeldReason::ShapeConflict { lost: vec![lost], approve: None })
     }
 
     fn plan_leaf(&mut self, leaf: &Leaf, want: &DeclaredLeaf) {
@@ -154,18 +188,25 @@ impl<'a> Planner<'a> {
         let foreign: Vec<Leaf> = lost.iter().filter(|lost| !self.ours.contains(lost)).cloned().collect();
         let reason = if let Some(owner) = self.other_owner_of(leaf, &lost) {
             Some(HeldReason::OwnershipConflict { owner })
-        } else if !foreign.is_empty() {
-            Some(HeldReason::ShapeConflict { lost: foreign })
+        } else if !foreign.is_empty() && !self.permits.shapes {
+            Some(HeldReason::ShapeConflict { lost: foreign, approve: None })
         } else {
             self.removes |= loses;
-            match self.removals {
-                Removals::Held(hold) if loses => Some(HeldReason::Removal(hold.clone())),
-                Removals::Held(_) | Removals::Go => None,
-            }
+            let removal = self.removal_hold().filter(|_| loses).map(HeldReason::Removal);
+            let update = self.permits.updates.clone().filter(|_| change.to.is_some()).map(HeldReason::Guarded);
+            removal.or(update)
         };
         match reason {
             Some(reason) => self.held.push(Held { change: Some(change), reason }),
             None => self.make(change),
+        }
+    }
+
+    /// Why nothing may be removed now, if so.
+    fn removal_hold(&self) -> Option<RemovalHold> {
+        match &self.permits.removals {
+            Removals::Held(hold) => Some(hold.clone()),
+            Removals::Go => (!self.scope.seals).then_some(RemovalHold::NoOwnership),
         }
     }
 
@@ -250,24 +291,18 @@ impl<'a> Planner<'a> {
             source: None,
             mask: None,
         };
-        match self.removals {
-            Removals::Go => self.make(change),
-            Removals::Held(hold) => {
-                self.held.push(Held { change: Some(change), reason: HeldReason::Removal(hold.clone()) });
-            }
+        match self.removal_hold() {
+            None => self.make(change),
+            Some(hold) => self.held.push(Held { change: Some(change), reason: HeldReason::Removal(hold) }),
         }
     }
 
     /// Lets go of a leaf that we own and leaves its value.
     fn disown(&mut self, leaf: Leaf) {
         self.removes = true;
-        match self.removals {
-            Removals::Go => {
-                self.released.insert(leaf);
-            }
-            Removals::Held(hold) => {
-                self.held.push(Held { change: None, reason: HeldReason::Leaving { leaf, hold: hold.clone() } });
-            }
+        match self.removal_hold() {
+            None => drop(self.released.insert(leaf)),
+            Some(hold) => self.held.push(Held { change: None, reason: HeldReason::Leaving { leaf, hold } }),
         }
     }
 
@@ -304,24 +339,32 @@ impl<'a> Planner<'a> {
 
     fn seal_and_finish(mut self, declared: &Declared, hash: DeclaredHash) -> TwinPlan {
         let old = self.seal.seal();
+        let guarded = self.held.iter().any(|held| matches!(held.reason, HeldReason::Guarded(_)));
         let cause = match old.map(|seal| seal.declared.as_deref() == Some(hash.as_str())) {
             None => Cause::FirstContact,
             Some(true) => Cause::Drift,
             Some(false) => Cause::Git,
         };
+        if guarded {
+            // Not even the seal: a guard that holds a mass of writes must not make one of its own for each.
+            let (held, removes) = (self.held, self.removes);
+            return TwinPlan { held, cause, removes, declared: Some(hash), ..TwinPlan::nothing(None) };
+        }
         let next = Seal {
             declared: self.held.is_empty().then(|| hash.as_str().to_owned()),
             owned: self.owned_after(declared),
             etag: next_etag(&self.live.etag).map(|etag| etag.to_string()),
             identity: self.live.device_etag.as_deref().map(identity_hash),
             removal_policy: declared.removal_policy,
+            suspended: None,
         };
         let stands = match self.seal {
             SealState::Present(seal) => seal.records_the_same_as(&next),
             SealState::Absent => next.declared.is_none() && next.owned.is_empty(),
             SealState::Newer(_) | SealState::Unreadable => false,
         };
-        let action = if stands && self.changes.is_empty() { SealAction::Keep } else { SealAction::Write };
+        let keep = !self.scope.seals || (stands && self.changes.is_empty());
+        let action = if keep { SealAction::Keep } else { SealAction::Write };
         if action == SealAction::Write {
             self.set_seal(&next);
         }

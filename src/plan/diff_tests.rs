@@ -62,7 +62,7 @@ fn applied(live: &Twin, plan: &TwinPlan) -> Twin {
 }
 
 fn plan(declaration: &Declaration, live: &Twin) -> TwinPlan {
-    plan_twin(&scope("demo"), declaration, live, &Removals::Go)
+    plan_twin(&scope("demo"), declaration, live, &Permits::ALL)
 }
 
 /// `live` once `declaration` has been applied to it.
@@ -202,7 +202,7 @@ fn a_leaf_declared_no_more_is_removed_with_the_objects_it_leaves_empty() {
 fn a_held_removal_holds_no_update_and_stays_owned() {
     let before = sealed(&declared(r#"{"a":1,"b":1}"#, "{}"), &live("{}", "{}"));
     let then = declared(r#"{"b":2}"#, "{}");
-    let hold = Removals::Held(RemovalHold::FirstSweep);
+    let hold = Permits::holding(RemovalHold::FirstSweep);
     let held = plan_twin(&scope("demo"), &then, &before, &hold);
     assert_eq!(shown(&held)[0], "~ tags.b = 2 (was 1)");
     assert!(shown(&held)[1].starts_with("- tags.a (was 1): held: removal waits"), "{:?}", shown(&held));
@@ -222,7 +222,7 @@ fn when_the_manifest_goes_the_policy_in_the_seal_decides() {
     {
         let declaration = declared_of(&object(r#"{"a":{"b":1}}"#), &Object::new(), policy);
         let before = sealed(&declaration, &live(r#"{"a":{"f":2}}"#, "{}"));
-        let held = plan_twin(&scope("demo"), &Declaration::Absent, &before, &Removals::Held(RemovalHold::FirstSweep));
+        let held = plan_twin(&scope("demo"), &Declaration::Absent, &before, &Permits::holding(RemovalHold::FirstSweep));
         assert_eq!((held.patch.as_ref(), held.removes, held.held.len()), (None, true, 1));
         let gone = plan(&Declaration::Absent, &before);
         let after = applied(&before, &gone);
@@ -235,7 +235,7 @@ fn when_the_manifest_goes_the_policy_in_the_seal_decides() {
 fn two_owners_share_a_twin_leaf_by_leaf() {
     let one = sealed(&declared(r#"{"a":1,"both":1}"#, "{}"), &live("{}", "{}"));
     let theirs = declared(r#"{"b":2,"both":1}"#, "{}");
-    let second = plan_twin(&scope("other"), &theirs, &one, &Removals::Go);
+    let second = plan_twin(&scope("other"), &theirs, &one, &Permits::ALL);
     assert!(second.held.is_empty());
     let shared = applied(&one, &second);
     assert_eq!(plan(&declared(r#"{"a":1,"both":1}"#, "{}"), &shared).patch, None);
@@ -259,7 +259,7 @@ fn what_a_change_of_shape_loses_waits_like_any_removal() {
         (r#"{"a":5,"u":1}"#, r#"{"a":{"b":1},"u":2}"#, "a.b"),
     ] {
         let before = sealed(&declared(first, "{}"), &live("{}", "{}"));
-        let hold = Removals::Held(RemovalHold::FirstSweep);
+        let hold = Permits::holding(RemovalHold::FirstSweep);
         let held = plan_twin(&scope("demo"), &declared(then, "{}"), &before, &hold);
         assert!(held.removes);
         let changed: Vec<String> = held.changes.iter().map(|change| change.leaf.to_string()).collect();
@@ -274,7 +274,7 @@ fn what_a_change_of_shape_loses_waits_like_any_removal() {
 fn a_removal_that_another_owner_forbids_is_none_for_the_guard() {
     let theirs = applied(
         &live("{}", "{}"),
-        &plan_twin(&scope("other"), &declared(r#"{"a":1}"#, "{}"), &live("{}", "{}"), &Removals::Go),
+        &plan_twin(&scope("other"), &declared(r#"{"a":1}"#, "{}"), &live("{}", "{}"), &Permits::ALL),
     );
     let plan = plan(&declared(r#"{"a":null}"#, "{}"), &theirs);
     assert_eq!((plan.held.len(), plan.removes), (1, false));
@@ -434,7 +434,7 @@ proptest! {
     #[test]
     fn holding_removals_never_removes_and_never_loses_a_claim(first in declaration(), then in declaration(), twin in twin()) {
         let before = sealed(&first, &twin);
-        let hold = Removals::Held(RemovalHold::FirstSweep);
+        let hold = Permits::holding(RemovalHold::FirstSweep);
         let held = plan_twin(&scope("demo"), &then, &before, &hold);
         prop_assert!(held.changes.iter().all(|change| change.to.is_some()));
         let through_hold = sealed(&then, &applied(&before, &held));

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Approval, Approvals, FileSpan, GuardKind, RemovalHold, Removals, Tally};
+use super::{Approval, Approvals, ChangeHold, FileSpan, GuardKind, RemovalHold, Removals, Tally};
 use crate::twin::TwinRef;
 
 /// What one guard lets pass.
@@ -61,6 +61,18 @@ impl GuardLimits {
     #[must_use]
     pub const fn of_removals(&self) -> GuardLimit {
         GuardLimit { share: self.removals, from: self.from }
+    }
+
+    /// The limit of the guard of registrations.
+    #[must_use]
+    pub const fn of_creates(&self) -> GuardLimit {
+        GuardLimit { share: self.creates, from: self.from }
+    }
+
+    /// The limit of the guard of changes.
+    #[must_use]
+    pub const fn of_updates(&self) -> GuardLimit {
+        GuardLimit { share: self.updates, from: self.from }
     }
 }
 
@@ -168,6 +180,84 @@ impl RemovalGuard {
             return Removals::Held(RemovalHold::Guard { removals, allowed, approve });
         }
         Removals::Go
+    }
+}
+
+/// Counts the devices that are registered, or the twins that are changed.
+#[derive(Debug, Clone)]
+pub struct ChangeGuard {
+    kind: GuardKind,
+    limit: GuardLimit,
+    tally: Tally,
+    /// Twins that were refused and wait to be asked for again.
+    refused: BTreeSet<TwinRef>,
+}
+
+impl ChangeGuard {
+    /// A guard that has seen nothing yet.
+    #[must_use]
+    pub fn new(kind: GuardKind, limit: GuardLimit) -> Self {
+        Self { kind, limit, tally: Tally::default(), refused: BTreeSet::new() }
+    }
+
+    /// Whether the guard holds nothing whatever comes, so that nothing needs to be counted.
+    fn is_open(&self) -> bool {
+        self.limit.share >= 1.0
+    }
+
+    /// Notes that it may happen to `twin`, which nobody has looked at yet: so that a mass of changes is known before
+    /// the first of them is made.
+    pub fn expect(&mut self, twin: &TwinRef) {
+        if !self.is_open() {
+            self.tally.wait(twin);
+        }
+    }
+
+    /// Notes that it does not happen to `twin`.
+    pub fn settle(&mut self, twin: &TwinRef) {
+        self.refused.remove(twin);
+        self.tally.settle(twin);
+    }
+
+    /// Whether it may happen to `twin` now; counted before it does. `None` when it may.
+    pub fn permit(
+        &mut self,
+        twin: &TwinRef,
+        fleet: &FleetSize,
+        approvals: &Approvals,
+        now: Duration,
+    ) -> Option<ChangeHold> {
+        self.expect(twin);
+        let hold = self.hold(fleet, approvals, now);
+        if hold.is_some() {
+            self.refused.insert(twin.clone());
+        } else if !self.is_open() {
+            self.refused.remove(twin);
+            self.tally.happen(twin, now);
+        }
+        hold
+    }
+
+    /// Why it may happen to nobody now, if so.
+    pub fn hold(&mut self, fleet: &FleetSize, approvals: &Approvals, now: Duration) -> Option<ChangeHold> {
+        if self.is_open() {
+            return None;
+        }
+        let (count, allowed) = (self.tally.count(now), self.limit.allowed(fleet.size()));
+        let approved = approvals.approved(self.kind, None, &fleet.revision, now);
+        let approve = || fleet.approval(self.kind, count);
+        (count > allowed.max(approved)).then(|| ChangeHold { count, allowed, approve: approve() })
+    }
+
+    /// Takes the twins that were refused: they are asked for again.
+    pub fn take_refused(&mut self) -> BTreeSet<TwinRef> {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// Twins that were refused.
+    #[must_use]
+    pub const fn refused(&self) -> &BTreeSet<TwinRef> {
+        &self.refused
     }
 }
 
@@ -311,5 +401,33 @@ mod tests {
         assert!(matches!(guard.0.verdict(&fleet(0, 3), &approvals, Duration::ZERO), Removals::Held(_)));
         approvals.grant(&fleet(0, 3).approval(GuardKind::Empty, 3), Duration::ZERO);
         assert_eq!(guard.0.verdict(&fleet(0, 3), &approvals, Duration::ZERO), Removals::Go);
+    }
+
+    #[test]
+    fn a_mass_of_changes_is_known_before_the_first_of_them_is_made() {
+        let mut guard = ChangeGuard::new(GuardKind::Creates, LIMITS.of_creates());
+        let (fleet, mut approvals, now) = (fleet(40, 0), Approvals::default(), Duration::from_secs(1));
+        (0..40).for_each(|n| guard.expect(&twin(n)));
+        let hold = guard.permit(&twin(0), &fleet, &approvals, now).unwrap();
+        assert_eq!((hold.count, hold.allowed), (40, 12));
+        assert!(hold.to_string().contains("40 twins would be registered"), "{hold}");
+        // The others turn out to exist: what is left is within the share.
+        (12..40).for_each(|n| guard.settle(&twin(n)));
+        assert_eq!(guard.permit(&twin(0), &fleet, &approvals, now), None);
+        assert!(guard.refused().is_empty());
+        guard.expect(&twin(12));
+        let hold = guard.permit(&twin(12), &fleet, &approvals, now).unwrap();
+        assert_eq!((hold.count, guard.refused().len()), (13, 1));
+        approvals.grant(&hold.approve, now);
+        assert_eq!(guard.permit(&twin(12), &fleet, &approvals, now), None);
+    }
+
+    #[test]
+    fn a_guard_of_the_whole_fleet_counts_nobody() {
+        let mut guard = ChangeGuard::new(GuardKind::Updates, LIMITS.of_updates());
+        for n in 0..100 {
+            assert_eq!(guard.permit(&twin(n), &fleet(5, 5), &Approvals::default(), Duration::ZERO), None);
+        }
+        assert_eq!(guard.tally.count(Duration::ZERO), 0);
     }
 }

@@ -4,6 +4,7 @@
 
 mod approval;
 mod condition;
+mod cost;
 mod declare;
 mod declared;
 mod declared_twins;
@@ -17,6 +18,7 @@ mod outcome;
 mod policy;
 #[cfg(test)]
 mod profile_tests;
+mod rival;
 mod seal;
 mod selector;
 mod subtree;
@@ -27,17 +29,19 @@ mod wanted;
 
 pub use approval::{APPROVAL_LIFE, Approval, Approvals, GuardKind};
 pub use condition::LiveCondition;
+pub use cost::{SweepCost, SweepMode, SweepPlan, SweepRates, SweepSettings, SweepSize, plan_sweep, verify_is_due};
 pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, declare, declare_presumed, leaves_of};
 pub use declared::{DeclaredState, FileSpan, Frozen, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest};
 pub use declared_twins::DeclaredTwins;
-pub use diff::plan_twin;
+pub use diff::{plan_suspension, plan_twin};
 pub use filter::{FilterError, TwinFilter};
-pub use guard::{FleetSize, GuardLimit, GuardLimits, RemovalGuard};
+pub use guard::{ChangeGuard, FleetSize, GuardLimit, GuardLimits, RemovalGuard};
 pub use labels::Labels;
 pub use layers::find_ties;
 pub use mask::Salt;
 pub use outcome::{Condition, Outcome, Synced, TwinState};
 pub use policy::{Mode, Policy};
+pub use rival::{Contest, Restraint, Rivals, Sighting};
 pub use seal::{
     DeclaredHash, Owner, OwnerError, PathHash, SEAL_KEY, SEAL_VERSION, Seal, SealScope, SealState, etag_counter,
     identity_hash, next_etag, sealing_owners,
@@ -46,5 +50,7 @@ pub use selector::{DeviceGlobs, GlobError, Selector};
 pub use subtree::{Subtree, SubtreeError};
 pub use sweep::{RowVerdict, SweepRow, Verified, judge_row, row_twin, sweep_query};
 pub use tally::Tally;
-pub use twin_plan::{Cause, Change, Held, HeldReason, RemovalHold, Removals, SealAction, TwinPlan};
+pub use twin_plan::{
+    Cause, Change, ChangeHold, Held, HeldReason, Permits, RemovalHold, Removals, SealAction, TwinPlan,
+};
 pub use wanted::{LeafPlaces, PackedWanted, Wanted};

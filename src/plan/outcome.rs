@@ -4,9 +4,10 @@
 //!   outcome        reason               Synced    state
 //!   InSync         InSync               True      in_sync
 //!   Applied        Applied              True      in_sync
+//!   Drifted        Drifted              False     drifted (mode observe)
 //!   Kept           ManifestBroken       False     frozen
 //!   Held           the hold's           False     held, or frozen when a manifest is broken,
-//!                                                   or suspended
+//!                                                   or suspended, or contested
 //!   Pending        Pending              Unknown   pending
 //!   Conflict       Conflict             False     conflict
 //!   Throttled      Throttled            Unknown   pending
@@ -27,6 +28,8 @@ pub enum Outcome {
     InSync,
     /// Written; the twin is as declared now.
     Applied,
+    /// Not as declared, and nobody may write.
+    Drifted,
     /// As its last good manifest declares; the present one is broken.
     Kept,
     /// Something is not done; what may be done is.
@@ -67,12 +70,16 @@ pub enum Synced {
 pub enum TwinState {
     /// As declared.
     InSync,
+    /// Not as declared, in mode observe.
+    Drifted,
     /// Waits for its turn or for the hub.
     Pending,
     /// Something is held.
     Held,
     /// Written by others faster than by us.
     Conflict,
+    /// Somebody else keeps writing other values, or deleting our seal.
+    Contested,
     /// Its manifest is broken.
     Frozen,
     /// Refused by the hub.
@@ -89,11 +96,13 @@ pub enum TwinState {
 
 impl TwinState {
     /// Every state, in the order of the table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::InSync,
+        Self::Drifted,
         Self::Pending,
         Self::Held,
         Self::Conflict,
+        Self::Contested,
         Self::Frozen,
         Self::Rejected,
         Self::Suspended,
@@ -107,9 +116,11 @@ impl TwinState {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InSync => "in_sync",
+            Self::Drifted => "drifted",
             Self::Pending => "pending",
             Self::Held => "held",
             Self::Conflict => "conflict",
+            Self::Contested => "contested",
             Self::Frozen => "frozen",
             Self::Rejected => "rejected",
             Self::Suspended => "suspended",
@@ -134,10 +145,11 @@ pub struct Condition {
 impl Outcome {
     /// The row of the table for this outcome; `None` for a twin that is no longer ours.
     #[must_use]
-    pub const fn condition(&self) -> Option<Condition> {
+    pub fn condition(&self) -> Option<Condition> {
         let (reason, synced, state) = match self {
             Self::InSync => ("InSync", Synced::True, TwinState::InSync),
             Self::Applied => ("Applied", Synced::True, TwinState::InSync),
+            Self::Drifted => ("Drifted", Synced::False, TwinState::Drifted),
             Self::Kept => ("ManifestBroken", Synced::False, TwinState::Frozen),
             Self::Held(reason) => (reason.as_str(), Synced::False, held_state(reason)),
             Self::Pending => ("Pending", Synced::Unknown, TwinState::Pending),
@@ -158,14 +170,17 @@ const fn held_state(reason: &HeldReason) -> TwinState {
     match reason {
         HeldReason::ManifestBroken(_) | HeldReason::SourceIncomplete(_) => TwinState::Frozen,
         HeldReason::Suspended(_) => TwinState::Suspended,
+        HeldReason::Contested(_) | HeldReason::SealContested => TwinState::Contested,
         HeldReason::ShapeConflict { .. }
         | HeldReason::OwnershipConflict { .. }
         | HeldReason::SealNewer { .. }
         | HeldReason::SealTooLarge { .. }
         | HeldReason::SectionTooLarge { .. }
         | HeldReason::Removal(_)
+        | HeldReason::Guarded(_)
         | HeldReason::Leaving { .. }
         | HeldReason::ProfileTie(_)
+        | HeldReason::DuplicateOwner
         | HeldReason::DeletedOutside => TwinState::Held,
     }
 }
@@ -182,8 +197,11 @@ mod tests {
         let rows = [
             (Outcome::InSync, "InSync True in_sync"),
             (Outcome::Applied, "Applied True in_sync"),
+            (Outcome::Drifted, "Drifted False drifted"),
             (Outcome::Kept, "ManifestBroken False frozen"),
             (Outcome::Held(HeldReason::DeletedOutside), "DeletedOutside False held"),
+            (Outcome::Held(HeldReason::SealContested), "Contested False contested"),
+            (Outcome::Held(HeldReason::DuplicateOwner), "DuplicateOwner False held"),
             (Outcome::Held(HeldReason::Suspended(suspend)), "Suspended False suspended"),
             (Outcome::Held(HeldReason::ManifestBroken(place.clone())), "ManifestBroken False frozen"),
             (Outcome::Held(HeldReason::SourceIncomplete(place)), "SourceIncomplete False frozen"),

@@ -106,7 +106,7 @@ fn live(desired: Object) -> Twin {
 fn planned(state: &DeclaredState, live: &Twin) -> (Declaration, TwinPlan) {
     let scope = SealScope::new(Owner::new("demo").unwrap(), "hub.example");
     let declaration = declare(state, &twin_ref(), Some(live));
-    let plan = plan_twin(&scope, &declaration, live, &Removals::Go);
+    let plan = plan_twin(&scope, &declaration, live, &Permits::ALL);
     (declaration, plan)
 }
 

@@ -5,6 +5,7 @@
 //!     v  format                                        h  hash of everything declared; left out while anything is held
 //!     o  hashes of the leaf paths we own               e  the etag this very write produces
 //!     i  short hash of the identity's etag             p  the removal policy, when it is `clear`
+//!     s  why somebody suspended the twin at run time
 //! ```
 //!
 //! Invariant: `h` and `o` are hashed with owner, hub and twin, so a seal copied elsewhere matches nothing and owns
@@ -72,6 +73,8 @@ pub struct SealScope {
     pub owner: Owner,
     /// The hub's host name without port, in lower case.
     pub host: String,
+    /// Whether seals are written and read at all; without them nothing is ours and nothing is removed.
+    pub seals: bool,
     /// What sensitive values are hidden with in everything shown.
     pub salt: Salt,
 }
@@ -83,7 +86,7 @@ impl SealScope {
         let name = host
             .rsplit_once(':')
             .map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
-        Self { owner, host: name.to_ascii_lowercase(), salt: Salt::default() }
+        Self { owner, host: name.to_ascii_lowercase(), seals: true, salt: Salt::default() }
     }
 }
 
@@ -193,6 +196,8 @@ pub struct Seal {
     pub identity: Option<String>,
     /// `p`.
     pub removal_policy: RemovalPolicy,
+    /// `s`: why somebody suspended the twin at run time.
+    pub suspended: Option<String>,
 }
 
 /// What stands where an owner's seal belongs.
@@ -216,6 +221,16 @@ impl SealState {
             Self::Present(seal) => Some(seal),
             Self::Absent | Self::Newer(_) | Self::Unreadable => None,
         }
+    }
+
+    /// A short hash of what stands where the seal of `owner` belongs; `None` for nothing. It tells one seal from another
+    /// and is never written.
+    #[must_use]
+    pub fn mark(twin: &Twin, owner: &str) -> Option<u64> {
+        let place = twin.tags.get(SEAL_KEY).and_then(|seals| seals.get([owner]))?;
+        let digest = Sha256::digest(place.to_string());
+        let first: [u8; 8] = digest.iter().take(8).copied().collect::<Vec<u8>>().try_into().ok()?;
+        Some(u64::from_be_bytes(first))
     }
 
     /// The seal of `owner` in `twin`.
@@ -250,6 +265,7 @@ impl SealState {
             etag: text("e"),
             identity: text("i"),
             removal_policy: if clear { RemovalPolicy::Clear } else { RemovalPolicy::Orphan },
+            suspended: text("s"),
         })
     }
 }
@@ -275,7 +291,7 @@ impl Seal {
             ("v".to_owned(), Value::from(SEAL_VERSION)),
             ("o".to_owned(), Value::Array(owned_chunks(&self.owned))),
         ]);
-        let texts = [("h", &self.declared), ("e", &self.etag), ("i", &self.identity)];
+        let texts = [("h", &self.declared), ("e", &self.etag), ("i", &self.identity), ("s", &self.suspended)];
         for (key, text) in texts {
             if let Some(text) = text {
                 object.insert(key.to_owned(), Value::from(text.as_str()));
@@ -291,7 +307,8 @@ impl Seal {
     /// `e` or `i` alone: a foreign write must cost one read, not a write in return.
     #[must_use]
     pub fn records_the_same_as(&self, next: &Self) -> bool {
-        self.declared == next.declared && self.owned == next.owned && self.removal_policy == next.removal_policy
+        let recorded = |seal: &Self| (seal.declared.clone(), seal.removal_policy, seal.suspended.clone());
+        self.owned == next.owned && recorded(self) == recorded(next)
     }
 }
 
@@ -353,8 +370,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::plan::{DeclaredLeaf, FileSpan};
-    use crate::twin::DeviceId;
+    use crate::plan::{DeclaredLeaf, FileSpan, Subtree};
+    use crate::twin::{DeviceId, ModuleId};
 
     fn twin(id: &str) -> TwinRef {
         TwinRef::device(DeviceId::new(id).unwrap())
@@ -406,13 +423,54 @@ mod tests {
         }
     }
 
+    /// `path=value;path=value`.
+    fn leaves_of_vector(text: &str) -> BTreeMap<Leaf, DeclaredLeaf> {
+        let one = |text: &str| {
+            let (path, value) = text.split_once('=').unwrap();
+            let Subtree { section, path } = Subtree::parse(path).unwrap();
+            (Leaf { section, path }, leaf_of(value))
+        };
+        text.split(';').map(one).collect()
+    }
+
     /// Vectors: a change here is a new seal format, not a refactoring.
     #[test]
     fn the_hashes_of_format_1_never_change() {
-        let path = Path::new(["location", "plant"]);
-        assert_eq!(hash(&scope(), "myDevice", "\"Redmond43\"", RemovalPolicy::Orphan), "gZ6OM_iFxypMwSoU");
-        assert_eq!(&*PathHash::of("demo", "localhost", &twin("myDevice"), Section::Tags, &path).0, "NYXMaIQ");
-        assert_eq!(identity_hash("NjQ1MTQxOTM4"), "-YgC6nd");
+        let vectors = include_str!("../../docs/adr/0002-ownership-lives-in-the-twin.md");
+        let rows: Vec<Vec<&str>> = vectors
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `v1` |"))
+            .map(|line| line.trim_end_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect())
+            .collect();
+        assert_eq!(rows.len(), 7, "the table of vectors is in the ADR");
+        for row in rows {
+            let [field, owner, host, twin_ref, input, expected] = row.as_slice() else { panic!("six cells: {row:?}") };
+            if *field == "i" {
+                assert_eq!(identity_hash(input), *expected);
+                continue;
+            }
+            let scope = SealScope::new(Owner::new(owner).unwrap(), host);
+            let (device, module) = twin_ref.split_once('/').map_or((*twin_ref, None), |(d, m)| (d, Some(m)));
+            let device = DeviceId::new(device).unwrap();
+            let twin = match module {
+                Some(module) => TwinRef::module(device, ModuleId::new(module).unwrap()),
+                None => TwinRef::device(device),
+            };
+            let found = if *field == "h" {
+                let (policy, leaves) = input.split_once(' ').unwrap();
+                let policy = [RemovalPolicy::Orphan, RemovalPolicy::Clear]
+                    .into_iter()
+                    .find(|known| known.as_str() == policy)
+                    .unwrap();
+                let mut all = declared("1", policy);
+                all.leaves = leaves_of_vector(leaves);
+                DeclaredHash::of(&scope, &twin, &all).as_str().to_owned()
+            } else {
+                let Subtree { section, path } = Subtree::parse(input).unwrap();
+                PathHash::of(owner, &scope.host, &twin, section, &path).0.into()
+            };
+            assert_eq!(found, *expected, "{row:?}");
+        }
     }
 
     #[test]
@@ -443,6 +501,7 @@ mod tests {
                 etag: Some("AAAAAAAAAAI=".to_owned()),
                 identity: None,
                 removal_policy: RemovalPolicy::Clear,
+                suspended: (count > 200).then(|| "bench test".to_owned()),
             };
             let object = seal.to_object();
             let Some(Value::Array(chunks)) = object.get("o") else { panic!("o is an array") };
@@ -460,6 +519,7 @@ mod tests {
             etag: Some("AAAAAAAAAAI=".to_owned()),
             identity: Some("i".repeat(7)),
             removal_policy: RemovalPolicy::Clear,
+            suspended: None,
         };
         assert!(crate::twin::section_size(&seal.to_object()) < 1500);
     }

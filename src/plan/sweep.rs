@@ -5,21 +5,25 @@
 
 use std::time::Duration;
 
-use super::{DeclaredHash, Owner, ProfileTarget, SEAL_KEY, identity_hash, seal::etag_counter};
+use super::{DeclaredHash, ProfileTarget, SEAL_KEY, SealScope, identity_hash, seal::etag_counter};
 use crate::twin::{DeviceId, ETag, ModuleId, TwinRef, Value};
 
 /// How long a row may be older than our own write without meaning anything: the documented lag of the query index
 /// (`iot-hub.md` 5.6).
 const ROW_LAG_MAX: Duration = Duration::from_secs(30 * 60);
 
-/// The query that lists what `owner` has sealed among devices or modules, with what [`judge_row`] needs of each twin.
+/// The query that lists what we have sealed among devices or modules, with what [`judge_row`] needs of each twin.
+/// Without seals it lists all.
 #[must_use]
-pub fn sweep_query(owner: &Owner, target: ProfileTarget) -> String {
-    let seal = format!("tags.{SEAL_KEY}.[[{owner}]]");
+pub fn sweep_query(scope: &SealScope, target: ProfileTarget) -> String {
+    let seal = format!("tags.{SEAL_KEY}.[[{}]]", scope.owner);
     let (module, collection) = match target {
         ProfileTarget::Devices => ("", "devices"),
         ProfileTarget::Modules => ("moduleId AS m, ", "devices.modules"),
     };
+    if !scope.seals {
+        return format!("SELECT deviceId AS d, {module}etag AS t, deviceEtag AS y FROM {collection}");
+    }
     format!(
         "SELECT deviceId AS d, {module}etag AS t, deviceEtag AS y, {seal}.h AS h, {seal}.e AS e, {seal}.i AS i \
          FROM {collection} WHERE IS_DEFINED({seal})"
@@ -78,6 +82,8 @@ pub struct Verified {
     pub device_etag: Option<String>,
     /// What was declared then, and was in the twin; `None` when something was held.
     pub declared: Option<DeclaredHash>,
+    /// A mark of our seal as it was then ([`SealState::mark`](super::SealState::mark)); `None` when there was none.
+    pub seal: Option<u64>,
     /// When it was read or written, since the start of the process.
     pub at: Duration,
 }
@@ -151,7 +157,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::plan::{Declared, FileSpan, RemovalPolicy, SealScope};
+    use crate::plan::{Declared, FileSpan, Owner, RemovalPolicy};
 
     fn etag(counter: u8) -> ETag {
         use base64::Engine as _;
@@ -184,7 +190,13 @@ mod tests {
     }
 
     fn verified(counter: u8, declared: Option<DeclaredHash>) -> Verified {
-        Verified { etag: etag(counter), device_etag: Some("MQ==".to_owned()), declared, at: Duration::from_secs(100) }
+        Verified {
+            etag: etag(counter),
+            device_etag: Some("MQ==".to_owned()),
+            declared,
+            seal: None,
+            at: Duration::from_secs(100),
+        }
     }
 
     fn judge(row: &SweepRow, known: Option<&Verified>, now: u64) -> RowVerdict {
@@ -228,8 +240,8 @@ mod tests {
 
     #[test]
     fn the_sweep_asks_only_for_what_it_judges_and_reads_it_back() {
-        let owner = Owner::new("fleet-prod").unwrap();
-        let query = sweep_query(&owner, ProfileTarget::Devices);
+        let mut scope = SealScope::new(Owner::new("fleet-prod").unwrap(), "h");
+        let query = sweep_query(&scope, ProfileTarget::Devices);
         assert_eq!(
             query,
             "SELECT deviceId AS d, etag AS t, deviceEtag AS y, tags.geminid.[[fleet-prod]].h AS h, \
@@ -239,12 +251,15 @@ mod tests {
         let json = r#"{"d":"d","t":"AAAAAAAAAAU=","y":"MQ==","e":"AAAAAAAAAAU="}"#;
         let read = SweepRow::from_value(&Value::parse_json(json).unwrap()).unwrap();
         assert_eq!(read, SweepRow { declared: None, seal_identity: None, ..row() });
-        let modules = sweep_query(&owner, ProfileTarget::Modules);
+        let modules = sweep_query(&scope, ProfileTarget::Modules);
         assert!(modules.starts_with("SELECT deviceId AS d, moduleId AS m, etag AS t,"), "{modules}");
         assert!(modules.contains(" FROM devices.modules WHERE "), "{modules}");
         let json = r#"{"d":"d","m":"x","t":"AAAAAAAAAAU="}"#;
         let read = SweepRow::from_value(&Value::parse_json(json).unwrap()).unwrap();
         assert_eq!(read.twin.to_string(), "d/x");
+        scope.seals = false;
+        let all = sweep_query(&scope, ProfileTarget::Modules);
+        assert_eq!(all, "SELECT deviceId AS d, moduleId AS m, etag AS t, deviceEtag AS y FROM devices.modules");
         for odd in [
             r#"{"d":"d","m":7,"t":"AAAAAAAAAAU="}"#,
             "{}",

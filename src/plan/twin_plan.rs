@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Approval, DeclaredHash, FileSpan, Leaf, Salt, Subtree, Suspend, Tie};
+use super::{Approval, Contest, DeclaredHash, FileSpan, GuardKind, Leaf, Salt, Subtree, Suspend, Tie};
 use crate::twin::{ETag, MergePatch, Section, Value};
 
 /// One leaf to set or remove.
@@ -78,8 +78,14 @@ pub enum RemovalHold {
     #[error("waits until the query of the profile at {0} has been answered to the end")]
     MembershipUnknown(FileSpan),
     /// The command removes nothing for manifests that are gone.
-    #[error("the manifest is gone; `run` settles that, this command removes nothing for it")]
+    #[error("the manifest is gone; `run` settles that, and this command with --prune")]
     NotPruned,
+    /// The mode removes nothing.
+    #[error("is not made in mode upsert; `mode = \"sync\"` removes")]
+    Upsert,
+    /// Without seals nobody knows what is ours.
+    #[error("is not made without seals; `ownership = \"seal\"` removes")]
+    NoOwnership,
 }
 
 impl RemovalHold {
@@ -88,7 +94,12 @@ impl RemovalHold {
     pub fn approval(&self) -> Option<&Approval> {
         match self {
             Self::EmptyState { approve } | Self::Guard { approve, .. } => Some(approve),
-            Self::FirstSweep | Self::SourceBroken(_) | Self::MembershipUnknown(_) | Self::NotPruned => None,
+            Self::FirstSweep
+            | Self::SourceBroken(_)
+            | Self::MembershipUnknown(_)
+            | Self::NotPruned
+            | Self::Upsert
+            | Self::NoOwnership => None,
         }
     }
 }
@@ -102,6 +113,48 @@ pub enum Removals {
     Held(RemovalHold),
 }
 
+/// Why registering or changing twins waits: more of them than the guard lets pass.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{count} twins would be {} within 24 h and the guard lets {allowed} pass; `{approve}` lets it pass once", done(approve.guard))]
+pub struct ChangeHold {
+    /// Twins it happened to, or would happen to.
+    pub count: usize,
+    /// What the guard lets pass.
+    pub allowed: usize,
+    /// What would let it pass.
+    pub approve: Arc<Approval>,
+}
+
+fn done(guard: GuardKind) -> &'static str {
+    match guard {
+        GuardKind::Creates => "registered",
+        GuardKind::Updates => "changed",
+        GuardKind::Removals | GuardKind::Empty | GuardKind::Shape => "touched",
+    }
+}
+
+/// What a plan may do to a twin now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permits {
+    /// Whether it may remove.
+    pub removals: Removals,
+    /// Why it may set nothing; `None` when it may.
+    pub updates: Option<ChangeHold>,
+    /// Whether it may destroy leaves that are not ours where a declared value needs their place.
+    pub shapes: bool,
+}
+
+impl Permits {
+    /// Everything but what only an approval lets pass.
+    pub const ALL: Self = Self { removals: Removals::Go, updates: None, shapes: false };
+
+    /// Everything likewise, but removals wait.
+    #[must_use]
+    pub const fn holding(hold: RemovalHold) -> Self {
+        Self { removals: Removals::Held(hold), updates: None, shapes: false }
+    }
+}
+
 /// Why a part of a plan, or all of it, is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeldReason {
@@ -109,6 +162,8 @@ pub enum HeldReason {
     ShapeConflict {
         /// The leaves that would be lost.
         lost: Vec<Leaf>,
+        /// What would let it happen, where somebody can be asked.
+        approve: Option<Arc<Approval>>,
     },
     /// Another owner's seal holds the path, one above it, or a live leaf below it.
     OwnershipConflict {
@@ -138,6 +193,8 @@ pub enum HeldReason {
     },
     /// A removal must wait.
     Removal(RemovalHold),
+    /// A registration or a change must wait.
+    Guarded(ChangeHold),
     /// The twin has left a profile's condition and its value is to stay, no longer ours; that must wait.
     Leaving {
         /// The leaf.
@@ -153,6 +210,12 @@ pub enum HeldReason {
     Suspended(Suspend),
     /// Profiles of one priority contradict one another.
     ProfileTie(Box<Tie>),
+    /// Somebody else keeps writing a leaf.
+    Contested(Contest),
+    /// Somebody keeps deleting our seal.
+    SealContested,
+    /// Another process writes as the same owner, for another declared state.
+    DuplicateOwner,
     /// The device was there and is gone; `create` does not bring back what somebody deleted.
     DeletedOutside,
 }
@@ -160,7 +223,7 @@ pub enum HeldReason {
 impl HeldReason {
     /// The reason as a condition shows it.
     #[must_use]
-    pub const fn as_str(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::ShapeConflict { .. } => "ShapeConflict",
             Self::OwnershipConflict { .. } => "OwnershipConflict",
@@ -168,10 +231,16 @@ impl HeldReason {
             Self::SealTooLarge { .. } => "SealTooLarge",
             Self::SectionTooLarge { .. } => "SectionTooLarge",
             Self::Removal(_) | Self::Leaving { .. } => "RemovalHeld",
+            Self::Guarded(hold) => match hold.approve.guard {
+                GuardKind::Creates => "CreateHeld",
+                GuardKind::Removals | GuardKind::Updates | GuardKind::Empty | GuardKind::Shape => "UpdateHeld",
+            },
             Self::ManifestBroken(_) => "ManifestBroken",
             Self::SourceIncomplete(_) => "SourceIncomplete",
             Self::Suspended(_) => "Suspended",
             Self::ProfileTie(_) => "ProfileTie",
+            Self::Contested(_) | Self::SealContested => "Contested",
+            Self::DuplicateOwner => "DuplicateOwner",
             Self::DeletedOutside => "DeletedOutside",
         }
     }
@@ -181,12 +250,10 @@ impl fmt::Display for HeldReason {
     /// One sentence: what, and the way out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ShapeConflict { lost } => {
-                write!(
-                    f,
-                    "would destroy leaves that are not ours: {}; remove them at the hub or declare them",
-                    list(lost)
-                )
+            Self::ShapeConflict { lost, approve } => {
+                let lost = list(lost);
+                write!(f, "would destroy leaves that are not ours: {lost}; remove them at the hub or declare them")?;
+                approve.as_ref().map_or(Ok(()), |approve| write!(f, ", or let it happen with `{approve}`"))
             }
             Self::OwnershipConflict { owner } => {
                 write!(f, "owner {owner} has another value here; declare the path in one place only")
@@ -205,6 +272,7 @@ impl fmt::Display for HeldReason {
                 section.as_str()
             ),
             Self::Removal(hold) => write!(f, "removal {hold}"),
+            Self::Guarded(hold) => write!(f, "{hold}"),
             Self::Leaving { leaf, hold } => write!(f, "letting go of {leaf} {hold}"),
             Self::ManifestBroken(place) => write!(f, "the manifest at {place} is broken; correct it"),
             Self::SourceIncomplete(place) => {
@@ -215,6 +283,19 @@ impl fmt::Display for HeldReason {
                 write!(f, "suspended until {until}: {reason}")
             }
             Self::ProfileTie(tie) => write!(f, "{tie}; give one of them another priority"),
+            Self::Contested(Contest { leaf, by, .. }) => {
+                let who = by.as_ref().map_or_else(
+                    || "somebody else".to_owned(),
+                    |by| format!("the configuration {by}"),
+                );
+                write!(f, "{who} keeps writing {leaf}, it was corrected again and again; let one of both go of it")
+            }
+            Self::SealContested => {
+                f.write_str("somebody keeps deleting our seal, it is not written again; whoever edits tags by hand must keep tags.geminid")
+            }
+            Self::DuplicateOwner => f.write_str(
+                "another process has sealed the twin as the same owner for other manifests; give each instance an owner of its own",
+            ),
             Self::DeletedOutside => {
                 f.write_str("the device was deleted by somebody else; change its manifest to create it again")
             }
@@ -313,6 +394,20 @@ impl TwinPlan {
     #[must_use]
     pub fn in_sync(&self) -> bool {
         self.changes.is_empty() && self.held.is_empty() && self.seal != SealAction::Remove
+    }
+
+    /// Whether a leaf is set, or would be.
+    #[must_use]
+    pub fn updates(&self) -> bool {
+        let held = self.held.iter().filter(|held| matches!(held.reason, HeldReason::Guarded(_)));
+        self.changes.iter().chain(held.filter_map(|held| held.change.as_ref())).any(|change| change.to.is_some())
+    }
+
+    /// Leaves that are not ours and that only an approval lets the plan destroy.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        let lost = |held: &Held| if let HeldReason::ShapeConflict { lost, .. } = &held.reason { lost.len() } else { 0 };
+        self.held.iter().map(lost).sum()
     }
 
     /// Whether only the seal is written.

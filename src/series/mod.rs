@@ -21,4 +21,4 @@ pub use spec::{
     Case, LabelColumn, LabelSource, Limits, MetricKind, MetricSpec, NumberColumn, OnEmpty, OnExceed, OnInvalid,
     OnMissing, Parse, QuerySpec, Reduce, StateColumn, ValueSource,
 };
-pub use text::{FamilyText, append, first_duplicate, join, render};
+pub use text::{FamilyText, Piece, first_duplicate, join, pieces, render};

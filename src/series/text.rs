@@ -5,17 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::family::HUB_LABEL;
 use super::{Family, Kind, LabelSet};
 
-/// One family of one hub, its sample lines already written: rendered once, joined at every scrape.
+/// One family of one hub, its sample lines already written: rendered once, shared by every scrape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FamilyText {
     name: String,
     kind: Kind,
     help: String,
-    lines: String,
+    lines: Arc<str>,
     series: usize,
 }
 
@@ -48,49 +49,57 @@ pub fn render(family: &Family, hub: &str) -> FamilyText {
         name: family.name().to_owned(),
         kind: family.kind(),
         help: family.help().to_owned(),
-        lines,
+        lines: lines.into(),
         series: family.series(),
     }
 }
 
-/// Appends the exposition of all families, in order of their names; families of one name become one, with the help
-/// and the type of the first. A family without series is left out.
-pub fn append<'a>(text: &mut String, families: impl IntoIterator<Item = &'a FamilyText>) {
+/// A piece of an exposition. Pieces one after another are its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// HELP and TYPE of a family.
+    Head(String),
+    /// Sample lines, shared with the [`FamilyText`] they come from.
+    Lines(Arc<str>),
+}
+
+impl Piece {
+    /// The piece's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Head(text) => text,
+            Self::Lines(lines) => lines,
+        }
+    }
+}
+
+/// The exposition of all families, in order of their names; families of one name become one, with the help and the
+/// type of the first. A family without series is left out.
+#[must_use]
+pub fn pieces<'a>(families: impl IntoIterator<Item = &'a FamilyText>) -> Vec<Piece> {
     let mut by_name: BTreeMap<&str, Vec<&FamilyText>> = BTreeMap::new();
     for family in families.into_iter().filter(|family| family.series > 0) {
         by_name.entry(&family.name).or_default().push(family);
     }
-    let sizes = by_name.values().flatten().map(|family| family.lines.len() + family.help.len() + HEADER_SIZE);
-    // Exactly: at a hundred thousand series the usual doubling would cost as much as the text itself.
-    text.reserve_exact(sizes.sum());
+    let mut pieces = Vec::new();
     for (name, parts) in by_name {
-        for part in parts.iter().take(1) {
-            text.push_str("# HELP ");
-            text.push_str(name);
-            text.push(' ');
-            write_escaped(text, &part.help, false);
-            text.push_str("\n# TYPE ");
-            text.push_str(name);
-            text.push(' ');
-            text.push_str(part.kind.as_str());
-            text.push('\n');
+        for first in parts.iter().take(1) {
+            let mut head = format!("# HELP {name} ");
+            write_escaped(&mut head, &first.help, false);
+            writeln!(head, "\n# TYPE {name} {}", first.kind.as_str()).expect("writing to a String does not fail");
+            pieces.push(Piece::Head(head));
         }
-        for part in parts {
-            text.push_str(&part.lines);
-        }
+        pieces.extend(parts.into_iter().map(|part| Piece::Lines(Arc::clone(&part.lines))));
     }
+    pieces
 }
 
-/// The exposition of all families, as [`append`] writes it.
+/// The exposition of all families as one text.
 #[must_use]
 pub fn join<'a>(families: impl IntoIterator<Item = &'a FamilyText>) -> String {
-    let mut text = String::new();
-    append(&mut text, families);
-    text
+    pieces(families).iter().map(Piece::as_str).collect()
 }
-
-/// Room for the words of HELP and TYPE and two names of usual length.
-const HEADER_SIZE: usize = 160;
 
 /// A series, name with labels, that stands in two of these families; Prometheus would keep one of the two values
 /// without a word (`metrics.md` 1.2).

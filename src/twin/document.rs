@@ -1,6 +1,6 @@
 //! A twin as a hub answered it.
 
-use super::{DeviceId, ETag, MergePatch, ModuleId, Object, TwinRef, Value, merge};
+use super::{DeviceId, ETag, MergePatch, ModuleId, Object, Path, TwinRef, Value, merge};
 
 /// The two sections a service may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,11 +43,29 @@ pub struct Twin {
     /// `properties.reported`.
     pub reported: Object,
     /// The system properties that conditions read, such as `status` and `connectionState` (`iot-hub.md` 1.1): what the
-    /// hub sent besides ids, etags, version and sections.
+    /// hub sent besides ids, etags, version and sections; and under [`Twin::WRITERS`] the metadata of desired, where it
+    /// names who wrote a leaf.
     pub system: Object,
 }
 
 impl Twin {
+    /// Where `system` keeps the metadata of desired.
+    pub const WRITERS: &'static str = "$metadata";
+
+    /// The configuration that last wrote the place in desired, or something above it, where the hub tells
+    /// (`$lastUpdatedBy`, `iot-hub.md` 1.4).
+    #[must_use]
+    pub fn last_writer(&self, section: Section, path: &Path) -> Option<&str> {
+        let mut place = self.system.get(Self::WRITERS).filter(|_| section == Section::Desired)?;
+        let mut writer = None;
+        for key in path.keys() {
+            let Some(below) = place.get([key.as_str()]) else { break };
+            place = below;
+            writer = place.get(["$lastUpdatedBy"]).and_then(Value::as_str).or(writer);
+        }
+        writer
+    }
+
     /// A section a service may write.
     #[must_use]
     pub fn section(&self, section: Section) -> &Object {

@@ -94,6 +94,15 @@ impl TwinRef {
         Self { device, module: None }
     }
 
+    /// The twin that `text` names: `device` or `device/module`, as [`Display`](fmt::Display) writes it.
+    ///
+    /// # Errors
+    /// [`IdError`] of the first part that is no id.
+    pub fn parse(text: &str) -> Result<Self, IdError> {
+        let (device, module) = text.split_once('/').map_or((text, None), |(device, module)| (device, Some(module)));
+        Ok(Self { device: DeviceId::new(device)?, module: module.map(ModuleId::new).transpose()? })
+    }
+
     /// The twin of a module.
     #[must_use]
     pub fn module(device: DeviceId, module: ModuleId) -> Self {
@@ -175,6 +184,8 @@ mod tests {
         let module = TwinRef::module(device, ModuleId::new("thermostat").unwrap());
         assert!(own < module);
         assert_eq!(module.to_string(), "edge-01/thermostat");
+        assert_eq!((TwinRef::parse("edge-01/thermostat"), TwinRef::parse("edge-01")), (Ok(module), Ok(own)));
+        assert!(["", "/m", "d/", "d/m/x"].iter().all(|text| TwinRef::parse(text).is_err()));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test unwraps, and so do its helpers")]
 
+mod api;
 mod bad_input;
 mod fleet;
 mod kill;

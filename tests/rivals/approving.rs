@@ -118,16 +118,16 @@ async fn a_nudge_reconciles_one_twin_or_sweeps_and_refuses_a_stranger() {
     let (hub, daemon) = started(3).await;
     hub.edit(&device("d01"), &tags(r#"{"b":9}"#)).unwrap();
     hub.edit(&device("d02"), &tags(r#"{"b":9}"#)).unwrap();
-    daemon.commands.reconcile(Some(twin("d01"))).await.unwrap().unwrap();
+    daemon.commands.reconcile(Some(twin("d01")), "t".to_owned()).await.unwrap().unwrap();
     settle(2).await;
     let tag = |id: &str| hub.twin(&device(id)).unwrap().tags["b"].to_string();
     assert_eq!((tag("d01"), tag("d02")), ("1".to_owned(), "9".to_owned()));
-    daemon.commands.reconcile(None).await.unwrap().unwrap();
+    daemon.commands.reconcile(None, "t".to_owned()).await.unwrap().unwrap();
     settle(2).await;
     assert_eq!(tag("d02"), "1");
-    let refused = daemon.commands.reconcile(Some(twin("nobody"))).await.unwrap().unwrap_err();
+    let refused = daemon.commands.reconcile(Some(twin("nobody")), "t".to_owned()).await.unwrap().unwrap_err();
     assert!(refused.0.contains("not managed"), "{refused}");
     let commands = daemon.commands.clone();
     daemon.stop().await;
-    assert!(commands.reconcile(None).await.is_err());
+    assert!(commands.reconcile(None, "t".to_owned()).await.is_err());
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use geminid::controller::{Commands, Ended, Inputs, Options, run};
-use geminid::hub::WriteTwins;
+use geminid::controller::{Commands, Ended, Inputs, Options, observe, run};
+use geminid::hub::{Paced, WriteTwins};
 use geminid::metrics::Metrics;
-use geminid::plan::{DeclaredState, FileSpan, Owner, Policy, RemovalPolicy, SealScope, TwinManifest, Wanted};
+use geminid::plan::{
+    DeclaredState, FileSpan, GuardLimits, Mode, Owner, Policy, RemovalPolicy, SealScope, TwinManifest, Wanted,
+};
 use geminid::twin::{DeviceId, MergePatch, Object, TwinRef, Value};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -53,11 +55,12 @@ pub(crate) fn options(owner: &str, workers: usize) -> Options {
         scope: scope(owner),
         sweep: Duration::from_secs(600),
         verify: Duration::from_secs(24 * 3600),
-        policy: Policy::default(),
+        policy: Policy { guards: GuardLimits { creates: 1.0, ..GuardLimits::default() }, ..Policy::default() },
         workers,
         single_pass: false,
         first_contact: CancellationToken::new(),
         audit: geminid::controller::AuditLog::off(),
+        journal: geminid::controller::Journal::default(),
         wall_clock: || SystemTime::UNIX_EPOCH,
     }
 }
@@ -72,7 +75,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn start<H: WriteTwins + 'static>(hub: H, options: Options, state: &DeclaredState) -> Self {
+    pub(crate) fn start<H: WriteTwins + Paced + 'static>(hub: H, options: Options, state: &DeclaredState) -> Self {
         let registry = prometheus::Registry::new();
         let metrics = Metrics::register(&registry, &["sim"]).unwrap();
         let (declared, receiver) = watch::channel(Arc::new(state.clone()));
@@ -80,7 +83,10 @@ impl Daemon {
         let (handle, rng) = (metrics.controller.hub("sim"), fastrand::Rng::with_seed(7));
         let (commands, line) = Commands::line();
         let inputs = Inputs { declared: receiver, commands: Some(line) };
-        task.spawn(run(options, hub, inputs, handle, cancel.clone(), rng));
+        match options.policy.mode {
+            Mode::Observe => drop(task.spawn(observe(options, hub, inputs, handle, cancel.clone(), rng))),
+            Mode::Sync | Mode::Upsert => drop(task.spawn(run(options, hub, inputs, handle, cancel.clone(), rng))),
+        }
         Self { declared, cancel, task, commands, registry }
     }
 

@@ -5,5 +5,7 @@
 mod approving;
 mod fleet;
 mod guarding;
+mod modes;
+mod quarrels;
 mod simulation;
 mod witness;

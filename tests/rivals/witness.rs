@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use geminid::emulator::SimHub;
-use geminid::hub::{Continuation, HubError, QueryPage, ReadTwins, WriteTwins};
+use geminid::hub::{Continuation, HubError, Paced, QueryPage, ReadTwins, WriteTwins};
 use geminid::plan::{DeclaredState, Leaf, PathHash, SEAL_KEY, SealState};
 use geminid::twin::{DeviceId, ETag, MergePatch, Object, Path, Section, Twin, TwinRef, Value};
 
@@ -17,6 +17,8 @@ pub(crate) struct Poisoned {
     pub(crate) device: DeviceId,
     pub(crate) error: Option<HubError>,
 }
+
+impl Paced for Poisoned {}
 
 impl ReadTwins for Poisoned {
     async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
@@ -94,6 +96,8 @@ impl Witness {
             .collect()
     }
 }
+
+impl Paced for Witness {}
 
 impl ReadTwins for Witness {
     async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {

@@ -31,7 +31,7 @@ impl Outcome {
     /// The outcome of a write that ended in `error`; `None` when nothing was written and the same is tried again.
     pub(super) fn of_error(error: &HubError) -> Option<Self> {
         match error {
-            HubError::PreconditionFailed | HubError::Throttled { .. } | HubError::Quota => None,
+            HubError::PreconditionFailed | HubError::Throttled { .. } | HubError::Quota | HubError::QuotaShare => None,
             HubError::NotFound(_)
             | HubError::AlreadyExists(_)
             | HubError::Unauthorized { .. }

@@ -1,0 +1,79 @@
+//! What people ask the daemon to do.
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Api;
+use super::problem::Problem;
+use super::wire::{
+    ApprovalBody, ApprovedView, FORMAT_VERSION, ProblemView, ReconcileBody, RequestedView, parse_twin, timestamp,
+};
+use crate::plan::{Approval, GuardKind};
+
+/// Reconcile a twin, or all, now: for webhooks of a forge, and for people
+#[utoipa::path(
+    post, path = "/api/v1/reconcile", tag = "actions", request_body = ReconcileBody, security(("token" = [])),
+    responses((status = 200, body = RequestedView), (status = "4XX", body = ProblemView), (status = "5XX", body = ProblemView))
+)]
+pub(super) async fn reconcile(
+    State(api): State<Api>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<RequestedView>, Problem> {
+    let body: ReconcileBody = object(body)?;
+    let twin = body.twin.as_deref().map(parse_twin).transpose()?;
+    let hubs = api.hubs(body.hub.as_deref())?;
+    if twin.is_some() && hubs.len() > 1 {
+        let names = hubs.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(Problem::invalid(format!("several hubs are configured; name one with the twin: {names}")));
+    }
+    let token = api.new_token();
+    let mut asked = Vec::new();
+    for (name, hub) in hubs {
+        // A hub that has not loaded its manifests sweeps anyway once it has.
+        let Some(hub) = hub else { continue };
+        hub.commands.reconcile(twin.clone(), token.clone()).await??;
+        asked.push(name);
+    }
+    if asked.is_empty() {
+        return Err(Problem::not_yet("no hub has loaded its manifests yet; all will be reconciled then"));
+    }
+    Ok(Json(RequestedView { format_version: FORMAT_VERSION, token, hubs: asked }))
+}
+
+/// Let a guard pass what was looked at, for an hour
+#[utoipa::path(
+    post, path = "/api/v1/approve", tag = "actions", request_body = ApprovalBody, security(("token" = [])),
+    responses((status = 200, body = ApprovedView), (status = "4XX", body = ProblemView), (status = "5XX", body = ProblemView))
+)]
+pub(super) async fn approve(
+    State(api): State<Api>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<ApprovedView>, Problem> {
+    let body: ApprovalBody = object(body)?;
+    let guard = GuardKind::parse(&body.guard).ok_or_else(|| {
+        let known = GuardKind::ALL.map(GuardKind::as_str).join(", ");
+        Problem::invalid(format!("{:?} is no guard; there are {known}", body.guard))
+    })?;
+    let twin = body.twin.as_deref().map(parse_twin).transpose()?;
+    let hub = api.hub(&body.hub)?;
+    let approval = Approval { hub: body.hub, guard, twin, revision: body.revision, count: body.count };
+    let approved = hub.commands.approve(approval).await??;
+    Ok(Json(ApprovedView {
+        format_version: FORMAT_VERSION,
+        guard: approved.guard.to_string(),
+        count: approved.count,
+        until: timestamp(approved.until),
+    }))
+}
+
+/// A body as the object it has to be: an array of the fields' values would pass for one otherwise.
+fn object<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) -> Result<T, Problem> {
+    let Json(body) = body?;
+    if !body.is_object() {
+        return Err(Problem::invalid("the body is no JSON object"));
+    }
+    serde_json::from_value(body).map_err(|error| Problem::invalid(format!("the body does not fit: {error}")))
+}
