@@ -54,6 +54,8 @@ async fn section_2_3_twins_are_written_as_each_row_says() {
         }
     }
     not_written(&mut rows).await;
+    ignored_and_missing(&mut rows).await;
+    lifetime(&mut rows).await;
     notifications(&mut rows).await;
     rows.finish();
 }
@@ -78,6 +80,10 @@ async fn not_written(rows: &mut Rows) {
     }
     let after = hub.send("GET", "/twins/d", None, "").await;
     assert_eq!(after.body, twin.body, "2.3 null in PUT: nothing is written");
+}
+
+async fn ignored_and_missing(rows: &mut Rows) {
+    let hub = Hub::with_device_and_module().await;
     rows.walk("reported in a service write");
     for method in ["PATCH", "PUT"] {
         let written = hub.send(method, "/twins/d", None, r#"{"tags":{"a":1},"properties":{"reported":{"x":1}}}"#).await;
@@ -94,13 +100,20 @@ async fn not_written(rows: &mut Rows) {
             "2.3 missing module twin {method}"
         );
     }
+}
+
+async fn lifetime(rows: &mut Rows) {
+    let hub = Hub::with_device_and_module().await;
     rows.walk("twin lifetime");
-    for (path, body, code) in [("/devices/new", "", "DeviceNotFound"), ("/devices/new/modules/m", "", "DeviceNotFound")]
-    {
+    for path in ["/devices/new", "/devices/new/modules/m"] {
         let twin = path.replace("/devices", "/twins");
-        assert_eq!(hub.send("PATCH", &twin, None, "{}").await.code, code, "2.3 twin lifetime: no own create");
-        assert_eq!(hub.send("PUT", &twin, None, "{}").await.code, code, "2.3 twin lifetime: no own create");
-        assert_eq!(hub.send("DELETE", &twin, Some("*"), body).await.status, 405, "2.3 twin lifetime: no own delete");
+        assert_eq!(
+            hub.send("PATCH", &twin, None, "{}").await.code,
+            "DeviceNotFound",
+            "2.3 twin lifetime: no own create"
+        );
+        assert_eq!(hub.send("PUT", &twin, None, "{}").await.code, "DeviceNotFound", "2.3 twin lifetime: no own create");
+        assert_eq!(hub.send("DELETE", &twin, Some("*"), "").await.status, 405, "2.3 twin lifetime: no own delete");
         assert_eq!(hub.send("PUT", path, None, "{}").await.status, 200);
         assert_eq!(hub.send("GET", &twin, None, "").await.status, 200, "2.3 twin lifetime: there with its identity");
     }
