@@ -29,7 +29,7 @@ pub(super) async fn run(args: EventsArgs) -> anyhow::Result<u8> {
     let query: Vec<(&str, String)> = filters.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
     let events = args.server.open()?.get(&["events"], &query).await?;
     match args.output {
-        Format::Json => show_document(&events)?,
+        Format::Json | Format::Yaml => show_document(&events, args.output)?,
         Format::Name => {
             let mut out = Output::stdout();
             items(&events).iter().for_each(|event| out.line(text(event, "reason")));

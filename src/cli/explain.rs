@@ -29,7 +29,7 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<u8> {
     let query: Vec<(&str, String)> = module.map(|module| ("module", module.to_owned())).into_iter().collect();
     let explained = server.get(&["hubs", &hub, "twins", device], &query).await?;
     match args.output {
-        Format::Json => show_document(&explained)?,
+        Format::Json | Format::Yaml => show_document(&explained, args.output)?,
         Format::Name => Output::stdout().line(text(&explained["twin"], "name")),
         Format::Text => show(&explained),
     }

@@ -95,7 +95,7 @@ async fn list(server: &Server, args: &GetArgs) -> anyhow::Result<Value> {
 
 fn show(twins: &Value, format: Format) -> anyhow::Result<()> {
     match format {
-        Format::Json => show_document(twins),
+        Format::Json | Format::Yaml => show_document(twins, format),
         Format::Name => {
             let mut out = Output::stdout();
             items(twins).iter().for_each(|twin| out.line(text(twin, "name")));

@@ -20,10 +20,12 @@ mod plan;
 mod plan_file;
 mod query;
 mod reconcile;
+mod resume;
 mod run;
 mod schema;
 mod server;
 mod stop;
+mod suspend;
 mod trials;
 mod validate;
 
@@ -68,6 +70,10 @@ enum Command {
     Events(events::EventsArgs),
     /// Have a running daemon reconcile a twin, or all, now
     Reconcile(reconcile::ReconcileArgs),
+    /// Have a running daemon leave a twin alone
+    Suspend(suspend::SuspendArgs),
+    /// Have a running daemon go on with a suspended twin
+    Resume(resume::ResumeArgs),
     /// Let a guard of a running daemon pass what was looked at
     Approve(approve::ApproveArgs),
     /// Print the JSON Schema of manifests, for editors
@@ -103,6 +109,8 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Events(args) => block_on(events::run(args)),
         Command::Reconcile(args) => block_on(reconcile::run(args)),
+        Command::Suspend(args) => block_on(suspend::run(args)),
+        Command::Resume(args) => block_on(resume::run(args)),
         Command::Approve(args) => block_on(approve::run(args)),
         Command::Schema(args) => schema::run(&args),
         Command::Device(args) => block_on(device::run(args)),

@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 use super::output::{Output, printable};
+use crate::manifest::to_yaml;
 
 /// The format of answers that this version reads.
 const FORMAT_VERSION: u64 = 1;
@@ -43,6 +44,8 @@ pub(super) enum Format {
     Text,
     /// As the daemon says it
     Json,
+    /// The same as YAML
+    Yaml,
     /// Names alone, one a line
     Name,
 }
@@ -162,9 +165,13 @@ pub(super) fn text<'a>(json: &'a Value, field: &str) -> &'a str {
     json[field].as_str().unwrap_or_default()
 }
 
-/// An answer as JSON.
-pub(super) fn show_document(json: &Value) -> anyhow::Result<()> {
-    Output::stdout().line(&serde_json::to_string_pretty(json)?);
+/// An answer as JSON or YAML.
+pub(super) fn show_document(json: &Value, format: Format) -> anyhow::Result<()> {
+    let text = match format {
+        Format::Yaml => to_yaml(&crate::twin::Value::from_json(json.clone())),
+        Format::Text | Format::Json | Format::Name => serde_json::to_string_pretty(json)?,
+    };
+    Output::stdout().line(text.trim_end());
     Ok(())
 }
 

@@ -87,6 +87,18 @@ async fn every_command_of_a_running_daemon_answers() {
     };
     daemon.wait_until("the token in the status", handled).await;
 
+    let (code, out, err) = asked.run(&["suspend", "d1", "--reason", "bench test", "--token-file", "token"]).await;
+    assert_eq!((code, out.as_str()), (0, "d1: suspended, until `geminid resume d1`\n"), "{err}");
+    client.set("d1", Section::Desired, &["power_level"], Value::from(9)).await;
+    let suspended = async || asked.run(&["explain", "d1"]).await.1.contains("bench test").then_some(());
+    daemon.wait_until("the reason in the status", suspended).await;
+    let (code, _, err) = asked.run(&["reconcile", "d1", "--token-file", "token"]).await;
+    assert!(code == 0 && has_power_level(&client.twin("d1").await, 9), "a suspended twin is left alone: {err}");
+    let (code, out, err) = asked.run(&["resume", "d1", "--token-file", "token"]).await;
+    assert_eq!((code, out.as_str()), (0, "d1: resumed\n"), "{err}");
+    let corrected = async || has_power_level(&client.twin("d1").await, 1).then_some(());
+    daemon.wait_until("correction after the end of the suspension", corrected).await;
+
     let (code, out, _) = asked.run(&["events", "d1"]).await;
     assert!(code == 0 && out.contains("Written") && out.contains("properties.desired.power_level"), "{out}");
     let audit = std::fs::read_to_string(world.path("audit.log")).unwrap();

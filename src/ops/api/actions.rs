@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::Api;
 use super::problem::Problem;
 use super::wire::{
-    ApprovalBody, ApprovedView, FORMAT_VERSION, ProblemView, ReconcileBody, RequestedView, parse_twin, timestamp,
+    ApprovalBody, ApprovedView, DoneView, FORMAT_VERSION, ProblemView, ReconcileBody, RequestedView, ResumeBody,
+    SuspendBody, parse_twin, timestamp,
 };
 use crate::plan::{Approval, GuardKind};
 
@@ -67,6 +68,36 @@ pub(super) async fn approve(
         count: approved.count,
         until: timestamp(approved.until),
     }))
+}
+
+/// Leave a twin alone from now on, in every later process too: its seal says so
+#[utoipa::path(
+    post, path = "/api/v1/suspend", tag = "actions", request_body = SuspendBody, security(("token" = [])),
+    responses((status = 200, body = DoneView), (status = "4XX", body = ProblemView), (status = "5XX", body = ProblemView))
+)]
+pub(super) async fn suspend(
+    State(api): State<Api>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<DoneView>, Problem> {
+    let body: SuspendBody = object(body)?;
+    let twin = parse_twin(&body.twin)?;
+    api.hub(&body.hub)?.commands.suspend(twin, body.reason).await??;
+    Ok(Json(DoneView { format_version: FORMAT_VERSION, hub: body.hub, twin: body.twin }))
+}
+
+/// Go on with a twin that was suspended at run time
+#[utoipa::path(
+    post, path = "/api/v1/resume", tag = "actions", request_body = ResumeBody, security(("token" = [])),
+    responses((status = 200, body = DoneView), (status = "4XX", body = ProblemView), (status = "5XX", body = ProblemView))
+)]
+pub(super) async fn resume(
+    State(api): State<Api>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<DoneView>, Problem> {
+    let body: ResumeBody = object(body)?;
+    let twin = parse_twin(&body.twin)?;
+    api.hub(&body.hub)?.commands.resume(twin).await??;
+    Ok(Json(DoneView { format_version: FORMAT_VERSION, hub: body.hub, twin: body.twin }))
 }
 
 /// A body as the object it has to be: an array of the fields' values would pass for one otherwise.

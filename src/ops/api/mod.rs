@@ -147,6 +147,8 @@ fn routes_and_document() -> (Router<Api>, OpenApi) {
         .routes(routes!(read::request))
         .routes(routes!(actions::reconcile))
         .routes(routes!(actions::approve))
+        .routes(routes!(actions::suspend))
+        .routes(routes!(actions::resume))
         .split_for_parts();
     document.info.title = "geminid".to_owned();
     document.info.description = Some(

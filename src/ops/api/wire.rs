@@ -455,6 +455,38 @@ pub(super) struct RequestView {
     pub(super) state: String,
 }
 
+/// Which twin to leave alone.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = Suspension)]
+pub(super) struct SuspendBody {
+    pub(super) hub: String,
+    /// `device` or `device/module`.
+    pub(super) twin: String,
+    /// Why, for whoever wonders later; 1 to 256 bytes.
+    pub(super) reason: String,
+}
+
+/// Which twin to go on with.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = Resumption)]
+pub(super) struct ResumeBody {
+    pub(super) hub: String,
+    /// `device` or `device/module`.
+    pub(super) twin: String,
+}
+
+/// It was done: the seal of the twin says so.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Done)]
+pub(super) struct DoneView {
+    pub(super) format_version: u32,
+    pub(super) hub: String,
+    pub(super) twin: String,
+}
+
 /// RFC 3339 in UTC, to the millisecond.
 pub(super) fn timestamp(at: SystemTime) -> String {
     let at = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
