@@ -112,6 +112,8 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ),
     ("bcrypt", &["ops"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli/completion.rs"]),
+    ("clap_mangen", &["cli/completion.rs"]),
     ("config", &["settings.rs"]),
     ("crc32fast", &["emulator/store"]),
     ("fastrand", &["controller", "device/run.rs", "exporter", "emulator", "app.rs", "app"]),

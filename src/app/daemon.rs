@@ -24,9 +24,9 @@ use crate::exporter::Published;
 use crate::metrics::Metrics;
 use crate::ops::api::{Api, ApiOptions};
 use crate::ops::{self, Access, AccessFiles, Ops, Readiness};
-use crate::plan::DeclaredState;
+use crate::plan::{DeclaredState, leaves_of};
 use crate::settings::{Secret, Settings, hub_defaults};
-use crate::twin::{DeviceId, Object, Value};
+use crate::twin::{DeviceId, Object, Section, Value};
 
 /// Time from one look at the files of [`Access`] to the next.
 const ACCESS_REFRESH: Duration = Duration::from_secs(5);
@@ -304,8 +304,14 @@ fn tell(device: &DeviceId, event: &DeviceEvent) {
         DeviceEvent::Connected => tracing::info!(twin = %device, "the simulated device is connected"),
         DeviceEvent::Reported => tracing::info!(twin = %device, "the simulated device reported"),
         DeviceEvent::Desired(difference) => {
-            let desired = Value::Object(difference.clone());
-            tracing::info!(twin = %device, %desired, "the simulated device was told of new desired properties");
+            // The values may be secrets, and a device does not know which.
+            let leaves: Vec<String> = leaves_of(difference)
+                .into_iter()
+                .map(|(path, _)| path.in_section(Section::Desired))
+                .filter(|leaf| !leaf.contains('$'))
+                .collect();
+            let leaves = leaves.join(", ");
+            tracing::info!(twin = %device, leaves, "the simulated device was told of new desired properties");
         }
         DeviceEvent::Disconnected { reason, again_in } => {
             tracing::info!(twin = %device, reason, ?again_in, "the simulated device is not connected");
@@ -313,8 +319,9 @@ fn tell(device: &DeviceId, event: &DeviceEvent) {
         DeviceEvent::Refused(status, words) => {
             tracing::warn!(twin = %device, status, words, "the hub refused what the simulated device asked");
         }
-        DeviceEvent::Twin { .. } | DeviceEvent::Method { .. } => {
-            tracing::debug!(twin = %device, ?event, "the simulated device");
+        DeviceEvent::Twin { .. } => tracing::debug!(twin = %device, "the simulated device read its twin"),
+        DeviceEvent::Method { name, .. } => {
+            tracing::debug!(twin = %device, name, "the simulated device answered a direct method");
         }
     }
 }

@@ -83,8 +83,10 @@ impl<'a> Drawing<'a> {
             text.lines().map(str::to_owned).collect()
         });
         let line = lines.get(found.line.checked_sub(1)?)?;
-        // Where it is not known what a line belongs to, a file that calls anything sensitive is not drawn from.
-        let is_unclear = found.path.is_empty() && lines.iter().any(|line| line.contains("sensitive"));
+        // A file that calls anything sensitive is not drawn from where it is not known what a line belongs to, or what is
+        // sensitive: a broken manifest does not tell.
+        let unknown = found.path.is_empty() || found.severity == Severity::Error;
+        let is_unclear = unknown && lines.iter().any(|line| line.contains("sensitive"));
         if found.column > DRAWN_MAX || is_unclear || self.hidden.iter().any(|path| may_show(path, line, found)) {
             return None;
         }
@@ -148,5 +150,7 @@ mod tests {
         std::fs::write(folder.path().join("plant/a,b.yaml"), "sensitive: [tags.k\n  a value: [\n").unwrap();
         let syntax = Diagnostic { path: String::new(), ..found("m") };
         assert_eq!(Drawing::new(folder.path(), &nothing).draw(&syntax), None, "whose value it is cannot be told");
+        std::fs::write(folder.path().join("plant/a,b.yaml"), "sensitive: [tags.k]\n  k.x: 1\n").unwrap();
+        assert_eq!(Drawing::new(folder.path(), &nothing).draw(&found("m")), None, "what is sensitive was not read");
     }
 }

@@ -6,10 +6,13 @@
 mod apply;
 mod approve;
 mod args;
+mod completion;
 mod device;
 mod diagnostics;
 mod events;
 mod explain;
+mod export;
+mod export_files;
 mod get;
 mod hub;
 mod output;
@@ -51,9 +54,11 @@ enum Command {
     /// Show what `run` or `apply` would change, reading only
     #[command(alias = "diff")]
     Plan(plan::PlanArgs),
+    /// Write live twins as manifests: what is exported plans no change
+    Export(export::ExportArgs),
     /// Check manifests without a hub
     Validate(validate::ValidateArgs),
-    /// Ask the hub with its own query language; one JSON object a row
+    /// Ask the hub with its own query language
     Query(query::QueryArgs),
     /// Run an embedded IoT Hub for trials and tests
     Hub(hub::HubArgs),
@@ -75,6 +80,13 @@ enum Command {
     Schema(schema::SchemaArgs),
     /// Simulate a device over MQTT, until Ctrl-C
     Device(device::DeviceArgs),
+    /// Print what a shell needs to complete verbs and flags
+    Completion(completion::CompletionArgs),
+    /// Write manual pages
+    Man(completion::ManArgs),
+    /// Print the reference of the command line as markdown, as it stands in docs/cli.md
+    #[command(hide = true)]
+    CliReference,
     /// Print the version
     Version,
 }
@@ -102,6 +114,10 @@ pub fn main() -> ExitCode {
         Command::Approve(args) => block_on(approve::run(args)),
         Command::Schema(args) => schema::run(&args),
         Command::Device(args) => block_on(device::run(args)),
+        Command::Export(args) => block_on(export::run(args)),
+        Command::Completion(args) => completion::run(&args, Cli::command()),
+        Command::Man(args) => completion::write_pages(&args, Cli::command()),
+        Command::CliReference => completion::print_reference(Cli::command()),
         Command::Version => version(),
     };
     match result {

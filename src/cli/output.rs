@@ -66,9 +66,23 @@ impl<W: Write> Output<W> {
 
     /// One JSON document on one line. JSON lets two kinds of control characters stand; they are escaped as it does.
     pub(super) fn json(&mut self, document: &serde_json::Value) {
-        let escape = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
-        let text: String = document.to_string().chars().map(escape).collect();
-        self.line(&text);
+        self.line(&json_text(document));
+    }
+
+    /// One item of a JSON list on a line of its own, behind others or as the first.
+    pub(super) fn json_item(&mut self, item: &serde_json::Value, is_later: bool) {
+        let comma = if is_later { "," } else { "" };
+        self.line(&format!("{comma}{}", json_text(item)));
+    }
+
+    /// A text of our own as it is, tabs and all.
+    pub(super) fn text(&mut self, text: &str) {
+        let _ = self.stream.write_all(text.as_bytes()).and_then(|()| self.stream.flush());
+    }
+
+    /// Begins a terminal's screen anew (ECMA-48); nothing stays switched when the process ends in between.
+    pub(super) fn clear(&mut self) {
+        self.text("\u{1b}[H\u{1b}[2J");
     }
 
     /// One line, or several, of one look.
@@ -83,6 +97,11 @@ impl<W: Write> Output<W> {
         // Nobody reads on when the pipe is closed; the exit code still tells.
         let _ = written.and_then(|()| self.stream.flush());
     }
+}
+
+fn json_text(document: &serde_json::Value) -> String {
+    let escape = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    document.to_string().chars().map(escape).collect()
 }
 
 /// One line on standard error: what, and why, and the remedy.

@@ -57,6 +57,7 @@ mod tests {
     use super::super::configuration::{ConfigurationId, ConfigurationSpec, Content};
     use super::super::identity::IdentitySpec;
     use super::super::if_match::IfMatch;
+    use super::super::registry::CONFIGURATIONS_MAX;
     use super::*;
     use crate::twin::{DeviceId, MergePatch, Object, TwinRef, Value};
 
@@ -107,7 +108,9 @@ mod tests {
         };
         let id = ConfigurationId::new("c").unwrap();
         let began = hub_time();
-        hub.write(|registry, _, now| registry.put_configuration(&id, spec, &IfMatch::Absent, now)).await.unwrap();
+        hub.write(|registry, _, now| registry.put_configuration(&id, spec, &IfMatch::Absent, CONFIGURATIONS_MAX, now))
+            .await
+            .unwrap();
         wait_for(&hub, r#"{"x":1}"#).await;
         assert_eq!(hub_time() - began, Duration::ZERO, "no period passed");
         let edit = MergePatch { tags: None, desired: Some(object(r#"{"x":2}"#)) };

@@ -1,7 +1,8 @@
 //! The front door: HTTP requests to operations, results to answers (`iot-hub.md` section 2).
 //!
-//! Invariant: nothing of a request is carried out, and no body is read, before its token was admitted; every refusal
-//! has shape A and the header `iothub-errorcode` (3.1); twins carry no `ETag` header (1.4).
+//! Invariant: nothing of a request is carried out, and no body is read, before its token was admitted; what only devices
+//! and other services ask for is refused whatever the token; every refusal has shape A and the header
+//! `iothub-errorcode` (3.1); twins carry no `ETag` header (1.4).
 
 mod answers;
 mod broken;
@@ -28,7 +29,7 @@ use super::error::Refusal;
 use super::handle::HubHandle;
 use super::if_match::IfMatch;
 use super::options::ServiceOptions;
-use super::route::Operation;
+use super::route::{Operation, not_of_services};
 use super::traffic::Traffic;
 use super::trial::Trial;
 use super::wire;
@@ -87,6 +88,9 @@ async fn serve(State(front): State<Arc<Front>>, request: Request<Body>) -> Respo
 
 async fn answer(front: &Front, head: &request::Parts, body: Body, tracking: u128) -> Result<Response<Body>, Refusal> {
     let segments = segments(head.uri.path())?;
+    if let Some(name) = not_of_services(&segments) {
+        return Err(Refusal::NotImplemented(name.to_owned()));
+    }
     let token = header(&head.headers, AUTHORIZATION.as_str()).ok().flatten();
     if faults::is_their_address(&segments) {
         let policy = front.gate.admit(token, &segments, front.hub.now().as_second())?;

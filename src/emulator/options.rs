@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::identity::SharedKey;
-use super::registry::BulkTwinWrite;
+use super::registry::{BulkTwinWrite, CONFIGURATIONS_MAX};
 use super::trial::TrialOptions;
 
 /// How often configurations are evaluated (`iot-hub.md` 10).
@@ -42,5 +42,11 @@ impl ServiceOptions {
     #[must_use]
     pub fn active_jobs_max(&self) -> usize {
         self.trials.tier.map_or(ACTIVE_JOBS_MAX, |(tier, _)| tier.active_jobs_max())
+    }
+
+    /// How many configurations there may be: those of the tier (`iot-hub.md` 6.3).
+    #[must_use]
+    pub fn configurations_max(&self) -> usize {
+        self.trials.tier.map_or(CONFIGURATIONS_MAX, |(tier, _)| tier.configurations_max())
     }
 }

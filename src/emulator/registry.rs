@@ -29,9 +29,9 @@ use crate::query::Source;
 use crate::twin::{DeviceId, MergePatch, Object, TwinRef};
 
 pub use bulk::{BulkError, BulkItem, BulkTwinWrite, ImportMode};
-pub use configurations::Evaluation;
+pub use configurations::{CONFIGURATIONS_MAX, Evaluation};
 pub use job_rows::{JobRow, RowBatch};
-pub use jobs::{JobsNext, MethodStep};
+pub use jobs::{JobProgress, JobsNext, MethodStep};
 pub use statistics::Statistics;
 
 /// The most devices of a list; also what a list without a usable `top` gives (`iot-hub.md` 2.2).

@@ -212,8 +212,8 @@ fn module(id: &str) -> Result<ModuleId, Refusal> {
 }
 
 /// Whether what follows `twins` is the address of a twin.
-const fn is_twin(segments: &[&str]) -> bool {
-    matches!(segments, [_] | [_, _, _])
+fn is_twin(segments: &[&str]) -> bool {
+    matches!(segments, [_] | [_, "modules", _])
 }
 
 fn twin_ref(segments: &[&str]) -> Result<TwinRef, Refusal> {
@@ -221,6 +221,26 @@ fn twin_ref(segments: &[&str]) -> Result<TwinRef, Refusal> {
         [id] => device(id).map(TwinRef::device),
         [id, "modules", below] => Ok(TwinRef::module(device(id)?, module(below)?)),
         _ => Err(Refusal::AddressNotFound),
+    }
+}
+
+/// What a hub offers to its devices over HTTPS, and what other services of Azure offer beside a hub, neither of which
+/// is built: its name. Those who ask for it have credentials that this door does not read, so they are told before a
+/// token is looked at.
+#[must_use]
+pub fn not_of_services(segments: &[String]) -> Option<&'static str> {
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    match segments.as_slice() {
+        ["devices", _, "files", ..] => Some("file upload"),
+        ["devices", _, "messages", ..] | ["devices", _, "modules", _, "messages", ..] => {
+            Some("what a device sends and receives over HTTPS")
+        }
+        ["enrollments" | "enrollmentGroups" | "registrations", ..] | [_, "registrations", _, ..] => {
+            Some("the Device Provisioning Service")
+        }
+        ["certificates", ..] => Some("the management of certificates"),
+        ["subscriptions", ..] => Some("the management API of Azure"),
+        _ => None,
     }
 }
 
@@ -249,6 +269,21 @@ fn missing(method: &str, segments: &[&str]) -> Result<Operation, Refusal> {
         ["jobs", "v2", _] | ["jobs", "v2", _, "cancel"] => (&[], "jobs", ServiceConnect, ServiceConnect),
         ["jobs"] => (&["GET"], "the list of import and export jobs", RegistryWrite, RegistryWrite),
         ["jobs", _] => (&["GET", "DELETE"], "an import or export job", RegistryWrite, RegistryWrite),
+        ["twins", _, "streams", _] | ["twins", _, "modules", _, "streams", _] => {
+            (&["POST"], "a device stream", ServiceConnect, ServiceConnect)
+        }
+        ["messages", "deviceBound" | "devicebound"] => {
+            (&["POST"], "a cloud-to-device message", ServiceConnect, ServiceConnect)
+        }
+        ["messages", "serviceBound", "filenotifications"] => {
+            (&["GET"], "notifications of uploaded files", ServiceConnect, ServiceConnect)
+        }
+        ["messages", "serviceBound", "filenotifications", _] => {
+            (&["DELETE"], "notifications of uploaded files", ServiceConnect, ServiceConnect)
+        }
+        ["messages", "serviceBound", "filenotifications", _, "abandon"] => {
+            (&["POST"], "notifications of uploaded files", ServiceConnect, ServiceConnect)
+        }
         ["messages", "serviceBound", "feedback"] => (&["GET"], "feedback", ServiceConnect, ServiceConnect),
         ["messages", "serviceBound", "feedback", _] => (&["DELETE"], "feedback", ServiceConnect, ServiceConnect),
         ["messages", "serviceBound", "feedback", _, "abandon"] => {
@@ -331,6 +366,9 @@ mod tests {
             ("DELETE", "/jobs/j1"),
             ("GET", "/messages/serviceBound/feedback"),
             ("POST", "/messages/serviceBound/feedback/x/abandon"),
+            ("GET", "/messages/serviceBound/filenotifications"),
+            ("POST", "/messages/devicebound"),
+            ("POST", "/twins/d1/modules/m1/streams/s"),
         ] {
             assert!(matches!(of(method, path), Ok(Operation::Missing(..))), "{method} {path}");
         }
@@ -348,6 +386,18 @@ mod tests {
             ("DELETE", "/jobs/v2/j1", Refusal::MethodNotAllowed),
         ] {
             assert_eq!(of(method, path), Err(refusal), "{method} {path}");
+        }
+        for (path, known) in [
+            ("/devices/d1/files", true),
+            ("/devices/d1/modules/m1/messages/events", true),
+            ("/0ne00000000/registrations/d1/register", true),
+            ("/devices/d1", false),
+            ("/devices/d1/modules/m1", false),
+            ("/devices/registrations", false),
+            ("/", false),
+        ] {
+            let segments: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+            assert_eq!(not_of_services(&segments).is_some(), known, "{path}");
         }
         for path in ["/twins/a b", "/twins/a/modules/b c", "/devices/a/modules/b c"] {
             assert_eq!(of("GET", path).unwrap_err().code(), "ArgumentInvalid", "{path}");

@@ -79,6 +79,15 @@ impl Tier {
         }
     }
 
+    /// How many configurations the hub may have (`iot-hub.md` 6.3).
+    #[must_use]
+    pub const fn configurations_max(self) -> usize {
+        match self {
+            Self::F1 => 10,
+            Self::S1 | Self::S2 | Self::S3 => 100,
+        }
+    }
+
     /// The rate of a kind for so many units; `None` when it has none here.
     fn rate(self, kind: Traffic, units: u32) -> Option<Rate> {
         let units = f64::from(units);
@@ -303,6 +312,8 @@ mod tests {
         }
         let jobs = [Tier::F1, Tier::S1, Tier::S2, Tier::S3].map(Tier::active_jobs_max);
         assert_eq!(jobs, [1, 1, 5, 10]);
+        let configurations = [Tier::F1, Tier::S1, Tier::S2, Tier::S3].map(Tier::configurations_max);
+        assert_eq!(configurations, [10, 100, 100, 100]);
         assert_eq!(Tier::named("s2"), Some(Tier::S2));
         assert_eq!(Tier::named("B1"), None);
     }

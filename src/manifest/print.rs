@@ -76,7 +76,7 @@ fn is_large(value: &Value) -> bool {
 fn write_flow(value: &Value, text: &mut String) {
     match value {
         Value::Null | Value::Bool(_) => text.push_str(&value.to_string()),
-        Value::Number(number) => text.push_str(&plain_number(&number.to_string())),
+        Value::Number(number) => text.push_str(&number.to_string()),
         Value::String(content) => write_text(content, text),
         Value::Array(items) => {
             text.push('[');
@@ -97,14 +97,6 @@ fn write_flow(value: &Value, text: &mut String) {
             text.push('}');
         }
     }
-}
-
-/// A number without an exponent where it has one: some readers take `1e-7` for a text.
-fn plain_number(number: &str) -> String {
-    let Some((mantissa, exponent)) = number.split_once(['e', 'E']) else { return number.to_owned() };
-    let mantissa = if mantissa.contains('.') { mantissa.to_owned() } else { format!("{mantissa}.0") };
-    let sign = if exponent.starts_with('-') { "" } else { "+" };
-    format!("{mantissa}e{sign}{exponent}")
 }
 
 fn write_text(content: &str, text: &mut String) {
@@ -167,7 +159,7 @@ mod tests {
             ),
             (r#"{"x":"a: b # c","y":"- z","Ω":"ß"}"#, "x: \"a: b # c\"\n\"y\": \"- z\"\n\"Ω\": \"ß\"\n"),
             (r#"{"t":"a\tb\n\u001b[31m\u0085\u2028\\\""}"#, "t: \"a\\tb\\n\\u001b\\u005b31m\\u0085\\u2028\\\\\\\"\"\n"),
-            (r#"{"f":1.0,"g":1e-7,"h":1e300,"i":-0.5,"j":true}"#, "f: 1.0\ng: 1.0e-7\nh: 1.0e+300\ni: -0.5\nj: true\n"),
+            (r#"{"f":1.0,"g":1e-7,"h":1e300,"i":-0.5,"j":true}"#, "f: 1.0\ng: 1e-7\nh: 1e300\ni: -0.5\nj: true\n"),
             (r#"{"l":[{"a":1,"b":{"c":2},"d":[]},3]}"#, "l:\n- a: 1\n  b:\n    c: 2\n  d: []\n- 3\n"),
             ("{}", "{}\n"),
         ] {

@@ -16,7 +16,7 @@ const SUSPEND_UNTIL: &str = "geminid.dev/suspend-until";
 /// The longest reason, in characters; it goes into messages.
 const REASON_LENGTH_MAX: usize = 200;
 /// Modules that IoT Edge deployments own (DESIGN section 2).
-const EDGE_MODULES: [&str; 2] = ["$edgeAgent", "$edgeHub"];
+pub(super) const EDGE_MODULES: [&str; 2] = ["$edgeAgent", "$edgeHub"];
 
 /// A twin that a document declares.
 pub(super) struct ReadTwin {

@@ -205,7 +205,7 @@ async fn what_cannot_start_says_so_in_one_line_with_exit_code_2() {
         (embedded(&["--sweep", "often"]), &[], &["--sweep", "often"]),
         (embedded(&["--owner", "No Owner", "--listen", free, "--hub-https", free]), &[], &["owner"]),
         (words("run --embedded-hub --manifests manifests"), &[("GEMINID_OWNR", "x")], &["GEMINID_OWNR"]),
-        (words("query SELECT"), &[("GEMINID_LISTENS", "x")], &["GEMINID_LISTENS"]),
+        (words("plan --manifests manifests"), &[("GEMINID_LISTENS", "x")], &["GEMINID_LISTENS"]),
     ] {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut process = world.start_with(&arguments, variables);

@@ -52,3 +52,16 @@ async fn the_shipped_fleet_is_clean_and_comes_into_sync_with_its_profiles() {
     let (code, out, _) = world.run(&verb("plan")).await;
     assert_eq!((code, out.contains("32 twins: 32 in sync")), (0, true), "{out}");
 }
+
+#[tokio::test]
+async fn the_plan_in_the_docs_is_the_one_that_comes_out() {
+    let world = World::new();
+    let _hub = world.hub("state", "127.0.0.1:0").await;
+    let arguments = ["plan", "-o", "markdown", "--hub-json", "state/hub.json", "--manifests", FLEET];
+    let (code, out, err) = world.run(&arguments).await;
+    assert_eq!((code, err.as_str()), (1, ""));
+    let stored = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plan.md")).unwrap();
+    let (_, pasted) = stored.split_once("\n---\n\n").unwrap();
+    let remedy = "paste it anew: geminid plan -o markdown on fleet/ and an empty embedded hub";
+    assert_eq!(crate::plans::without_salt(pasted), crate::plans::without_salt(&out), "{remedy}");
+}

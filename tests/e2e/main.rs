@@ -6,6 +6,8 @@
 
 mod api;
 mod bad_input;
+mod canary;
+mod exports;
 mod fleet;
 mod kill;
 mod plans;

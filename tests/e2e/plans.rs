@@ -14,7 +14,7 @@ fn on_hub<'a>(verb: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// Salted hashes are other ones in each process.
-fn without_salt(text: &str) -> String {
+pub(crate) fn without_salt(text: &str) -> String {
     let mut pieces = text.split("<hidden ");
     let first = pieces.next().unwrap_or_default().to_owned();
     pieces.fold(first, |text, piece| text + "<hidden " + "########" + piece.get(8..).unwrap_or_default())

@@ -63,15 +63,16 @@ async fn validate_query_and_version_answer_without_a_daemon() {
     for name in ["q1", "q2"] {
         client.create(name).await;
     }
-    let query = async |text: &str| world.run(&["query", text, "--hub-json", "state/hub.json"]).await;
+    let query = async |text: &str| world.run(&["query", text, "-o", "json", "--hub-json", "state/hub.json"]).await;
     let (code, out, _) = query("SELECT deviceId FROM devices WHERE deviceId IN ['q1', 'q2', 'q3']").await;
     assert_eq!(code, 0);
-    let mut rows: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let mut rows = answer["rows"].as_array().unwrap().clone();
     rows.sort_by_key(ToString::to_string);
     assert_eq!(rows, [serde_json::json!({"deviceId": "q1"}), serde_json::json!({"deviceId": "q2"})]);
     let (code, out, err) = query("SELECT FROM devices").await;
-    assert_eq!((code, out.as_str(), err.lines().count()), (2, "", 1), "{err}");
-    assert!(err.starts_with("error: ") && err.contains("400"), "{err}");
+    assert_eq!((code, out.as_str(), err.lines().count()), (2, "", 3), "the query, a caret, a sentence: {err}");
+    assert!(err.contains("\n         ^^^^\nerror: found"), "{err}");
 
     let (code, out, _) = world.run(&["version"]).await;
     assert_eq!((code, out.as_str()), (0, concat!("geminid ", env!("CARGO_PKG_VERSION"), "\n")));
@@ -164,4 +165,20 @@ async fn a_closed_pipe_ends_the_output_and_not_the_process() {
         assert!(ready.is_some() && written.is_some(), "{state}: {ended:?}");
         assert_eq!(ended.0, Some(0), "{state}: {}", ended.1);
     }
+}
+
+#[tokio::test]
+async fn the_reference_in_the_docs_is_that_of_this_binary() {
+    let world = World::new();
+    let (code, out, err) = world.run(&["cli-reference"]).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    let stored = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md")).unwrap();
+    assert_eq!(stored, out, "write it anew: geminid cli-reference > docs/cli.md");
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, _) = world.run(&["completion", shell]).await;
+        assert!(code == 0 && out.contains("embedded-hub"), "{shell}");
+    }
+    let (code, _, err) = world.run(&["man", "pages"]).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(std::fs::read_to_string(world.path("pages/geminid-plan.1")).unwrap().contains("markdown"));
 }

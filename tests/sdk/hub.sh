@@ -3,6 +3,8 @@
 #
 #   hub.sh start | stop | restart | kill
 #
+# What stands behind start and restart goes to the hub as it is, e.g. `hub.sh restart --tier F1`.
+#
 # GEMINID      the binary
 # SDK_ADDRESS  the loopback address whose ports 443 and 8883 the hub takes
 # SDK_RUN      folder of this run: state/, hub.pid, hub.log
@@ -21,7 +23,7 @@ alive() { kill -0 "$1" 2>/dev/null && ! grep -qs '^State:.Z' "/proc/$1/status"; 
 start() {
     rm -f "$SDK_RUN/state/hub.json"
     "$GEMINID" hub --hub-host "$SDK_ADDRESS" --hub-https "$SDK_ADDRESS:443" --hub-mqtts "$SDK_ADDRESS:8883" \
-        --state-dir "$SDK_RUN/state" </dev/null >>"$log" 2>&1 &
+        --state-dir "$SDK_RUN/state" "$@" </dev/null >>"$log" 2>&1 &
     local pid=$!
     echo "$pid" >"$pid_file"
     for ((tick = 0; tick < start_ticks_max; tick++)); do
@@ -50,10 +52,12 @@ stop() {
     return 1
 }
 
-case ${1:-} in
-start) start ;;
+command=${1:-}
+shift || true
+case $command in
+start) start "$@" ;;
 stop) stop ;;
-restart) stop && start ;;
+restart) stop && start "$@" ;;
 kill) stop KILL ;;
-*) echo "usage: hub.sh start | stop | restart | kill" >&2; exit 2 ;;
+*) echo "usage: hub.sh start [FLAG..] | stop | restart [FLAG..] | kill" >&2; exit 2 ;;
 esac

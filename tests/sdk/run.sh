@@ -10,7 +10,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 work=$root/target/sdk
-programs=${SDK_ONLY:-tutorial.py python_service.py python_modules.py python_fleet.py python_device.py python_sessions.py plain_mqtt.py node_service.js node_fleet.js node_device.js}
+programs=${SDK_ONLY:-tutorial.py python_service.py python_modules.py python_fleet.py python_device.py python_sessions.py plain_mqtt.py node_service.js node_fleet.js node_device.js python_tier.py node_tier.js}
 export PYTHONDONTWRITEBYTECODE=1
 
 # A folder is set up anew when what it is made from changes.

@@ -24,7 +24,8 @@ pub(super) async fn get(call: &Call<'_>, id: &ConfigurationId) -> Result<Respons
 
 pub(super) async fn put(call: &Call<'_>, id: &ConfigurationId) -> Result<Response<Body>, Refusal> {
     let spec = wire::configuration_write(call.body, id)?;
-    let put = call.hub.write(|registry, _, now| registry.put_configuration(id, spec, &call.if_match, now));
+    let count_max = call.options.configurations_max();
+    let put = call.hub.write(|registry, _, now| registry.put_configuration(id, spec, &call.if_match, count_max, now));
     let (after, counts) = put.await?;
     Ok(configuration(&after, &counts))
 }

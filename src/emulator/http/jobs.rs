@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE as BASE64;
 
 use super::super::error::Refusal;
 use super::super::job::{Job, JobId, JobKind, JobStatus};
+use super::super::registry::{JobProgress, Registry};
 use super::super::wire::{self, JobBody, UnknownJobBody};
 use super::answers::json;
 use super::twins::{CONTINUATION, ITEM_TYPE, MAX_ITEM_COUNT};
@@ -19,8 +20,8 @@ const PAGE_MAX: usize = 100;
 const JOB_RESPONSE: HeaderValue = HeaderValue::from_static("jobResponse");
 
 pub(super) async fn get(call: &Call<'_>, id: &JobId) -> Result<Response<Body>, Refusal> {
-    let body = match call.hub.read(|registry| Ok(registry.job(id))).await? {
-        Some(job) => wire::json(&JobBody::new(&job)),
+    let body = match call.hub.read(|registry| Ok(registry.job(id).map(|job| with_progress(registry, job)))).await? {
+        Some((job, progress)) => wire::json(&JobBody::new(&job, progress)),
         None => wire::json(&UnknownJobBody::new(id)),
     };
     Ok(json(body))
@@ -30,12 +31,21 @@ pub(super) async fn put(call: &Call<'_>, id: &JobId) -> Result<Response<Body>, R
     let spec = wire::job_write(call.body, id)?;
     let active_max = call.options.active_jobs_max();
     let job = call.hub.write(|registry, _, now| registry.put_job(id, spec, active_max, now)).await?;
-    Ok(json(wire::json(&JobBody::new(&job))))
+    Ok(json(wire::json(&JobBody::new(&job, JobProgress::default()))))
 }
 
 pub(super) async fn cancel(call: &Call<'_>, id: &JobId) -> Result<Response<Body>, Refusal> {
-    let job = call.hub.write(|registry, _, now| registry.cancel_job(id, now)).await?;
-    Ok(json(wire::json(&JobBody::new(&job))))
+    let cancelled = call.hub.write(|registry, _, now| {
+        let job = registry.cancel_job(id, now)?;
+        Ok(with_progress(registry, job))
+    });
+    let (job, progress) = cancelled.await?;
+    Ok(json(wire::json(&JobBody::new(&job, progress))))
+}
+
+fn with_progress(registry: &Registry, job: Arc<Job>) -> (Arc<Job>, JobProgress) {
+    let progress = registry.job_progress(&job.id);
+    (job, progress)
 }
 
 /// A page of jobs by id; the token is the last id.
@@ -58,20 +68,21 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
         None => None,
         Some(token) => Some(last_of(token).ok_or_else(|| invalid(CONTINUATION))?),
     };
-    let mut found: Vec<Arc<Job>> = call
+    let mut found: Vec<(Arc<Job>, JobProgress)> = call
         .hub
         .read(|registry| {
             let jobs = registry.jobs_after(last.as_ref());
             let jobs = jobs.filter(|job| kind.is_none_or(|kind| job.action.kind() == kind));
             let jobs = jobs.filter(|job| status.is_none_or(|status| job.status == status));
-            Ok(jobs.take(page_size + 1).cloned().collect())
+            Ok(jobs.take(page_size + 1).cloned().map(|job| with_progress(registry, job)).collect())
         })
         .await?;
     let more = found.len() > page_size;
     found.truncate(page_size);
-    let mut response = json(wire::json(&found.iter().map(|job| JobBody::new(job)).collect::<Vec<_>>()));
+    let mut response =
+        json(wire::json(&found.iter().map(|(job, progress)| JobBody::new(job, *progress)).collect::<Vec<_>>()));
     response.headers_mut().insert(ITEM_TYPE, JOB_RESPONSE);
-    if let Some(last) = found.last().filter(|_| more) {
+    if let Some((last, _)) = found.last().filter(|_| more) {
         let token = HeaderValue::try_from(BASE64.encode(last.id.as_str())).expect("base64 fits a header");
         response.headers_mut().insert(CONTINUATION, token);
     }

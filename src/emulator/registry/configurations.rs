@@ -16,8 +16,8 @@ use super::super::twin_record::tick;
 use super::{Device, Kept, Registry};
 use crate::query::Source;
 
-/// The most configurations of a hub (`iot-hub.md` 6.3).
-const CONFIGURATIONS_MAX: usize = 100;
+/// The most configurations of a hub (`iot-hub.md` 6.3); the free tier has fewer.
+pub const CONFIGURATIONS_MAX: usize = 100;
 
 /// The configurations, and what the last evaluation counted.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +61,8 @@ impl Registry {
         Ok(self.counted(found))
     }
 
-    /// Creates or replaces a configuration. Only a quoted etag or a star replaces (`iot-hub.md` 2.4).
+    /// Creates or replaces a configuration, of which there may be `count_max`. Only a quoted etag or a star replaces
+    /// (`iot-hub.md` 2.4).
     ///
     /// # Errors
     /// [`Refusal::ConfigurationAlreadyExists`], [`Refusal::ConfigurationNotFound`], [`Refusal::ConfigurationChanged`],
@@ -71,6 +72,7 @@ impl Registry {
         id: &ConfigurationId,
         spec: ConfigurationSpec,
         if_match: &IfMatch,
+        count_max: usize,
         now: Timestamp,
     ) -> Result<(Arc<Configuration>, Counts), Refusal> {
         let before = self.configurations.all.get(id);
@@ -80,8 +82,8 @@ impl Registry {
             }
             (None, IfMatch::Any | IfMatch::Quoted(_)) => return Err(Refusal::ConfigurationNotFound(id.clone())),
             (None, IfMatch::Absent | IfMatch::Unquoted(_)) => {
-                if self.configurations.all.len() >= CONFIGURATIONS_MAX {
-                    return Err(Refusal::TooManyConfigurations(CONFIGURATIONS_MAX));
+                if self.configurations.all.len() >= count_max {
+                    return Err(Refusal::TooManyConfigurations(count_max));
                 }
                 Configuration::new(id.clone(), spec, tick(now))?
             }
@@ -281,14 +283,15 @@ mod tests {
             let if_match = IfMatch::parse(header);
             let mut registry = Registry::default();
             assert_eq!(
-                code(registry.clone().put_configuration(&id("c"), plain(), &if_match, at(0))),
+                code(registry.clone().put_configuration(&id("c"), plain(), &if_match, CONFIGURATIONS_MAX, at(0))),
                 on_missing,
                 "{header:?}"
             );
-            let made = registry.put_configuration(&id("c"), plain(), &IfMatch::Absent, at(0)).unwrap();
+            let made =
+                registry.put_configuration(&id("c"), plain(), &IfMatch::Absent, CONFIGURATIONS_MAX, at(0)).unwrap();
             assert_eq!(made.0.etag(), "MQ==");
             assert_eq!(
-                code(registry.clone().put_configuration(&id("c"), plain(), &if_match, at(0))),
+                code(registry.clone().put_configuration(&id("c"), plain(), &if_match, CONFIGURATIONS_MAX, at(0))),
                 on_existing,
                 "{header:?}"
             );
@@ -300,10 +303,15 @@ mod tests {
     #[test]
     fn all_but_the_content_of_a_configuration_can_be_replaced() {
         let mut registry = Registry::default();
-        let made =
-            registry.put_configuration(&id("c"), spec("*", "deviceContent", r#"{"x":1}"#), &IfMatch::Absent, at(0));
+        let made = registry.put_configuration(
+            &id("c"),
+            spec("*", "deviceContent", r#"{"x":1}"#),
+            &IfMatch::Absent,
+            CONFIGURATIONS_MAX,
+            at(0),
+        );
         let other = ConfigurationSpec { priority: 7, ..spec("deviceId = 'd'", "deviceContent", r#"{"x":2}"#) };
-        let (after, _) = registry.put_configuration(&id("c"), other, &IfMatch::Any, at(5)).unwrap();
+        let (after, _) = registry.put_configuration(&id("c"), other, &IfMatch::Any, CONFIGURATIONS_MAX, at(5)).unwrap();
         assert_eq!(after.content, made.unwrap().0.content, "silently");
         assert_eq!(
             (after.priority, after.condition.text.as_str(), after.etag().as_str()),
@@ -313,23 +321,27 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_has_at_most_a_hundred_configurations() {
-        let mut registry = Registry::default();
-        let mut put = |number: usize| {
-            let id = id(&format!("c{number}"));
-            code(registry.put_configuration(&id, spec("*", "deviceContent", "{}"), &IfMatch::Absent, at(0)))
-        };
-        assert!((0..100).all(|number| put(number).is_empty()));
-        assert_eq!(put(100), "ConfigurationCountLimitExceeded");
+    fn a_hub_has_as_many_configurations_as_it_may_and_can_replace_them_then() {
+        let plain = || spec("*", "deviceContent", "{}");
+        for count_max in [10, CONFIGURATIONS_MAX] {
+            let mut registry = Registry::default();
+            let mut put = |number: usize, if_match: &IfMatch| {
+                let id = id(&format!("c{number}"));
+                code(registry.put_configuration(&id, plain(), if_match, count_max, at(0)))
+            };
+            assert!((0..count_max).all(|number| put(number, &IfMatch::Absent).is_empty()));
+            assert_eq!(put(count_max, &IfMatch::Absent), "ConfigurationCountLimitExceeded");
+            assert_eq!((put(0, &IfMatch::Any), put(0, &IfMatch::Absent)), ("", "ConfigurationAlreadyExists"));
+        }
     }
 
     #[test]
     fn an_evaluation_writes_what_differs_counts_and_is_then_quiet() {
         let mut registry = registry();
         let configuration = spec("tags.n = 1", "deviceContent", r#"{"x":1}"#);
-        registry.put_configuration(&id("c"), configuration, &IfMatch::Absent, at(1)).unwrap();
+        registry.put_configuration(&id("c"), configuration, &IfMatch::Absent, CONFIGURATIONS_MAX, at(1)).unwrap();
         let of_modules = spec("*", "moduleContent", r#"{"y":1}"#);
-        registry.put_configuration(&id("m"), of_modules, &IfMatch::Absent, at(1)).unwrap();
+        registry.put_configuration(&id("m"), of_modules, &IfMatch::Absent, CONFIGURATIONS_MAX, at(1)).unwrap();
         registry.take_log();
         evaluate(&mut registry);
         let written: Vec<String> = registry
@@ -361,7 +373,7 @@ mod tests {
         let full = MergePatch { tags: None, desired: Some(object(&format!("{{{}}}", full.join(",")))) };
         let before = registry.patch_twin(&twin, &full, &IfMatch::Absent, at(1)).unwrap().after.unwrap();
         let large = spec("tags.n = 1", "deviceContent", &format!(r#"{{"big":"{}"}}"#, "y".repeat(1000)));
-        registry.put_configuration(&id("c"), large, &IfMatch::Absent, at(1)).unwrap();
+        registry.put_configuration(&id("c"), large, &IfMatch::Absent, CONFIGURATIONS_MAX, at(1)).unwrap();
         evaluate(&mut registry);
         let after = registry.record(&twin).unwrap();
         assert_eq!((&after.twin.desired, after.twin.version), (&before.twin.desired, before.twin.version));

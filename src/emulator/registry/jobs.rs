@@ -3,7 +3,7 @@
 //! Invariant: what a step did to twins, its rows and how far the job is go to the store together, so a job that was
 //! interrupted patches no twin twice. The devices of a step of method calls may be called again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -23,14 +23,36 @@ use crate::twin::{DeviceId, MergePatch, TwinRef};
 const HISTORY: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// The most jobs remembered. No hub states a limit; ours bounds the memory.
 const JOBS_MAX: usize = 10_000;
+/// The most devices looked at in one step of counting, so that others get at the registry in between.
+const COUNTED_AT_ONCE: usize = 128;
 
 /// The jobs, and their rows by device.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Jobs {
     all: BTreeMap<JobId, Arc<Job>>,
     rows: JobRows,
-    /// The jobs whose devices are being called.
-    calling: BTreeSet<JobId>,
+    /// The jobs whose devices are being called, and how many of them.
+    calling: BTreeMap<JobId, u64>,
+    /// The devices that the jobs that began have still to do. Counted again after a restart.
+    ahead: BTreeMap<JobId, Ahead>,
+}
+
+/// The devices that a job has still to do, as they were when it began.
+#[derive(Debug, Clone)]
+struct Ahead {
+    devices: u64,
+    /// The device looked at last; `None` before the first, of a job that has done nothing.
+    last: Option<String>,
+    counted: bool,
+}
+
+/// The devices of a job that are not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JobProgress {
+    /// Those being called.
+    pub running: u64,
+    /// Those whose turn will come, as they were counted when the job began; none before.
+    pub pending: u64,
 }
 
 /// What the jobs wait for after a step.
@@ -88,6 +110,14 @@ impl Registry {
         self.jobs.all.values().filter(move |job| last.is_none_or(|last| job.id > *last))
     }
 
+    /// How many devices of a job are not done.
+    #[must_use]
+    pub fn job_progress(&self, id: &JobId) -> JobProgress {
+        let running = self.jobs.calling.get(id).copied().unwrap_or_default();
+        let ahead = self.jobs.ahead.get(id).map_or(0, |ahead| ahead.devices);
+        JobProgress { running, pending: ahead.saturating_sub(running) }
+    }
+
     /// The rows of `devices.jobs`, the oldest first.
     pub fn job_rows(&self) -> impl Iterator<Item = &Arc<JobRow>> {
         self.jobs.rows.iter()
@@ -127,11 +157,12 @@ impl Registry {
         Ok(self.set_job(job.ended(JobStatus::Cancelled, None, tick(now))))
     }
 
-    /// Goes on with the first job whose time has come, over at most `count` devices. Jobs whose devices are being
+    /// Goes on with the first job whose time has come, over at most `count` devices: its devices are counted, then done.
+    /// Jobs whose devices are being
     /// called wait for [`Registry::finish_calls`].
     pub fn step_jobs(&mut self, count: usize, now: Timestamp) -> JobsNext {
         let calling = &self.jobs.calling;
-        let active = self.jobs.all.values().filter(|job| job.status.is_active() && !calling.contains(&job.id));
+        let active = self.jobs.all.values().filter(|job| job.status.is_active() && !calling.contains_key(&job.id));
         let Some(job) = active.min_by_key(|job| (job.start, job.id.clone())).cloned() else { return JobsNext::Nothing };
         if job.start > now {
             return JobsNext::At(job.start);
@@ -146,8 +177,35 @@ impl Registry {
                 self.set_job(job.ended(JobStatus::Failed, Some(reason), tick(now)));
                 JobsNext::Step { twins: 0, bytes: 0 }
             }
+            (Ok(condition), _) if self.count_some(&job, &condition) => JobsNext::Step { twins: 0, bytes: 0 },
             (Ok(condition), JobAction::UpdateTwin(patch)) => self.patch_some(&job, patch, &condition, count, now),
             (Ok(condition), JobAction::DeviceMethod(call)) => self.call_some(&job, call, &condition, count, now),
+        }
+    }
+
+    /// Goes on counting the devices that a job has still to do; whether there was anything to count.
+    fn count_some(&mut self, job: &Job, condition: &Expr) -> bool {
+        let fresh = || Ahead { devices: 0, last: job.last.clone(), counted: false };
+        let ahead = self.jobs.ahead.entry(job.id.clone()).or_insert_with(fresh);
+        if ahead.counted {
+            return false;
+        }
+        let mut looked_at = 0;
+        let mut last = None;
+        for device in self.devices.after(ahead.last.as_deref()).take(COUNTED_AT_ONCE) {
+            looked_at += 1;
+            ahead.devices += u64::from(query::eval(condition, device.as_ref()) == Tri::True);
+            last = Some(device.identity.device.to_string());
+        }
+        ahead.counted = looked_at < COUNTED_AT_ONCE;
+        ahead.last = last.or(ahead.last.take());
+        true
+    }
+
+    /// Notes that so many devices of a job are done.
+    fn count_done(&mut self, id: &JobId, devices: usize) {
+        if let Some(ahead) = self.jobs.ahead.get_mut(id) {
+            ahead.devices = ahead.devices.saturating_sub(u64::try_from(devices).unwrap_or(u64::MAX));
         }
     }
 
@@ -179,6 +237,7 @@ impl Registry {
         }
         let (twins, bytes) =
             (u32::try_from(rows.len()).unwrap_or(u32::MAX), wire::json(&wire::Map(&job.document)).len());
+        self.count_done(&job.id, rows.len());
         self.add_rows(rows);
         self.set_job(after);
         JobsNext::Step { twins, bytes }
@@ -194,7 +253,7 @@ impl Registry {
         if job.status != JobStatus::Running {
             self.set_job(Job { status: JobStatus::Running, ..job.clone() });
         }
-        self.jobs.calling.insert(job.id.clone());
+        self.jobs.calling.insert(job.id.clone(), u64::try_from(devices.len()).unwrap_or(u64::MAX));
         JobsNext::Call(Box::new(MethodStep {
             call: call.clone(),
             devices: devices.iter().map(|device| device.identity.device.clone()).collect(),
@@ -214,6 +273,7 @@ impl Registry {
         now: Timestamp,
     ) {
         self.jobs.calling.remove(&step.job);
+        self.count_done(&step.job, answers.len());
         let Some(job) = self.job(&step.job) else { return };
         let mut after = Job { last: Some(step.last.clone()), ..Job::clone(&job) };
         let mut rows = Vec::with_capacity(answers.len());
@@ -239,6 +299,9 @@ impl Registry {
 
     fn set_job(&mut self, job: Job) -> Arc<Job> {
         let job = Arc::new(job);
+        if !job.status.is_active() {
+            self.jobs.ahead.remove(&job.id);
+        }
         self.jobs.all.insert(job.id.clone(), Arc::clone(&job));
         self.kept(Kept::Job { id: job.id.clone(), after: Some(Arc::clone(&job)) });
         job
@@ -337,6 +400,7 @@ mod tests {
         registry.put_job(&id("j"), spec("IS_DEFINED(deviceId)", Some(50)), 1, at(1)).unwrap();
         assert_eq!(registry.job(&id("j")).unwrap().status, JobStatus::Scheduled);
         assert_eq!(run(&mut registry, at(2)), JobsNext::At(at(50)));
+        assert!(matches!(registry.step_jobs(2, at(50)), JobsNext::Step { twins: 0, .. }), "it is counted first");
         assert!(matches!(registry.step_jobs(2, at(50)), JobsNext::Step { twins: 2, .. }));
         let half = registry.job(&id("j")).unwrap();
         assert_eq!((half.status, half.succeeded, half.last.as_deref()), (JobStatus::Running, 2, Some("d1")));
@@ -405,6 +469,39 @@ mod tests {
         let month = 31 * 24 * 3600;
         assert_eq!(code(registry.put_job(&id("a"), spec("tags.n = 1", None), 1, at(month))), (200, ""), "forgotten");
     }
+
+    #[test]
+    fn the_devices_of_a_job_are_pending_then_running_then_done() {
+        let mut registry = registry();
+        let counts = |registry: &Registry, name: &str| {
+            let (job, progress) = (registry.job(&id(name)).unwrap(), registry.job_progress(&id(name)));
+            (job.status, progress.pending, progress.running, job.succeeded, job.failed)
+        };
+        registry.put_job(&id("later"), spec("tags.n = 1", Some(50)), 9, at(1)).unwrap();
+        registry.put_job(&id("t"), spec("deviceId != 'd3'", None), 9, at(1)).unwrap();
+        assert_eq!(counts(&registry, "t"), (JobStatus::Queued, 0, 0, 0, 0), "not looked at yet");
+        registry.step_jobs(2, at(2));
+        assert_eq!(counts(&registry, "t"), (JobStatus::Queued, 4, 0, 0, 0));
+        registry.step_jobs(2, at(2));
+        assert_eq!(counts(&registry, "t"), (JobStatus::Running, 2, 0, 2, 0));
+        assert!(matches!(run(&mut registry, at(2)), JobsNext::At(_)));
+        assert_eq!(counts(&registry, "t"), (JobStatus::Completed, 0, 0, 4, 0));
+        assert_eq!(counts(&registry, "later"), (JobStatus::Scheduled, 0, 0, 0, 0));
+        registry.put_job(&id("m"), method_spec("deviceId != 'd3'"), 9, at(2)).unwrap();
+        let JobsNext::Call(step) = run(&mut registry, at(3)) else { panic!("no calls") };
+        assert_eq!(counts(&registry, "m"), (JobStatus::Running, 2, 2, 0, 0));
+        let answers = step.devices.iter().map(|device| (device.clone(), Err(Refusal::DeviceNotOnline)));
+        registry.finish_calls(&step, answers.collect(), at(3));
+        assert_eq!(counts(&registry, "m"), (JobStatus::Running, 2, 0, 0, 2));
+        // A restart counts again from where the job was.
+        let mut again = self::registry();
+        again.restore_job(Job::clone(&registry.job(&id("m")).unwrap()));
+        again.step_jobs(2, at(4));
+        assert_eq!(counts(&again, "m"), (JobStatus::Running, 2, 0, 0, 2));
+        registry.cancel_job(&id("m"), at(4)).unwrap();
+        assert_eq!(counts(&registry, "m"), (JobStatus::Cancelled, 0, 0, 0, 2));
+    }
+
     fn method_spec(condition: &str) -> JobSpec {
         let call = MethodCall::new("reboot".to_owned(), b"1".to_vec(), None, None).unwrap();
         let document = object(r#"{"methodName":"reboot","payload":1}"#);

@@ -11,7 +11,7 @@ use super::super::configuration::{Configuration, ConfigurationId, ConfigurationS
 use super::super::identity::{AuthenticationSpec, IdentitySpec, Thumbprints};
 use super::super::if_match::IfMatch;
 use super::super::job::{JobAction, JobId, JobSpec};
-use super::super::registry::{Device, JobsNext, Registry};
+use super::super::registry::{CONFIGURATIONS_MAX, Device, JobsNext, Registry};
 use super::*;
 use crate::twin::{DeviceId, MergePatch, ModuleId, Object, TwinRef, Value};
 
@@ -270,7 +270,7 @@ fn configurations_and_jobs_read_back_as_they_were_written() {
     };
     for name in ["kept", "deleted"] {
         let id = ConfigurationId::new(name).unwrap();
-        registry.put_configuration(&id, spec.clone(), &IfMatch::Absent, at(123)).unwrap();
+        registry.put_configuration(&id, spec.clone(), &IfMatch::Absent, CONFIGURATIONS_MAX, at(123)).unwrap();
     }
     registry.delete_configuration(&ConfigurationId::new("deleted").unwrap(), &IfMatch::Absent).unwrap();
     let patch = MergePatch { tags: Some(object(r#"{"a":null}"#)), desired: None };

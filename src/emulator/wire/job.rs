@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::error::Refusal;
 use super::super::job::{Job, JobAction, JobId, JobKind, JobSpec};
+use super::super::registry::JobProgress;
 use super::json::{Map, date, into_object, json, typed, value};
 use super::method::method_call;
 use super::twin::sections;
@@ -111,9 +112,9 @@ struct Statistics {
 }
 
 impl<'a> JobBody<'a> {
-    /// A job.
+    /// A job, and what of it is not done.
     #[must_use]
-    pub fn new(job: &'a Job) -> Self {
+    pub fn new(job: &'a Job, progress: JobProgress) -> Self {
         let kind = job.action.kind();
         Self {
             job_id: job.id.as_str(),
@@ -129,11 +130,11 @@ impl<'a> JobBody<'a> {
             failure_reason: job.failure.as_deref(),
             status_message: job.failure.as_deref(),
             device_job_statistics: Statistics {
-                device_count: job.succeeded + job.failed,
+                device_count: job.succeeded + job.failed + progress.running + progress.pending,
                 failed_count: job.failed,
                 succeeded_count: job.succeeded,
-                running_count: 0,
-                pending_count: 0,
+                running_count: progress.running,
+                pending_count: progress.pending,
             },
         }
     }

@@ -116,9 +116,9 @@ const hub = {
     const text = described.deviceConnectionStringTemplate.replace('{device_id}', deviceId).replace('{key}', key);
     return moduleId ? text.replace(';SharedAccessKey=', `;ModuleId=${moduleId};SharedAccessKey=`) : text;
   },
-  /** Ends the hub's process as a signal does and starts another one on the same state folder. */
-  restart() {
-    execFileSync(process.env.SDK_HUB, ['restart'], { stdio: 'inherit' });
+  /** Ends the hub's process as a signal does and starts another one, with these flags, on the same state folder. */
+  restart(...flags) {
+    execFileSync(process.env.SDK_HUB, ['restart', ...flags], { stdio: 'inherit' });
   },
 };
 

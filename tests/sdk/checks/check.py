@@ -111,9 +111,9 @@ class Hub:
         return text if module_id is None else text.replace(";SharedAccessKey=", f";ModuleId={module_id};SharedAccessKey=")
 
     @staticmethod
-    def restart():
-        """Ends the hub's process as a signal does and starts another one on the same state folder."""
-        subprocess.run([os.environ["SDK_HUB"], "restart"], check=True)
+    def restart(*flags):
+        """Ends the hub's process as a signal does and starts another one, with these flags, on the same state folder."""
+        subprocess.run([os.environ["SDK_HUB"], "restart", *flags], check=True)
 
     @staticmethod
     def kill():

@@ -234,7 +234,8 @@ def _():
     refused(lambda: configurations.update_configuration(low, stale), 409)
     after = configurations.update_configuration(low, f'"{stale}"')
     same((after.priority, after.content.device_content), (2, {"properties.desired.zone": {"a": 1, "b": 1}}))
-    refused(lambda: configurations.update_configuration(low, f'"{stale}"'), 412)
+    refused(lambda: configurations.update_configuration(low, f'"{stale}"'), 412, "PreconditionFailed")
+    refused(lambda: configurations.delete_configuration("pc-low", f'"{stale}"'), 412, "PreconditionFailed")
 
 
 @check("queries of a configuration are tested")

@@ -245,6 +245,15 @@ def _():
     same((twin.etag, twin.properties.desired["$version"]), ("AAAAAAAAAAM=", 3))
 
 
+@check("a replacement with a stale etag is refused, and nothing is written")
+def _():
+    before = service.get_twin("ps-replace")
+    sent = Twin(tags={"late": 1}, properties=TwinProperties(desired={}))
+    refused(lambda: service.replace_twin("ps-replace", sent, "AAAAAAAAAAE="), 412, "PreconditionFailed")
+    after = service.get_twin("ps-replace")
+    same((after.etag, after.tags), (before.etag, before.tags))
+
+
 @check("a null in a replacement is refused")
 def _():
     refused(lambda: service.replace_twin("ps-replace", Twin(tags={"gone": None}), "*"), 400, "ArgumentInvalid")

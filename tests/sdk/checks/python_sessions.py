@@ -97,17 +97,19 @@ def _():
         device.client.shutdown()
 
 
-@check("after a restart of the hub the device is told again")
-def _():
-    device = Device(create("px-restart"))
-    before = registry().get_twin("px-restart")
-    hub.restart()
-    device.back(2)
-    same(registry().get_twin("px-restart").etag, before.etag, "etag")
-    sent = write("px-restart", step=1)
-    same((device.told(), call("px-restart")), (sent, "here"))
-    device.client.patch_twin_reported_properties({"after": "restart"})
-    device.client.shutdown()
+for device_id, way, options in (("px-restart", "over TLS", {}), ("px-restart-ws", "in a websocket", {"websockets": True})):
+
+    @check(f"after a restart of the hub the device is told again, {way}")
+    def _(device_id=device_id, options=options):
+        device = Device(create(device_id), **options)
+        before = registry().get_twin(device_id)
+        hub.restart()
+        device.back(2)
+        same(registry().get_twin(device_id).etag, before.etag, "etag")
+        sent = write(device_id, step=1)
+        same((device.told(), call(device_id)), (sent, "here"))
+        device.client.patch_twin_reported_properties({"after": "restart"})
+        device.client.shutdown()
 
 
 @check("a change made while the device was away reaches it when it is back")
