@@ -8,6 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 work=$root/target/api
 token=schemathesis-0123456789
+# It runs in the folder of the run, where it leaves what it remembers.
 # The same cases every time: a finding can be looked at again.
 seed=20261123
 examples_max=60
@@ -52,6 +53,7 @@ for _ in $(seq 1 120); do
 done
 
 code=0
+cd "$run"
 "$work/venv/bin/schemathesis" run "$server/api/v1/openapi.json" --header "Authorization: Bearer $token" \
     --phases examples,coverage,fuzzing --max-examples "$examples_max" --seed "$seed" --no-color \
     --exclude-checks positive_data_acceptance >"$run/judgement" 2>&1 || code=$?
