@@ -14,6 +14,8 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
+mod machine;
+
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::FileExt;
@@ -91,6 +93,7 @@ async fn requests() {
     let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap();
     let bare = format!("https://{}", bare_server(None).await);
     let with_log = format!("https://{}", bare_server(Some(log(folder.path()))).await);
+    println!("{}", machine::machine());
     println!("{IN_FLIGHT} in flight over keep-alive HTTPS on loopback, {ROUNDS} alternating rounds of {ROUND:?}");
     println!("{:<44}{:>10}{:>16}{:>12}{:>8}{:>16}", "", "hub/bare", "hub/bare+log", "hub/s", "bare/s", "bare+log/s");
     for (what, is_write, hub, twins) in [

@@ -6,9 +6,10 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints, and stops where it cannot go on")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock, and starts its tasks")]
 
+mod machine;
+
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -98,7 +99,7 @@ async fn main() {
     tasks.join_all().await;
     beyond_ms.sort_by(f64::total_cmp);
     let at = |percent: usize| beyond_ms[(saves * percent / 100).min(saves - 1)];
-    println!("{}", machine());
+    println!("{}", machine::machine());
     println!("{count} manifests, {saves} saves: file saved to patch at the hub, beyond the debounce of 200 ms");
     println!("  p50 {:.1} ms   p99 {:.1} ms (target < {TARGET_MS} ms)   most {:.1} ms", at(50), at(99), at(100));
 }
@@ -179,15 +180,4 @@ fn manifest(index: usize, value: usize) -> String {
         id(index),
         index % 50,
     )
-}
-
-fn machine() -> String {
-    let read = |command: &mut Command| {
-        command.output().map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().into())
-    };
-    let commit: String = read(Command::new("git").args(["describe", "--always", "--dirty"]));
-    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("commit {commit}, {threads} x {}", model.trim_start_matches(['\t', ' ', ':']))
 }

@@ -8,6 +8,8 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 #![expect(clippy::cast_precision_loss, reason = "ratios of small counts and times")]
 
+mod machine;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -49,7 +51,7 @@ fn main() {
         return memory_of(Path::new(folder));
     }
     let counts: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
-    println!("{}", machine());
+    println!("{}", machine::machine());
     if arguments.iter().any(|argument| argument == FLEET) {
         return fleet();
     }
@@ -75,17 +77,6 @@ fn manifest(index: usize, value: usize) -> String {
         index % 50,
         index % 7,
     )
-}
-
-fn machine() -> String {
-    let read = |command: &mut Command| {
-        command.output().map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().into())
-    };
-    let commit: String = read(Command::new("git").args(["describe", "--always", "--dirty"]));
-    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("commit {commit}, {threads} x {}", model.trim_start_matches(['\t', ' ', ':']))
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {

@@ -7,9 +7,10 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock, and starts its tasks")]
 #![expect(clippy::cast_precision_loss, reason = "sizes of a page, for ratios")]
 
+mod machine;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -136,9 +137,7 @@ async fn measure(address: SocketAddr, encoding: &str, rounds: usize, body: f64) 
 async fn main() {
     let mut arguments = std::env::args().skip(1).filter_map(|text| text.parse().ok());
     let (series, rounds) = (arguments.next().unwrap_or(SERIES), arguments.next().unwrap_or(ROUNDS));
-    let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output().unwrap();
-    let cpus = std::thread::available_parallelism().unwrap();
-    println!("{series} series, {cpus} CPUs, commit {}", String::from_utf8_lossy(&commit.stdout).trim());
+    println!("{series} series, {}", machine::machine());
 
     let registry = Registry::new();
     let metrics = Metrics::register(&registry, &["prod"]).unwrap();
