@@ -13,7 +13,7 @@ KUBERNETES = "1.31"
 # Kinds of the Prometheus operator: Kubernetes has no schema of them.
 FOREIGN_KINDS = {"ServiceMonitor", "PrometheusRule"}
 NONROOT_UID = 65532
-# Settings that a Service of that name would put into the environment if it were let.
+# What selectors go by.
 LABEL = ("app.kubernetes.io/name", "geminid")
 
 passed, failures = 0, []

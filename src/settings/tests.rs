@@ -1,0 +1,134 @@
+use std::io::Write as _;
+
+use secrecy::ExposeSecret as _;
+
+use super::*;
+
+fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let variables: BTreeMap<String, String> =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    load_with(Some(file.path()), &variables)
+}
+
+const PROD: &str = "owner = \"fleet\"\n[hubs.prod]\nmanifests = \"/m\"\nconnection_string_file = \"/c\"\n";
+
+#[test]
+fn a_file_gives_settings_and_the_rest_is_default() {
+    let settings = load_text(&format!("{PROD}sweep = \"90s\"\nguards.removals = \"5%\"\n"), &[]).unwrap();
+    let prod = &settings.hubs["prod"];
+    assert_eq!((settings.owner.as_deref(), settings.listen.as_str()), (Some("fleet"), LISTEN_DEFAULT));
+    assert_eq!((prod.sweep, prod.verify, prod.guards.from), (Duration::from_secs(90), VERIFY_DEFAULT, 10));
+    assert!((prod.guards.removals - 0.05).abs() < 1e-9);
+}
+
+#[test]
+fn mode_suspension_ownership_and_guards_come_from_file_and_environment() {
+    let more =
+        "ownership = \"none\"\nsuspend = true\n[hubs.prod.guards]\ncreates = \"7%\"\nupdates = \"50%\"\nfrom = 3\n";
+    let settings = load_text(&format!("mode = \"upsert\"\n{PROD}{more}"), &[]).unwrap();
+    let prod = &settings.hubs["prod"];
+    assert_eq!((settings.mode, settings.suspend, prod.seals, prod.suspend), (ModeSetting::Upsert, false, false, true));
+    let guards = GuardSettings { creates: 0.07, updates: 0.5, from: 3, ..GuardSettings::default() };
+    assert_eq!(prod.guards, guards);
+    let variables = [
+        ("GEMINID_MODE", "observe"),
+        ("GEMINID_SUSPEND", "true"),
+        ("GEMINID_HUBS_PROD_GUARDS_CREATES", "10%"),
+        ("GEMINID_HUBS_PROD_GUARDS_UPDATES", "20%"),
+        ("GEMINID_HUBS_PROD_GUARDS_FROM", "0"),
+        ("GEMINID_HUBS_PROD_OWNERSHIP", "none"),
+        ("GEMINID_HUBS_PROD_SUSPEND", "true"),
+    ];
+    let settings = load_text(PROD, &variables).unwrap();
+    let prod = &settings.hubs["prod"];
+    assert_eq!((settings.mode, settings.suspend, prod.seals, prod.suspend), (ModeSetting::Observe, true, false, true));
+    assert_eq!(prod.guards, GuardSettings { creates: 0.1, updates: 0.2, from: 0, ..GuardSettings::default() });
+}
+
+#[test]
+fn a_hub_of_no_named_tier_is_taken_for_the_smallest_and_none_has_no_limit() {
+    let prod = |more: &str, variables: &[(&str, &str)]| {
+        load_text(&format!("{PROD}{more}"), variables).map(|settings| settings.hubs["prod"].clone())
+    };
+    let plain = prod("", &[]).unwrap();
+    assert_eq!((plain.tier.as_deref(), plain.units, plain.budget, plain.quota_share), (Some("S1"), 1, 0.5, 0.1));
+    let set = prod("tier = \"S3\"\nunits = 2\nbudget = 1\nquota_share = 0.25\n", &[]).unwrap();
+    assert_eq!((set.tier.as_deref(), set.units, set.budget, set.quota_share), (Some("S3"), 2, 1.0, 0.25));
+    assert_eq!(prod("tier = \"none\"\n", &[]).unwrap().tier, None);
+    let variables = [
+        ("GEMINID_HUBS_PROD_TIER", "S2"),
+        ("GEMINID_HUBS_PROD_UNITS", "3"),
+        ("GEMINID_HUBS_PROD_BUDGET", "0.75"),
+        ("GEMINID_HUBS_PROD_QUOTA_SHARE", "0.2"),
+    ];
+    let set = prod("tier = \"S1\"\n", &variables).unwrap();
+    assert_eq!((set.tier.as_deref(), set.units, set.budget, set.quota_share), (Some("S2"), 3, 0.75, 0.2));
+    for (more, named) in [("budget = 0\n", "hubs.prod.budget"), ("quota_share = 1.5\n", "hubs.prod.quota_share")] {
+        let error = prod(more, &[]).unwrap_err().to_string();
+        assert!(error.contains(named) && error.contains("more than 0 and at most 1"), "{error}");
+    }
+}
+
+#[test]
+fn the_environment_goes_over_the_file_and_underscores_in_a_hub_s_name_are_dashes() {
+    let variables = [
+        ("GEMINID_OWNER", "other"),
+        ("GEMINID_HUBS_PROD_SWEEP", "1h"),
+        ("GEMINID_HUBS_EU_WEST_CONNECTION_STRING", "HostName=h;SharedAccessKeyName=p;SharedAccessKey=canary"),
+        ("GEMINID_HUBS_EU_WEST_MANIFESTS", "/eu"),
+        ("GEMINID_HUBS_EU_WEST_GUARDS_REMOVALS", "1%"),
+        ("GEMINID_SERVICE_HOST", "10.0.0.1"),
+        ("GEMINID_PORT", "tcp://10.0.0.1:9797"),
+        ("GEMINID_PORT_9797_TCP", "x"),
+        ("https_proxy", "http://proxy:3128"),
+    ];
+    let settings = load_text(PROD, &variables).unwrap();
+    assert_eq!(settings.owner.as_deref(), Some("other"));
+    assert_eq!(settings.hubs["prod"].sweep, Duration::from_secs(3600));
+    assert_eq!(settings.https_proxy.as_deref(), Some("http://proxy:3128"));
+    let LoginSettings::ConnectionString(Secret::Value(secret)) = &settings.hubs["eu-west"].login else {
+        panic!("a connection string from the environment")
+    };
+    assert!(secret.expose_secret().ends_with("canary"));
+    assert!(!format!("{settings:?}").contains("canary"));
+}
+
+#[test]
+fn allowed_paths_are_a_list_in_the_file_and_in_the_environment() {
+    let file = load_text(&format!("{PROD}allow = [\"tags.location\"]\n"), &[]).unwrap();
+    assert_eq!(file.hubs["prod"].allow, ["tags.location"]);
+    let over = [("GEMINID_HUBS_PROD_ALLOW", "tags.a, properties.desired.b")];
+    let both = load_text(&format!("{PROD}allow = [\"tags.location\"]\n"), &over).unwrap();
+    assert_eq!(both.hubs["prod"].allow, ["tags.a", "properties.desired.b"]);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_in_one_line_with_its_place() {
+    for (text, variables, expected) in [
+        ("ownr = \"x\"", vec![], "unknown field `ownr`"),
+        ("[hubs.prod]\nmanifest = \"x\"", vec![], "unknown field `manifest`"),
+        ("owner = ", vec![], "TOML parse error"),
+        ("mode = \"dry\"", vec![], "mode: \"dry\" is none of sync, upsert and observe"),
+        ("suspend = \"later\"", vec![], "suspend"),
+        (PROD, vec![("GEMINID_HUBS_PROD_OWNERSHIP", "tags")], "hubs.prod.ownership: \"tags\" is neither"),
+        (PROD, vec![("GEMINID_HUBS_PROD_GUARDS_CREATES", "101%")], "hubs.prod.guards.creates: \"101%\" is no share"),
+        ("audit_log = \"\"", vec![], "audit_log: empty; write \"stdout\" or the path of a file"),
+        ("log_format = \"xml\"", vec![], "log_format: \"xml\" is neither text nor json"),
+        ("[hubs.prod]\nmanifests = \"/m\"", vec![], "hubs.prod.connection_string_file: missing"),
+        ("[hubs.prod]\nconnection_string_file = \"/c\"", vec![], "hubs.prod.manifests: missing"),
+        ("[hubs.Prod]\nmanifests = \"/m\"", vec![], "a hub's name is"),
+        (PROD, vec![("GEMINID_OWNR", "x")], "GEMINID_OWNR is not a setting; known are GEMINID_OWNER"),
+        (PROD, vec![("GEMINID_HUBS_PROD_SWEEPS", "x")], "GEMINID_HUBS_PROD_SWEEPS is not a setting"),
+        (PROD, vec![("GEMINID_HUBS_PROD_SWEEP", "soon")], "hubs.prod.sweep: \"soon\" is no duration"),
+        (PROD, vec![("GEMINID_HUBS_PROD_SWEEP", "10ms")], "hubs.prod.sweep: 10ms is shorter than 1s"),
+        (PROD, vec![("GEMINID_HUBS_PROD_GUARDS_REMOVALS", "30")], "\"30\" is no share"),
+        (PROD, vec![("GEMINID_HUBS_PROD_CONNECTION_STRING", "x")], "given twice"),
+    ] {
+        let error = load_text(text, &variables).unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains('\n'), "{text:?} {variables:?}: {error}");
+    }
+    let missing = load_with(Some(Path::new("/nowhere.toml")), &BTreeMap::new()).unwrap_err().to_string();
+    assert!(missing.contains("/nowhere.toml"), "{missing}");
+}
