@@ -4,11 +4,12 @@
 //! and has no row is nominated for a read.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::reconcile::Context;
-use crate::hub::{Lane, PAGE_SIZE_MAX, Paced, PageError, Pages, ReadTwins};
+use crate::hub::{AlongColumns, Lane, PAGE_SIZE_MAX, Paced, PageError, Pages, ReadTwins, SweepNews, column_name};
 use crate::plan::{
     Declaration, DeclaredHash, DeclaredState, Members, ProfileTarget, RowVerdict, SweepMode, SweepRow, declare,
     declare_presumed, judge_row, row_twin, sweep_query, verify_is_due,
@@ -34,6 +35,8 @@ pub(super) struct SweepOptions {
     pub(super) modules: bool,
     /// Whether the devices of the hub are counted.
     pub(super) count: bool,
+    /// The time from this sweep to the next, for who reads along.
+    pub(super) interval: Duration,
 }
 
 /// What a complete sweep found.
@@ -78,13 +81,29 @@ impl Swept {
     }
 }
 
-/// Sweeps once.
+/// Sweeps once, and tells who reads along.
 ///
 /// # Errors
 /// What stopped it; nothing that it found until then counts.
-pub(super) async fn sweep<H: ReadTwins + Paced>(
+pub(super) async fn sweep_and_tell<H: ReadTwins + Paced>(
     context: &Context<H>,
     options: SweepOptions,
+) -> Result<Swept, PageError> {
+    let columns = context.along();
+    if columns.is_empty() || options.mode == SweepMode::Read {
+        return sweep(context, options, &AlongColumns::default()).await;
+    }
+    context.tell(SweepNews::Began { columns: Arc::clone(&columns), interval: options.interval }).await;
+    let swept = sweep(context, options, &columns).await;
+    let news = swept.as_ref().map_or_else(|error| SweepNews::Failed(error.clone()), |_| SweepNews::Complete);
+    context.tell(news).await;
+    swept
+}
+
+async fn sweep<H: ReadTwins + Paced>(
+    context: &Context<H>,
+    options: SweepOptions,
+    along: &AlongColumns,
 ) -> Result<Swept, PageError> {
     let state = context.state();
     let hub = context.hub.in_lane(Lane::Sweep);
@@ -105,10 +124,17 @@ pub(super) async fn sweep<H: ReadTwins + Paced>(
         swept.queries.insert(query);
     }
     for target in ProfileTarget::ALL {
-        if target == ProfileTarget::Modules && !options.modules && !declares_modules(&state) {
+        let columns = match target {
+            ProfileTarget::Devices => &along.devices,
+            ProfileTarget::Modules => &along.modules,
+        };
+        let modules_wanted = options.modules || columns.is_some() || declares_modules(&state);
+        if target == ProfileTarget::Modules && !modules_wanted {
             continue;
         }
-        let query = sweep_query(&context.scope, target);
+        let more: Vec<(String, String)> =
+            columns.iter().flatten().enumerate().map(|(index, column)| (column.clone(), column_name(index))).collect();
+        let query = sweep_query(&context.scope, target, &more);
         let mut pages = Pages::new(&hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
         while let Some(page) = pages.next().await {
             swept.pages += 1;
@@ -122,6 +148,9 @@ pub(super) async fn sweep<H: ReadTwins + Paced>(
                 judge(context, options, &state, &row, &mut swept);
                 swept.modules |= row.twin.module.is_some();
                 seen.insert(row.twin);
+            }
+            if columns.is_some() {
+                context.tell(SweepNews::Page { modules: target == ProfileTarget::Modules, rows: page }).await;
             }
         }
     }
