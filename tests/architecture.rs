@@ -121,6 +121,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("http_body", &["emulator/http", "ops/body.rs"]),
     ("globset", &["plan/selector.rs"]),
     ("hmac", &["hub/sas.rs", "device/credentials.rs", "emulator/auth.rs", "emulator/bearer.rs"]),
+    ("indicatif", &["app/progress.rs"]),
     ("mimalloc", &["main.rs"]),
     (
         "jiff",
