@@ -15,7 +15,7 @@ use super::gate::Gate;
 use super::permit::permitted_plan;
 use super::queue::Lane;
 use super::rivals::{look_around, restrained};
-use crate::hub::{HubError, Paced, WriteTwins as _};
+use crate::hub::{AlongColumns, HubError, Paced, SweepAlong, SweepNews, WriteTwins as _};
 use crate::plan::{
     Cause, Change, Declaration, DeclaredHashes, DeclaredState, Held, HeldReason, Outcome, Restraint, SealAction,
     SealScope, SealState, Sighting, TwinPlan, Verified, declare, plan_suspension,
@@ -44,6 +44,8 @@ pub(super) struct Context<H> {
     pub(super) started_unix: i64,
     /// Rows that the present sweep has read so far.
     pub(super) rows_swept: AtomicUsize,
+    /// Who reads along with the sweeps.
+    pub(super) along: Option<SweepAlong>,
     /// The wall clock, for suspensions that end.
     pub(super) wall_clock: fn() -> SystemTime,
 }
@@ -57,6 +59,18 @@ impl<H> Context<H> {
     /// The age of the process.
     pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// The columns that who reads along wants of the next sweep.
+    pub(super) fn along(&self) -> Arc<AlongColumns> {
+        self.along.as_ref().map(SweepAlong::wanted).unwrap_or_default()
+    }
+
+    /// Tells who reads along, if somebody does.
+    pub(super) async fn tell(&self, news: SweepNews) {
+        if let Some(along) = &self.along {
+            along.tell(news).await;
+        }
     }
 
     /// The declared state to plan on.

@@ -28,7 +28,7 @@ use super::reconcile::{Context, Reconciled, Task, reconcile, unix_seconds};
 use super::report::Report;
 use super::status::Statuses;
 use super::sweep::Swept;
-use crate::hub::{HubError, Paced, PageError, ReadTwins, WriteTwins};
+use crate::hub::{HubError, Paced, PageError, ReadTwins, SweepAlong, WriteTwins};
 use crate::metrics::ControllerHub;
 use crate::plan::{DeclaredState, HeldReason, Outcome, Policy, RemovalHold, Rivals, SealScope, Suspend, SweepSettings};
 use crate::twin::{TwinMap, TwinRef};
@@ -167,8 +167,8 @@ async fn run_loop<H: Access>(
     cancel: CancellationToken,
     rng: fastrand::Rng,
 ) -> Ended {
-    let Inputs { mut declared, mut commands } = inputs;
-    let mut controller = Controller::new(options, hub, metrics, rng);
+    let Inputs { mut declared, mut commands, along } = inputs;
+    let mut controller = Controller::new(options, hub, along, metrics, rng);
     controller.take_state(Arc::clone(&declared.borrow_and_update()), true);
     let mut open = true;
     while !controller.is_over() {
@@ -211,7 +211,7 @@ async fn sleep_until(wake: Option<Instant>) {
 
 impl<H: Access> Controller<H> {
     #[expect(clippy::disallowed_methods, reason = "the one clock of the loop; everything below takes ages")]
-    fn new(options: Options, hub: H, metrics: ControllerHub, rng: fastrand::Rng) -> Self {
+    fn new(options: Options, hub: H, along: Option<SweepAlong>, metrics: ControllerHub, rng: fastrand::Rng) -> Self {
         let audit = Auditor::new(&options.hub, &options.scope, options.audit.clone(), options.wall_clock);
         let context = Context {
             hub,
@@ -223,6 +223,7 @@ impl<H: Access> Controller<H> {
             started: Instant::now(),
             started_unix: unix_seconds((options.wall_clock)()),
             rows_swept: AtomicUsize::new(0),
+            along,
             wall_clock: options.wall_clock,
         };
         let pacing = Pacing::new(SweepSettings { interval: options.sweep, verify: options.verify });

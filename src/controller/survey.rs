@@ -60,7 +60,7 @@ pub async fn survey<H: ReadTwins + 'static>(
 ) -> Result<BTreeMap<TwinRef, Surveyed>, PageError> {
     let mut twins: BTreeSet<TwinRef> = state.twins.keys().chain(state.frozen.held.keys()).cloned().collect();
     for target in ProfileTarget::ALL.into_iter().filter(|_| scope.seals) {
-        let query = sweep_query(scope, target);
+        let query = sweep_query(scope, target, &[]);
         let mut pages = Pages::new(&*hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
         while let Some(page) = pages.next().await {
             twins.extend(page?.iter().filter_map(row_twin));

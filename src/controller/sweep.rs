@@ -4,12 +4,15 @@
 //! and has no row is nominated for a read.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::marks::Marks;
 use super::reconcile::Context;
-use crate::hub::{Cell, Lane, PAGE_SIZE_MAX, Paced, PageError, Pages, ReadTwins, TextRows};
+use crate::hub::{
+    AlongColumns, Cell, Lane, PAGE_SIZE_MAX, Paced, PageError, Pages, ReadTwins, SweepNews, TextRows, column_name,
+};
 use crate::plan::{
     Declaration, DeclaredHash, DeclaredHashes, DeclaredState, DeclaredTwins, Members, ProfileTarget, RowVerdict,
     SWEEP_COLUMNS, SweepMode, SweepRow, Verified, declare, declare_presumed, judge_row, row_twin, sweep_query,
@@ -39,6 +42,8 @@ pub(super) struct SweepOptions {
     pub(super) modules: bool,
     /// Whether the devices of the hub are counted.
     pub(super) count: bool,
+    /// The time from this sweep to the next, for who reads along.
+    pub(super) interval: Duration,
 }
 
 /// What a complete sweep found.
@@ -99,13 +104,29 @@ impl Swept {
     }
 }
 
-/// Sweeps once.
+/// Sweeps once, and tells who reads along.
 ///
 /// # Errors
 /// What stopped it; nothing that it found until then counts.
-pub(super) async fn sweep<H: ReadTwins + Paced>(
+pub(super) async fn sweep_and_tell<H: ReadTwins + Paced>(
     context: &Context<H>,
     options: SweepOptions,
+) -> Result<Swept, PageError> {
+    let columns = context.along();
+    if columns.is_empty() || options.mode == SweepMode::Read {
+        return sweep(context, options, &AlongColumns::default()).await;
+    }
+    context.tell(SweepNews::Began { columns: Arc::clone(&columns), interval: options.interval }).await;
+    let swept = sweep(context, options, &columns).await;
+    let news = swept.as_ref().map_or_else(|error| SweepNews::Failed(error.clone()), |_| SweepNews::Complete);
+    context.tell(news).await;
+    swept
+}
+
+async fn sweep<H: ReadTwins + Paced>(
+    context: &Context<H>,
+    options: SweepOptions,
+    along: &AlongColumns,
 ) -> Result<Swept, PageError> {
     let state = context.state();
     let hub = context.hub.in_lane(Lane::Sweep);
@@ -126,18 +147,23 @@ pub(super) async fn sweep<H: ReadTwins + Paced>(
     }
     let mut round = Round::new(context, options, &state, swept);
     for target in ProfileTarget::ALL {
-        if target == ProfileTarget::Modules && !options.modules && !declares_modules(&state) {
+        let columns = match target {
+            ProfileTarget::Devices => &along.devices,
+            ProfileTarget::Modules => &along.modules,
+        };
+        let modules_wanted = options.modules || columns.is_some() || declares_modules(&state);
+        if target == ProfileTarget::Modules && !modules_wanted {
             continue;
         }
-        let query = sweep_query(&context.scope, target);
+        let more: Vec<(String, String)> =
+            columns.iter().flatten().enumerate().map(|(index, column)| (column.clone(), column_name(index))).collect();
+        let query = sweep_query(&context.scope, target, &more);
         let mut pages = Pages::new(&hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
-        while let Some(page) = pages.next_texts(&SWEEP_COLUMNS).await {
-            match page {
-                Ok(page) => round.take_page(&page),
-                Err(error) => {
-                    round.give_back();
-                    return Err(error);
-                }
+        let along = columns.as_ref().map(|_| target);
+        while let Some(read) = round.read_page(&mut pages, along).await {
+            if let Err(error) = read {
+                round.give_back();
+                return Err(error);
             }
         }
     }
@@ -172,6 +198,24 @@ impl<'a, H> Round<'a, H> {
         let (seen, untouched) = (Marks::new(hashes.len()), Marks::new(hashes.len()));
         let seen_others = BTreeSet::new();
         Self { context, options, state, hashes, near, near_known, seen, seen_others, untouched, swept }
+    }
+
+    /// Reads the next page, if there is one, and tells who reads `along` with these.
+    async fn read_page<R: ReadTwins>(
+        &mut self,
+        pages: &mut Pages<'_, R>,
+        along: Option<ProfileTarget>,
+    ) -> Option<Result<(), PageError>> {
+        let Some(target) = along else {
+            return Some(pages.next_texts(&SWEEP_COLUMNS).await?.map(|page| self.take_page(&page)));
+        };
+        let rows = match pages.next().await? {
+            Ok(rows) => rows,
+            Err(error) => return Some(Err(error)),
+        };
+        self.take_page(&TextRows::from_values(&rows, &SWEEP_COLUMNS, 0));
+        self.context.tell(SweepNews::Page { modules: target == ProfileTarget::Modules, rows }).await;
+        Some(Ok(()))
     }
 
     fn take_page(&mut self, page: &TextRows) {

@@ -5,6 +5,7 @@
 //! [`ReadTwins`] cannot write. No implementation retries, one renewal of an expired credential excepted.
 
 mod address;
+mod along;
 mod budget;
 mod certificate;
 mod entra;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use address::{AddressError, HubAddress};
+pub use along::{AlongColumns, SweepAlong, SweepNews, column_name};
 pub use budget::{Allowance, BudgetOptions, Budgeted, HubBudget, LANES, Lane, Paced, Tier, Turns};
 pub use entra::{EntraCredential, EntraOptions, EntraTransport};
 pub use login::{Login, LoginError, SecretText};

@@ -13,20 +13,21 @@ use crate::twin::{DeviceId, ETag, ModuleId, TwinRef, Value};
 /// (`iot-hub.md` 5.6).
 const ROW_LAG_MAX: Duration = Duration::from_secs(30 * 60);
 
-/// The query that lists what we have sealed among devices or modules, with what [`judge_row`] needs of each twin.
-/// Without seals it lists all.
+/// The query that lists what we have sealed among devices or modules, with what [`judge_row`] needs of each twin and the
+/// columns `more`, each a text for SELECT with the name it comes back under. Without seals it lists all.
 #[must_use]
-pub fn sweep_query(scope: &SealScope, target: ProfileTarget) -> String {
+pub fn sweep_query(scope: &SealScope, target: ProfileTarget, more: &[(String, String)]) -> String {
+    let more: String = more.iter().map(|(column, name)| format!(", {column} AS {name}")).collect();
     let seal = format!("tags.{SEAL_KEY}.[[{}]]", scope.owner);
     let (module, collection) = match target {
         ProfileTarget::Devices => ("", "devices"),
         ProfileTarget::Modules => ("moduleId AS m, ", "devices.modules"),
     };
     if !scope.seals {
-        return format!("SELECT deviceId AS d, {module}etag AS t, deviceEtag AS y FROM {collection}");
+        return format!("SELECT deviceId AS d, {module}etag AS t, deviceEtag AS y{more} FROM {collection}");
     }
     format!(
-        "SELECT deviceId AS d, {module}etag AS t, deviceEtag AS y, {seal}.h AS h, {seal}.e AS e, {seal}.i AS i \
+        "SELECT deviceId AS d, {module}etag AS t, deviceEtag AS y, {seal}.h AS h, {seal}.e AS e, {seal}.i AS i{more} \
          FROM {collection} WHERE IS_DEFINED({seal})"
     )
 }
@@ -268,7 +269,7 @@ mod tests {
     #[test]
     fn the_sweep_asks_only_for_what_it_judges_and_reads_it_back() {
         let mut scope = SealScope::new(Owner::new("fleet-prod").unwrap(), "h");
-        let query = sweep_query(&scope, ProfileTarget::Devices);
+        let query = sweep_query(&scope, ProfileTarget::Devices, &[]);
         assert_eq!(
             query,
             "SELECT deviceId AS d, etag AS t, deviceEtag AS y, tags.geminid.[[fleet-prod]].h AS h, \
@@ -279,11 +280,14 @@ mod tests {
             let asked = query.contains(&format!(" AS {column}"));
             assert!(asked || column == "m", "{column}");
         }
-        let modules = sweep_query(&scope, ProfileTarget::Modules);
+        let more = [("tags.a".to_owned(), "c0".to_owned()), ("status".to_owned(), "c1".to_owned())];
+        let query = sweep_query(&scope, ProfileTarget::Devices, &more);
+        assert!(query.contains(".i AS i, tags.a AS c0, status AS c1 FROM devices WHERE"), "{query}");
+        let modules = sweep_query(&scope, ProfileTarget::Modules, &[]);
         assert!(modules.starts_with("SELECT deviceId AS d, moduleId AS m, etag AS t,"), "{modules}");
         assert!(modules.contains(" FROM devices.modules WHERE "), "{modules}");
         scope.seals = false;
-        let all = sweep_query(&scope, ProfileTarget::Modules);
+        let all = sweep_query(&scope, ProfileTarget::Modules, &[]);
         assert_eq!(all, "SELECT deviceId AS d, moduleId AS m, etag AS t, deviceEtag AS y FROM devices.modules");
     }
 
