@@ -21,6 +21,8 @@ use crate::twin::{Twin, TwinRef};
 const LOOKED_EVERY: Duration = Duration::from_millis(200);
 /// Work that has lasted less shows nothing.
 const SHOWN_AFTER: Duration = Duration::from_millis(500);
+/// How often a bar is drawn, however fast the work goes.
+const DRAWN_EVERY: Duration = Duration::from_millis(100);
 /// How often a log line tells of work where no bar does.
 const SAID_EVERY: Duration = Duration::from_secs(30);
 /// Bar, what it is, how much of it, and when it ends.
@@ -89,7 +91,7 @@ pub struct Work {
 struct WorkState {
     meter: Meter,
     bar: Option<ProgressBar>,
-    /// How long the work had lasted when a line told of it last.
+    /// How long the work had lasted when a line told of it last, or the bar was drawn.
     said: Duration,
 }
 
@@ -122,9 +124,10 @@ impl Work {
             }
             return;
         }
-        if elapsed < SHOWN_AFTER {
+        if elapsed < SHOWN_AFTER || elapsed - state.said < DRAWN_EVERY {
             return;
         }
+        state.said = elapsed;
         let bar = state.bar.get_or_insert_with(|| {
             let bar = self.progress.0.add(ProgressBar::no_length());
             let style = ProgressStyle::with_template(TEMPLATE).expect("the template is well-formed");
