@@ -52,7 +52,7 @@ impl HubParts {
     #[must_use]
     pub fn paced(self, metrics: &Metrics) -> PacedHub {
         let budget = HubBudget::new(&self.name, self.budget, metrics.budget.hub(&self.name));
-        Budgeted::new(Observed::new(self.hub, metrics.client.hub(&self.name)), budget)
+        Budgeted::new(Observed::with_tokens(self.hub, metrics.client.hub(&self.name)), budget)
     }
 
     /// The hub, asked at its budget's pace, for a command that serves no metrics.
