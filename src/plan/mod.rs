@@ -33,7 +33,7 @@ pub use cost::{SweepCost, SweepMode, SweepPlan, SweepRates, SweepSettings, Sweep
 pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, declare, declare_presumed, leaves_of};
 pub use declared::{DeclaredState, FileSpan, Frozen, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest};
 pub use declared_twins::DeclaredTwins;
-pub use diff::{plan_suspension, plan_twin};
+pub use diff::{Transfer, TransferPlan, plan_suspension, plan_transfer, plan_twin};
 pub use filter::{FilterError, TwinFilter};
 pub use guard::{ChangeGuard, FleetSize, GuardLimit, GuardLimits, RemovalGuard};
 pub use labels::Labels;
