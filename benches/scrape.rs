@@ -18,7 +18,9 @@ use geminid::exporter::{self, Published};
 use geminid::hub::{Continuation, HubError, QueryPage, ReadTwins};
 use geminid::metrics::Metrics;
 use geminid::ops::{self, Access, Ops, Readiness};
-use geminid::series::{LabelColumn, LabelSource, Limits, MetricKind, MetricSpec, OnEmpty, QuerySpec, ValueSource};
+use geminid::series::{
+    Evaluate, LabelColumn, LabelSource, Limits, MetricKind, MetricSpec, OnEmpty, QuerySpec, ValueSource,
+};
 use geminid::twin::{Twin, TwinRef, Value};
 use prometheus::Registry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -77,6 +79,7 @@ fn spec(series: usize) -> QuerySpec {
     QuerySpec {
         name: "many".to_owned(),
         query: "SELECT ...".to_owned(),
+        evaluate: Evaluate::Hub,
         suspend: false,
         interval: Duration::from_secs(3600),
         timeout: Duration::from_secs(600),

@@ -3,65 +3,25 @@
 //! Invariants: the only reader of the environment. Every key is known or refused in one sentence; secrets are wrapped
 //! where they are read and never printed.
 
+mod environment;
 mod login;
+mod raw;
+mod value;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Config, ConfigError, File, FileFormat};
-use jiff::SignedDuration;
 use secrecy::SecretString;
-use serde::Deserialize;
 
+use environment::{Place, known_variables, place_of};
 pub use login::{AzureEnvironment, EntraKind, LoginSettings};
-use login::{RawLogin, login_of};
+use raw::{RawSettings, settings_of};
+pub use value::{parse_audit_log, parse_duration, parse_log_format, parse_sweep};
 
-const PREFIX: &str = "GEMINID_";
-/// What Kubernetes injects for a service named `geminid`; not ours, not an error.
-const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
-/// Settings of the whole process that the environment may set, with their place in the file.
-const TOP_KEYS: [&str; 11] = [
-    "owner",
-    "listen",
-    "api_listen",
-    "api_token_file",
-    "web_config",
-    "metrics_token_file",
-    "log_format",
-    "log_level",
-    "audit_log",
-    "mode",
-    "suspend",
-];
-/// Settings of one hub, longest first so that no name is taken for a part of another.
-const HUB_KEYS: [&str; 21] = [
-    "connection_string_file",
-    "connection_string",
-    "sas_token_file",
-    "credential",
-    "auth",
-    "host",
-    "guards_removals",
-    "guards_creates",
-    "guards_updates",
-    "guards_from",
-    "ownership",
-    "quota_share",
-    "manifests",
-    "ca_file",
-    "suspend",
-    "budget",
-    "verify",
-    "units",
-    "sweep",
-    "allow",
-    "tier",
-];
 /// Where the daemon listens unless told otherwise.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:9797";
-/// The shortest sweep interval; anything below asks a hub for more than it gives.
-const SWEEP_MIN: Duration = Duration::from_secs(1);
 const SWEEP_DEFAULT: Duration = Duration::from_secs(10 * 60);
 /// The smallest standard tier: who has a larger one and forgets to say so is slow, not throttled.
 const TIER_DEFAULT: &str = "S1";
@@ -234,57 +194,6 @@ impl Default for Settings {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSettings {
-    owner: Option<String>,
-    listen: Option<String>,
-    api_listen: Option<String>,
-    api_token_file: Option<PathBuf>,
-    web_config: Option<PathBuf>,
-    metrics_token_file: Option<PathBuf>,
-    log_format: Option<String>,
-    log_level: Option<String>,
-    mode: Option<String>,
-    suspend: Option<bool>,
-    audit_log: Option<String>,
-    #[serde(default)]
-    hubs: BTreeMap<String, RawHub>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawHub {
-    manifests: Option<PathBuf>,
-    connection_string_file: Option<PathBuf>,
-    sas_token_file: Option<PathBuf>,
-    host: Option<String>,
-    auth: Option<String>,
-    credential: Option<String>,
-    ca_file: Option<PathBuf>,
-    sweep: Option<String>,
-    verify: Option<String>,
-    tier: Option<String>,
-    units: Option<u32>,
-    budget: Option<f64>,
-    quota_share: Option<f64>,
-    ownership: Option<String>,
-    suspend: Option<bool>,
-    #[serde(default)]
-    allow: Vec<String>,
-    #[serde(default)]
-    guards: RawGuards,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawGuards {
-    removals: Option<String>,
-    creates: Option<String>,
-    updates: Option<String>,
-    from: Option<usize>,
-}
-
 /// Settings of `file`, if there is one, with the process's environment over it.
 ///
 /// # Errors
@@ -308,26 +217,22 @@ pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> R
     }
     let mut secrets = BTreeMap::new();
     for (name, value) in variables {
-        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        if name == "GEMINID_PORT" || INJECTED.iter().any(|injected| name.starts_with(injected)) {
-            continue;
-        }
-        match place_of(rest) {
-            Some(Place::List(key)) => {
+        match place_of(name)? {
+            Place::Elsewhere => {}
+            Place::List(key) => {
                 let items: Vec<&str> = value.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
                 builder = builder.set_override(key, items).map_err(|error| file_error(&error))?;
             }
-            Some(Place::Key(key)) => {
+            Place::Key(key) => {
                 builder = builder.set_override(key, value.as_str()).map_err(|error| file_error(&error))?;
             }
-            Some(Place::ConnectionString(hub)) => {
+            Place::ConnectionString(hub) => {
                 // The hub exists even if nothing else is said of it.
                 builder = builder
                     .set_override(format!("hubs.{hub}.guards"), config::Map::<String, String>::new())
                     .map_err(|error| file_error(&error))?;
                 secrets.insert(hub, SecretString::from(value.as_str()));
             }
-            None => return Err(SettingsError::Variable { name: name.clone() }),
         }
     }
     let raw = builder.build().and_then(Config::try_deserialize::<RawSettings>).map_err(|error| file_error(&error))?;
@@ -338,225 +243,10 @@ pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> R
     Ok(settings)
 }
 
-/// Where a variable goes.
-enum Place {
-    Key(String),
-    /// Items with commas between them.
-    List(String),
-    ConnectionString(String),
-}
-
-fn place_of(rest: &str) -> Option<Place> {
-    let lower = rest.to_ascii_lowercase();
-    if TOP_KEYS.contains(&lower.as_str()) {
-        return Some(Place::Key(lower));
-    }
-    let of_hub = lower.strip_prefix("hubs_")?;
-    let key = HUB_KEYS.iter().find(|key| of_hub.ends_with(&format!("_{key}")))?;
-    let hub = of_hub[..of_hub.len() - key.len() - 1].replace('_', "-");
-    if hub.is_empty() {
-        return None;
-    }
-    Some(match *key {
-        "connection_string" => Place::ConnectionString(hub),
-        "allow" => Place::List(format!("hubs.{hub}.allow")),
-        key => Place::Key(format!("hubs.{hub}.{}", key.replace("guards_", "guards."))),
-    })
-}
-
-fn known_variables() -> String {
-    let top = TOP_KEYS.iter().map(|key| format!("{PREFIX}{}", key.to_uppercase()));
-    let hub = HUB_KEYS.iter().map(|key| format!("{PREFIX}HUBS_<NAME>_{}", key.to_uppercase()));
-    top.chain(hub).collect::<Vec<_>>().join(", ")
-}
-
 fn file_error(error: &ConfigError) -> SettingsError {
     // One line, whatever the parser draws.
     let text = error.to_string();
     SettingsError::File(text.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-fn settings_of(
-    raw: RawSettings,
-    mut secrets: BTreeMap<String, SecretString>,
-    azure: &AzureEnvironment,
-) -> Result<Settings, SettingsError> {
-    let defaults = Settings::default();
-    let mut hubs = BTreeMap::new();
-    for (name, hub) in raw.hubs {
-        check_hub_name(&name)?;
-        let secret = secrets.remove(&name);
-        hubs.insert(name.clone(), hub_of(&name, hub, secret, azure)?);
-    }
-    Ok(Settings {
-        owner: raw.owner,
-        listen: raw.listen.unwrap_or(defaults.listen),
-        api_listen: raw.api_listen,
-        api_token_file: raw.api_token_file,
-        web_config: raw.web_config,
-        metrics_token_file: raw.metrics_token_file,
-        log_format: raw.log_format.as_deref().map_or(Ok(LogFormat::default()), parse_log_format)?,
-        log_level: raw.log_level.unwrap_or(defaults.log_level),
-        mode: raw.mode.as_deref().map_or(Ok(ModeSetting::default()), parse_mode)?,
-        suspend: raw.suspend.unwrap_or_default(),
-        audit_log: raw.audit_log.map(|text| parse_audit_log("audit_log", text)).transpose()?,
-        hubs,
-        https_proxy: None,
-        no_proxy: None,
-        colour: true,
-    })
-}
-
-fn check_hub_name(name: &str) -> Result<(), SettingsError> {
-    let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if plain && (1..=63).contains(&name.len()) {
-        return Ok(());
-    }
-    let problem = "a hub's name is 1 to 63 of a-z, 0-9 and -".to_owned();
-    Err(SettingsError::Value { key: format!("hubs.{name}"), problem })
-}
-
-fn hub_of(
-    name: &str,
-    raw: RawHub,
-    secret: Option<SecretString>,
-    azure: &AzureEnvironment,
-) -> Result<HubSettings, SettingsError> {
-    let key = |field: &str| format!("hubs.{name}.{field}");
-    let missing = |field: &str, problem: &str| SettingsError::Value { key: key(field), problem: problem.to_owned() };
-    let login = RawLogin {
-        connection_string_file: raw.connection_string_file,
-        connection_string: secret,
-        sas_token_file: raw.sas_token_file,
-        host: raw.host,
-        auth: raw.auth,
-        credential: raw.credential,
-    };
-    let login = login_of(name, login, azure)?;
-    let manifests = raw.manifests.ok_or_else(|| missing("manifests", "missing; name the folder of manifests"))?;
-    let sweep = raw.sweep.as_deref().map_or(Ok(SWEEP_DEFAULT), |text| parse_sweep(&key("sweep"), text))?;
-    let verify = raw.verify.as_deref().map_or(Ok(VERIFY_DEFAULT), |text| parse_duration(&key("verify"), text))?;
-    let tier = raw.tier.unwrap_or_else(|| TIER_DEFAULT.to_owned());
-    let part =
-        |field: &str, given: Option<f64>, default| given.map_or(Ok(default), |part| check_part(&key(field), part));
-    Ok(HubSettings {
-        manifests,
-        login,
-        ca_file: raw.ca_file,
-        sweep,
-        verify,
-        tier: Some(tier).filter(|tier| tier != TIER_NONE),
-        units: raw.units.unwrap_or(1),
-        budget: part("budget", raw.budget, BUDGET_DEFAULT)?,
-        quota_share: part("quota_share", raw.quota_share, QUOTA_SHARE_DEFAULT)?,
-        guards: guards_of(&raw.guards, &key)?,
-        seals: raw.ownership.as_deref().map_or(Ok(true), |text| parse_ownership(&key("ownership"), text))?,
-        suspend: raw.suspend.unwrap_or_default(),
-        allow: raw.allow,
-    })
-}
-
-fn guards_of(raw: &RawGuards, key: &impl Fn(&str) -> String) -> Result<GuardSettings, SettingsError> {
-    let defaults = GuardSettings::default();
-    let share = |name: &str, given: &Option<String>, default| {
-        given.as_deref().map_or(Ok(default), |text| parse_share(&key(&format!("guards.{name}")), text))
-    };
-    Ok(GuardSettings {
-        removals: share("removals", &raw.removals, defaults.removals)?,
-        creates: share("creates", &raw.creates, defaults.creates)?,
-        updates: share("updates", &raw.updates, defaults.updates)?,
-        from: raw.from.unwrap_or(defaults.from),
-    })
-}
-
-fn parse_ownership(key: &str, text: &str) -> Result<bool, SettingsError> {
-    match text {
-        "seal" => Ok(true),
-        "none" => Ok(false),
-        other => {
-            let problem = format!("{other:?} is neither seal nor none");
-            Err(SettingsError::Value { key: key.to_owned(), problem })
-        }
-    }
-}
-
-fn parse_mode(text: &str) -> Result<ModeSetting, SettingsError> {
-    match text {
-        "sync" => Ok(ModeSetting::Sync),
-        "upsert" => Ok(ModeSetting::Upsert),
-        "observe" => Ok(ModeSetting::Observe),
-        other => {
-            let problem = format!("{other:?} is none of sync, upsert and observe");
-            Err(SettingsError::Value { key: "mode".to_owned(), problem })
-        }
-    }
-}
-
-/// A log format by its name.
-///
-/// # Errors
-/// [`SettingsError::Value`] for any other word.
-pub fn parse_log_format(text: &str) -> Result<LogFormat, SettingsError> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        other => Err(SettingsError::Value {
-            key: "log_format".to_owned(),
-            problem: format!("{other:?} is neither text nor json"),
-        }),
-    }
-}
-
-/// A place of the audit log: `stdout`, or the path of a file.
-///
-/// # Errors
-/// [`SettingsError::Value`] naming `key` when it is empty.
-pub fn parse_audit_log(key: &str, text: String) -> Result<String, SettingsError> {
-    if text.is_empty() {
-        let problem = "empty; write \"stdout\" or the path of a file".to_owned();
-        return Err(SettingsError::Value { key: key.to_owned(), problem });
-    }
-    Ok(text)
-}
-
-/// A sweep interval such as `10m`, at least a second.
-///
-/// # Errors
-/// [`SettingsError::Value`] naming `key`.
-pub fn parse_sweep(key: &str, text: &str) -> Result<Duration, SettingsError> {
-    let duration = parse_duration(key, text)?;
-    if duration < SWEEP_MIN {
-        return Err(SettingsError::Value { key: key.to_owned(), problem: format!("{text} is shorter than 1s") });
-    }
-    Ok(duration)
-}
-
-/// A duration such as 30s.
-///
-/// # Errors
-/// [`SettingsError::Value`] naming `key`.
-pub fn parse_duration(key: &str, text: &str) -> Result<Duration, SettingsError> {
-    let parsed = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
-    parsed.ok_or_else(|| SettingsError::Value {
-        key: key.to_owned(),
-        problem: format!("{text:?} is no duration; write 30s, 10m, 1h30m or 24h"),
-    })
-}
-
-fn parse_share(key: &str, text: &str) -> Result<f64, SettingsError> {
-    let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
-    number.filter(|percent| (0.0..=100.0).contains(percent)).map(|percent| percent / 100.0).ok_or_else(|| {
-        SettingsError::Value { key: key.to_owned(), problem: format!("{text:?} is no share; write 0% to 100%") }
-    })
-}
-
-/// A part of what a hub gives: with nothing of it nothing could be done.
-fn check_part(key: &str, part: f64) -> Result<f64, SettingsError> {
-    if part > 0.0 && part <= 1.0 {
-        return Ok(part);
-    }
-    let problem = format!("{part} is no part of the hub; write more than 0 and at most 1");
-    Err(SettingsError::Value { key: key.to_owned(), problem })
 }
 
 /// The defaults of a hub that no settings file names: an embedded one, which has no throttles unless told to.

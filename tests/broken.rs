@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use geminid::manifest::Rules;
 use geminid::plan::Subtree;
 use geminid::source::Loader;
 
@@ -23,7 +24,7 @@ fn cases() -> Vec<PathBuf> {
 fn found(case: &Path) -> String {
     let allow = fs::read_to_string(case.join("allow.txt")).unwrap_or_default();
     let allow: Vec<Subtree> = allow.lines().map(|path| Subtree::parse(path).unwrap()).collect();
-    let snapshot = Loader::new(case.to_owned()).allowing(&allow).load().unwrap();
+    let snapshot = Loader::new(case.to_owned()).within(Rules { allow, ..Rules::default() }).load().unwrap();
     snapshot.diagnostics.iter().map(|found| format!("{}: {found}\n", found.rule)).collect()
 }
 

@@ -13,6 +13,7 @@ use crate::hub::{
     BudgetOptions, Budgeted, EntraCredential, EntraOptions, HubAddress, HubBudget, Login, Observed, ProxyOptions,
     RestHub, RestOptions, SecretText, Tier,
 };
+use crate::manifest::{Rules, Seals};
 use crate::metrics::Metrics;
 use crate::plan::{GuardLimits, Mode, Owner, Policy, Salt, SealScope, Subtree};
 use crate::settings::{
@@ -39,8 +40,8 @@ pub struct HubParts {
     pub mode: Mode,
     /// Whether the settings suspend every hub.
     pub all_suspended: bool,
-    /// The paths manifests may declare; empty for every path.
-    pub allow: Vec<Subtree>,
+    /// What its manifests must keep to.
+    pub rules: Rules,
 }
 
 /// A hub as everybody here asks it. The waiting is outside of the counting: a request's duration is the hub's alone.
@@ -121,7 +122,7 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
         ModeSetting::Observe => Mode::Observe,
     };
     let all_suspended = settings.suspend;
-    let allow = allowed_paths(hub)?;
+    let rules = manifest_rules(settings, hub)?;
     Ok(HubParts {
         name: name.to_owned(),
         settings: hub.clone(),
@@ -130,16 +131,23 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
         budget,
         mode,
         all_suspended,
-        allow,
+        rules,
     })
 }
 
-/// The paths that manifests of a hub may declare; empty for every path.
+/// What a hub's settings demand of its manifests.
 ///
 /// # Errors
-/// Naming the first that is none.
-pub fn allowed_paths(hub: &HubSettings) -> anyhow::Result<Vec<Subtree>> {
-    hub.allow.iter().map(|path| Subtree::parse(path).map_err(|error| anyhow!("allow: {error}"))).collect()
+/// Naming the first path of `allow` that is none.
+pub fn manifest_rules(settings: &Settings, hub: &HubSettings) -> anyhow::Result<Rules> {
+    let allow: anyhow::Result<Vec<Subtree>> =
+        hub.allow.iter().map(|path| Subtree::parse(path).map_err(|error| anyhow!("allow: {error}"))).collect();
+    let seals = match &settings.owner {
+        _ if !hub.seals => Seals::Off,
+        Some(owner) => Seals::Owner(owner.clone()),
+        None => Seals::Unknown,
+    };
+    Ok(Rules { allow: allow?, seals })
 }
 
 /// The client of a hub, with its credential.

@@ -17,7 +17,7 @@ use crate::controller::{
     self, AuditLog, AuditTarget, AuditWriter, Commands, Ended, Inputs, Options, Recording, TransferOrder, Written,
 };
 use crate::exporter::{self, Published};
-use crate::hub::{Lane, Paced, WriteTwins};
+use crate::hub::{AlongColumns, Lane, Paced, SweepAlong, WriteTwins};
 use crate::metrics::{ControllerHub, Metrics};
 use crate::ops::Readiness;
 use crate::ops::api::{Api, HubHandle};
@@ -70,7 +70,7 @@ fn options(parts: &HubParts, single_pass: bool, first_contact: CancellationToken
 pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken) -> anyhow::Result<()> {
     let name = parts.name.clone();
     let mut source =
-        Source::new(&name, parts.settings.manifests.clone(), &parts.allow, shared.metrics.source.hub(&name));
+        Source::new(&name, parts.settings.manifests.clone(), parts.rules.clone(), shared.metrics.source.hub(&name));
     let Some(first) = cancel.run_until_cancelled(source.next()).await else { return Ok(()) };
     shared.readiness.loaded(&name, &first.revision);
     shared.first.send_if_modified(|known| known.is_none() && known.replace(Arc::clone(&first.state)).is_none());
@@ -79,7 +79,9 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
     let first_contact = CancellationToken::new();
     let options = options(&parts, false, first_contact.clone(), &shared.audit);
     let (commands, command_line) = Commands::line();
-    let inputs = Inputs { declared: declared_receiver.clone(), commands: Some(command_line) };
+    let (wanted, wanted_receiver) = watch::channel(Arc::new(exporter::wanted_columns(&specs(&first))));
+    let (along, read_along) = SweepAlong::line(wanted_receiver);
+    let inputs = Inputs { declared: declared_receiver.clone(), commands: Some(command_line), along: Some(along) };
     let journal = options.journal.clone();
     shared
         .api
@@ -95,8 +97,9 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
     let (published, process) = (shared.published.clone(), shared.metrics.process.clone());
     let (token, rng) = (cancel.clone(), fastrand::Rng::new());
     let query_hub = name.clone();
+    let inputs = exporter::Inputs { queries: queries_receiver, along: Some(read_along) };
     loops.spawn(async move {
-        exporter::run(query_hub, hub.in_lane(Lane::Query), queries_receiver, published, process, token, rng).await;
+        exporter::run(query_hub, hub.in_lane(Lane::Query), inputs, published, process, token, rng).await;
     });
     let mut contact = std::pin::pin!(first_contact.cancelled_owned());
     let mut contacted = false;
@@ -109,7 +112,7 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
             () = cancel.cancelled() => break,
             snapshot = source.next() => {
                 shared.readiness.loaded(&name, &snapshot.revision);
-                hand_on(&declared, &queries, &snapshot);
+                hand_on(&declared, &queries, &wanted, &snapshot);
             }
             () = &mut contact, if !contacted => {
                 contacted = true;
@@ -146,6 +149,7 @@ async fn reconcile_hub<H: WriteTwins + Paced + 'static>(
 fn hand_on(
     declared: &watch::Sender<Arc<DeclaredState>>,
     queries: &watch::Sender<Arc<Vec<crate::series::QuerySpec>>>,
+    wanted: &watch::Sender<Arc<AlongColumns>>,
     snapshot: &Snapshot,
 ) {
     declared.send_if_modified(|state| {
@@ -154,11 +158,14 @@ fn hand_on(
         news
     });
     let specs = specs(snapshot);
+    let columns = Arc::new(exporter::wanted_columns(&specs));
     queries.send_if_modified(|known| {
         let news = *known != specs;
         *known = specs;
         news
     });
+    // A sweep with new columns finds the queries known that want them.
+    wanted.send_replace(columns);
 }
 
 async fn drain(loops: &mut JoinSet<()>) {

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::connect::system_time;
-use crate::manifest::{Diagnostic, Severity};
+use crate::manifest::{Diagnostic, Rules, Severity};
 use crate::metrics::{ManifestKind, ManifestState, SourceHub};
-use crate::plan::{FileSpan, Subtree};
+use crate::plan::FileSpan;
 use crate::series::QuerySpec;
 use crate::source::{Hint, LoadError, Loader, Snapshot, WatchOptions, Watcher};
 
@@ -29,10 +29,10 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(hub: &str, root: PathBuf, allow: &[Subtree], metrics: SourceHub) -> Self {
+    pub(super) fn new(hub: &str, root: PathBuf, rules: Rules, metrics: SourceHub) -> Self {
         Self {
             hub: hub.to_owned(),
-            loader: Some(Loader::new(root.clone()).allowing(allow)),
+            loader: Some(Loader::new(root.clone()).within(rules)),
             loading: None,
             watcher: Watcher::new(root, WatchOptions::default()),
             metrics,
@@ -139,7 +139,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.yaml"), "# none\n").unwrap();
         let metrics = Metrics::register(&prometheus::Registry::new(), &["h"]).unwrap();
-        let mut source = Source::new("h", folder.path().to_owned(), &[], metrics.source.hub("h"));
+        let mut source = Source::new("h", folder.path().to_owned(), Rules::default(), metrics.source.hub("h"));
         for _ in 0..3 {
             source.begin(Hint::Whole);
             let broken_off = {

@@ -7,9 +7,8 @@ use clap::Args;
 
 use super::diagnostics::{self, Drawing, Format};
 use super::output::{Output, counted};
-use crate::app::{HubParts, allowed_paths};
-use crate::manifest::Severity;
-use crate::plan::Subtree;
+use crate::app::{HubParts, manifest_rules};
+use crate::manifest::{Rules, Severity};
 use crate::settings;
 use crate::source::{Loader, Snapshot};
 
@@ -31,9 +30,9 @@ pub(super) struct ValidateArgs {
 }
 
 impl ValidateArgs {
-    /// The folder, and what its manifests may declare.
-    fn folder_and_allowed(&self) -> anyhow::Result<(PathBuf, Vec<Subtree>)> {
-        let Some(file) = &self.settings else { return Ok((self.folder.clone().unwrap_or_default(), Vec::new())) };
+    /// The folder, and what its manifests must keep to.
+    fn folder_and_rules(&self) -> anyhow::Result<(PathBuf, Rules)> {
+        let Some(file) = &self.settings else { return Ok((self.folder.clone().unwrap_or_default(), Rules::default())) };
         let settings = settings::load(Some(file))?;
         let hub = match (&self.hub, settings.hubs.len()) {
             (Some(name), _) => settings.hubs.get_key_value(name),
@@ -44,15 +43,15 @@ impl ValidateArgs {
             let known: Vec<&str> = settings.hubs.keys().map(String::as_str).collect();
             bail!("{} configures no such hub; known are: {}", file.display(), known.join(", "));
         };
-        let allow = allowed_paths(hub).map_err(|error| anyhow!("hub {name}: {error}"))?;
-        Ok((self.folder.clone().unwrap_or_else(|| hub.manifests.clone()), allow))
+        let rules = manifest_rules(&settings, hub).map_err(|error| anyhow!("hub {name}: {error}"))?;
+        Ok((self.folder.clone().unwrap_or_else(|| hub.manifests.clone()), rules))
     }
 }
 
 /// Checks manifests offline: 0 when all are good, 1 when one is not.
 pub(super) fn run(args: &ValidateArgs) -> anyhow::Result<u8> {
-    let (folder, allow) = args.folder_and_allowed()?;
-    let snapshot = Loader::new(folder.clone()).allowing(&allow).load()?;
+    let (folder, rules) = args.folder_and_rules()?;
+    let snapshot = Loader::new(folder.clone()).within(rules).load()?;
     let problems = errors(&snapshot);
     let mut out = Output::stdout();
     match args.output {
@@ -77,7 +76,10 @@ pub(super) fn run(args: &ValidateArgs) -> anyhow::Result<u8> {
     if !snapshot.state.profiles.is_empty() {
         counts.push(counted(snapshot.state.profiles.len(), "profile"));
     }
-    counts.push(counted(snapshot.queries.len(), "quer").replace("quers", "queries").replace("quer ", "query "));
+    counts.push(match snapshot.queries.len() {
+        1 => "1 query".to_owned(),
+        queries => format!("{queries} queries"),
+    });
     counts.push(counted(problems, "error"));
     out.line(&counts.join(", "));
     Ok(u8::from(problems > 0))
@@ -85,7 +87,7 @@ pub(super) fn run(args: &ValidateArgs) -> anyhow::Result<u8> {
 
 /// Loads the manifests of a hub once and prints every problem; answers how many errors there are.
 pub(super) fn load(parts: &HubParts) -> anyhow::Result<(Snapshot, usize)> {
-    let snapshot = Loader::new(parts.settings.manifests.clone()).allowing(&parts.allow).load()?;
+    let snapshot = Loader::new(parts.settings.manifests.clone()).within(parts.rules.clone()).load()?;
     let mut err = Output::stderr();
     snapshot.diagnostics.iter().for_each(|diagnostic| err.line(&diagnostic.to_string()));
     let problems = errors(&snapshot);

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::asked::Request;
 use super::explain::Explained;
+use crate::hub::SweepAlong;
 use crate::plan::{Approval, Condition, DeclaredHash, DeclaredState, GuardKind, TwinState};
 use crate::twin::TwinRef;
 
@@ -244,10 +245,12 @@ pub struct Inputs {
     pub declared: watch::Receiver<std::sync::Arc<DeclaredState>>,
     /// Commands of people; `None` where nobody can give any.
     pub commands: Option<mpsc::Receiver<Command>>,
+    /// Who reads along with the sweeps; `None` where nobody does.
+    pub along: Option<SweepAlong>,
 }
 
 impl From<watch::Receiver<std::sync::Arc<DeclaredState>>> for Inputs {
     fn from(declared: watch::Receiver<std::sync::Arc<DeclaredState>>) -> Self {
-        Self { declared, commands: None }
+        Self { declared, commands: None, along: None }
     }
 }

@@ -15,6 +15,7 @@ mod explain;
 mod gate;
 mod health;
 mod journal;
+mod marks;
 mod obey;
 mod pacing;
 mod permit;

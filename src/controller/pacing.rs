@@ -26,6 +26,8 @@ pub(super) struct DeclaredSize {
     pub(super) modules: bool,
     /// Whether the first sweep was judged: until then only rows tell what is there.
     pub(super) judged: bool,
+    /// The columns of a row for who reads along; `None` when nobody does.
+    pub(super) along: Option<usize>,
 }
 
 impl Pacing {
@@ -40,8 +42,10 @@ impl Pacing {
             sealed: self.sealed.unwrap_or_default(),
             // The count of devices, the pages of conditions, and those of modules.
             more_pages: 1 + declared.conditions + usize::from(self.modules || declared.modules),
-            readable: declared.judged && declared.conditions == 0 && self.sealed.is_some(),
+            // Who reads along wants rows of everything that is sealed, at one time.
+            readable: declared.judged && declared.conditions == 0 && declared.along.is_none() && self.sealed.is_some(),
             reads_in_a_row: self.reads_in_a_row,
+            more_columns: declared.along.unwrap_or_default(),
         };
         let rates = SweepRates {
             queries_per_second: allowance.queries_per_second,
@@ -149,12 +153,13 @@ mod tests {
             messages_per_day: Some(40_000),
             message_size: Some(4096),
         };
-        let one = DeclaredSize { twins: 1, conditions: 0, modules: false, judged: true };
+        let one = DeclaredSize { twins: 1, conditions: 0, modules: false, judged: true, along: None };
         let mut pacing = Pacing::new(settings);
         assert_eq!(pacing.plan(one, &allowance).mode, SweepMode::Query);
         pacing.listed(1, false);
         assert_eq!(pacing.plan(DeclaredSize { conditions: 1, ..one }, &allowance).mode, SweepMode::Query);
         assert_eq!(pacing.plan(DeclaredSize { judged: false, ..one }, &allowance).mode, SweepMode::Query);
+        assert_eq!(pacing.plan(DeclaredSize { along: Some(0), ..one }, &allowance).mode, SweepMode::Query);
         let modes: Vec<SweepMode> = (0..24)
             .map(|_| {
                 let mode = pacing.plan(one, &allowance).mode;

@@ -28,10 +28,10 @@ use super::reconcile::{Context, Reconciled, Task, reconcile, unix_seconds};
 use super::report::Report;
 use super::status::Statuses;
 use super::sweep::Swept;
-use crate::hub::{HubError, Paced, PageError, ReadTwins, WriteTwins};
+use crate::hub::{HubError, Paced, PageError, ReadTwins, SweepAlong, WriteTwins};
 use crate::metrics::ControllerHub;
 use crate::plan::{DeclaredState, HeldReason, Outcome, Policy, RemovalHold, Rivals, SealScope, Suspend, SweepSettings};
-use crate::twin::TwinRef;
+use crate::twin::{TwinMap, TwinRef};
 
 /// How long running writes may take to end once the loop is told to.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
@@ -105,7 +105,7 @@ pub(super) struct Controller<H> {
     pub(super) statuses: Statuses,
     pub(super) health: HubHealth,
     /// Twins read since their manifest last changed: not created again when they are gone.
-    pub(super) seen: BTreeSet<TwinRef>,
+    pub(super) seen: TwinMap<()>,
     /// What the hub said when it refused to write these; until their manifest changes or a write succeeds.
     pub(super) rejections: BTreeMap<TwinRef, HubError>,
     /// Who fights with us over what.
@@ -167,8 +167,8 @@ async fn run_loop<H: Access>(
     cancel: CancellationToken,
     rng: fastrand::Rng,
 ) -> Ended {
-    let Inputs { mut declared, mut commands } = inputs;
-    let mut controller = Controller::new(options, hub, metrics, rng);
+    let Inputs { mut declared, mut commands, along } = inputs;
+    let mut controller = Controller::new(options, hub, along, metrics, rng);
     controller.take_state(Arc::clone(&declared.borrow_and_update()), true);
     let mut open = true;
     while !controller.is_over() {
@@ -211,17 +211,19 @@ async fn sleep_until(wake: Option<Instant>) {
 
 impl<H: Access> Controller<H> {
     #[expect(clippy::disallowed_methods, reason = "the one clock of the loop; everything below takes ages")]
-    fn new(options: Options, hub: H, metrics: ControllerHub, rng: fastrand::Rng) -> Self {
+    fn new(options: Options, hub: H, along: Option<SweepAlong>, metrics: ControllerHub, rng: fastrand::Rng) -> Self {
         let audit = Auditor::new(&options.hub, &options.scope, options.audit.clone(), options.wall_clock);
         let context = Context {
             hub,
             audit,
             scope: options.scope.clone(),
             gate: Mutex::new(Gate::new(&options.hub, &options.policy)),
-            memory: Mutex::new(BTreeMap::new()),
+            memory: Mutex::default(),
+            hashes: Mutex::default(),
             started: Instant::now(),
             started_unix: unix_seconds((options.wall_clock)()),
             rows_swept: AtomicUsize::new(0),
+            along,
             wall_clock: options.wall_clock,
         };
         let pacing = Pacing::new(SweepSettings { interval: options.sweep, verify: options.verify });
@@ -241,7 +243,7 @@ impl<H: Access> Controller<H> {
             running: Vec::new(),
             statuses: Statuses::default(),
             health: HubHealth::default(),
-            seen: BTreeSet::new(),
+            seen: TwinMap::default(),
             rejections: BTreeMap::new(),
             rivals,
             wishes: BTreeMap::new(),
@@ -302,7 +304,7 @@ impl<H: Access> Controller<H> {
 
     /// Hands the new state to the workers, with what it takes, changes and may have to be registered.
     fn take_to_gate(&mut self, change: &StateChange) {
-        let known: BTreeSet<&TwinRef> = change.changed.iter().filter(|twin| self.seen.contains(*twin)).collect();
+        let known: BTreeSet<&TwinRef> = change.changed.iter().filter(|twin| self.seen.contains_key(twin)).collect();
         let mut gate = self.context.gate();
         gate.take_state(Arc::clone(&self.state), &change.losing);
         gate.expect(&change.changed, |twin| known.contains(twin));
@@ -391,7 +393,7 @@ impl<H: Access> Controller<H> {
         self.report.waited(taken.waited);
         self.asked.began(Some(&taken.twin));
         let task = Task {
-            seen: self.seen.contains(&taken.twin),
+            seen: self.seen.contains_key(&taken.twin),
             rejection: self.rejections.get(&taken.twin).cloned(),
             restraint: self.rivals.restraint(&taken.twin, now),
             wish: self.wishes.get_mut(&taken.twin).map(PendingWish::begin),

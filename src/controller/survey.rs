@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 
 use crate::hub::{HubError, PAGE_SIZE_MAX, PageError, Pages, ReadTwins};
 use crate::plan::{
-    Declaration, DeclaredState, HeldReason, Permits, ProfileTarget, RemovalHold, SealScope, SealState, SweepRow,
-    TwinFilter, TwinPlan, declare, plan_twin, row_twin, sealing_owners, sweep_query,
+    Declaration, DeclaredState, HeldReason, Permits, ProfileTarget, RemovalHold, SealScope, SealState, TwinFilter,
+    TwinPlan, declare, plan_twin, row_twin, sealing_owners, sweep_query,
 };
 use crate::twin::{ETag, Object, Twin, TwinRef, Value};
 
@@ -95,10 +95,10 @@ pub async fn survey<H: ReadTwins + 'static>(
 pub(super) async fn sealed_twins<H: ReadTwins>(hub: &H, scope: &SealScope) -> Result<BTreeSet<TwinRef>, PageError> {
     let mut twins = BTreeSet::new();
     for target in ProfileTarget::ALL {
-        let query = sweep_query(scope, target);
+        let query = sweep_query(scope, target, &[]);
         let mut pages = Pages::new(hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
         while let Some(page) = pages.next().await {
-            twins.extend(page?.iter().filter_map(SweepRow::from_value).map(|row| row.twin));
+            twins.extend(page?.iter().filter_map(row_twin));
         }
     }
     Ok(twins)

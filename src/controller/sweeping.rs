@@ -11,7 +11,7 @@ use super::backoff::jittered;
 use super::pacing::DeclaredSize;
 use super::queue::Lane;
 use super::run::{Controller, Finished, MISPREDICTIONS_MAX, Running};
-use super::sweep::{SweepOptions, Swept, sweep};
+use super::sweep::{SweepOptions, Swept, sweep_and_tell};
 use crate::hub::{HubError, PageError};
 use crate::plan::{Outcome, SweepMode, SweepPlan};
 
@@ -22,11 +22,13 @@ impl<H: Access> Controller<H> {
     /// How to sweep next, as far as is known now.
     fn sweep_plan(&self) -> SweepPlan {
         let frozen = self.state.frozen.held.keys();
+        let along = self.context.along();
         let declared = DeclaredSize {
             twins: self.state.twins.len() + frozen.filter(|twin| !self.state.twins.contains_key(twin)).count(),
             conditions: self.state.conditional().count(),
-            modules: self.state.twins.keys().any(|twin| twin.module.is_some()),
+            modules: along.modules.is_some() || self.state.twins.keys().any(|twin| twin.module.is_some()),
             judged: self.first_nominated.is_some() && self.context.gate().is_judged(),
+            along: (!along.is_empty()).then(|| along.most()),
         };
         self.pacing.plan(declared, &self.context.hub.allowance())
     }
@@ -41,10 +43,11 @@ impl<H: Access> Controller<H> {
             trust_seals: self.mispredictions < MISPREDICTIONS_MAX,
             modules: self.pacing.modules(),
             count: !self.options.single_pass,
+            interval: plan.interval(),
         };
         self.context.rows_swept.store(0, Ordering::Relaxed);
         let context = Arc::clone(&self.context);
-        let handle = self.tasks.spawn(async move { Finished::Sweep(sweep(&context, options).await) });
+        let handle = self.tasks.spawn(async move { Finished::Sweep(sweep_and_tell(&context, options).await) });
         self.running.push(Running { id: handle.id(), twin: None, since: now });
     }
 

@@ -4,6 +4,7 @@
 //! whole after the last page. A failed run leaves the last good series until they are stale, then withdraws them;
 //! it never zeroes them. Every hub has an exporter of its own, and a hub that is down costs the others nothing.
 
+mod along;
 mod health;
 mod once;
 mod published;
@@ -13,9 +14,10 @@ mod run;
 mod schedule;
 mod state;
 
+pub use along::wanted_columns;
 pub use once::{Trial, run_once};
 pub use published::{Exposition, Published};
-pub use run::run;
+pub use run::{Inputs, run};
 
 #[cfg(test)]
 mod tests;

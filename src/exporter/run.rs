@@ -7,40 +7,62 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::along::{SweptRuns, failure_of};
 use super::published::Published;
 use super::read::{Progress, RunFailure, read};
 use super::rendered::Rendered;
 use super::state::{Ended, HubQueries, News, RunId};
-use crate::hub::ReadTwins;
+use crate::hub::{ReadTwins, SweepNews};
 use crate::metrics::{ProcessMetrics, Task};
 use crate::series::QuerySpec;
 
-/// Runs a hub's queries, each on its own schedule, and publishes what they give, until `cancel` is cancelled.
-/// Whenever `queries` changes, unchanged queries keep schedule and series.
+/// What an exporter follows.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The declared queries; holds loaded ones from the start.
+    pub queries: watch::Receiver<Arc<Vec<QuerySpec>>>,
+    /// What the hub's sweeps read, for the queries that they answer; `None` where nobody sweeps.
+    pub along: Option<mpsc::Receiver<SweepNews>>,
+}
+
+impl From<watch::Receiver<Arc<Vec<QuerySpec>>>> for Inputs {
+    fn from(queries: watch::Receiver<Arc<Vec<QuerySpec>>>) -> Self {
+        Self { queries, along: None }
+    }
+}
+
+/// Runs a hub's queries, each on its own schedule or with the sweeps, and publishes what they give, until `cancel` is
+/// cancelled. Whenever the queries change, unchanged ones keep schedule and series.
 pub async fn run<H: ReadTwins + Clone + 'static>(
     hub_name: String,
     hub: H,
-    mut queries: watch::Receiver<Arc<Vec<QuerySpec>>>,
+    inputs: impl Into<Inputs>,
     published: Published,
     metrics: ProcessMetrics,
     cancel: CancellationToken,
     mut rng: fastrand::Rng,
 ) {
+    let Inputs { mut queries, mut along } = inputs.into();
     let mut state = HubQueries::new(&hub_name);
+    let mut swept = None;
     let mut runs = Runs { hub: hub_name.clone(), tasks: JoinSet::new(), handles: BTreeMap::new(), metrics };
     let specs = Arc::clone(&queries.borrow_and_update());
     state.reload(&specs, now());
-    let mut reloads = true;
+    let (mut reloads, mut news) = (true, true);
     loop {
-        for (run, spec) in state.due(now(), &mut rng) {
-            runs.start(run, hub.clone(), spec, rng.fork());
+        // A page of a sweep is nothing that anybody could see.
+        if news {
+            for (run, spec) in state.due(now(), &mut rng) {
+                runs.start(run, hub.clone(), spec, rng.fork());
+            }
+            published.swap(&hub_name, state.view());
         }
-        published.swap(&hub_name, state.view());
+        news = true;
         let wake = state.wake();
         tokio::select! {
             biased;
@@ -55,9 +77,21 @@ pub async fn run<H: ReadTwins + Clone + 'static>(
             },
             Some((run, ended)) = runs.next() => tell(&hub_name, state.ended(run, ended, &mut rng)),
             () = tokio::time::sleep_until(wake.unwrap_or_else(now)), if wake.is_some() => {}
+            told = next_news(&mut along) => news = runs.take(told, &mut swept, &mut state, &mut rng),
         }
     }
     runs.tasks.shutdown().await;
+}
+
+/// What a sweep says next; never, once nobody sweeps any more.
+async fn next_news(along: &mut Option<mpsc::Receiver<SweepNews>>) -> SweepNews {
+    if let Some(line) = along
+        && let Some(news) = line.recv().await
+    {
+        return news;
+    }
+    *along = None;
+    std::future::pending().await
 }
 
 /// The runs that last.
@@ -84,6 +118,62 @@ impl Runs {
             (run, Ended { progress, result, at, wall: wall_clock(), took: at - start })
         });
         self.handles.insert(run, handle);
+    }
+
+    /// Takes what a sweep says; whether anybody could see a difference.
+    fn take(
+        &mut self,
+        news: SweepNews,
+        swept: &mut Option<SweptRuns>,
+        state: &mut HubQueries,
+        rng: &mut fastrand::Rng,
+    ) -> bool {
+        match news {
+            SweepNews::Page { modules, rows } => {
+                if let Some(swept) = swept {
+                    (0..swept.page(modules, &rows)).for_each(|_| self.metrics.panicked(Task::Exporter));
+                }
+                return false;
+            }
+            SweepNews::Began { columns, interval } => {
+                // The sweep before ended without a word: it panicked.
+                self.fail(swept.take(), &RunFailure::Panic, state, rng);
+                let mut began = SweptRuns::new(columns, now());
+                for (run, spec) in state.sweep_began(interval, |query| began.can_answer(query)) {
+                    began.start(run, &spec);
+                }
+                *swept = Some(began);
+            }
+            SweepNews::Complete => {
+                if let Some(swept) = swept.take() {
+                    self.finish(swept);
+                }
+            }
+            SweepNews::Failed(error) => self.fail(swept.take(), &failure_of(error), state, rng),
+        }
+        true
+    }
+
+    fn finish(&mut self, swept: SweptRuns) {
+        let began = swept.began;
+        for (run, finish) in swept.finish(&self.hub) {
+            let handle = self.tasks.spawn(async move {
+                let panicked = |_| (Progress::default(), Err(RunFailure::Panic));
+                let (progress, result) = tokio::task::spawn_blocking(finish).await.unwrap_or_else(panicked);
+                let at = now();
+                (run, Ended { progress, result, at, wall: wall_clock(), took: at - began })
+            });
+            self.handles.insert(run, handle);
+        }
+    }
+
+    fn fail(&self, swept: Option<SweptRuns>, failure: &RunFailure, state: &mut HubQueries, rng: &mut fastrand::Rng) {
+        let Some(swept) = swept else { return };
+        let took = now() - swept.began;
+        for (run, failure) in swept.fail(failure) {
+            let (progress, result) = (Progress::default(), Err(failure));
+            tell(&self.hub, state.ended(run, Ended { progress, result, at: now(), wall: wall_clock(), took }, rng));
+        }
     }
 
     fn abort(&mut self, runs: &[RunId]) {

@@ -10,12 +10,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
+use super::along::swept_query;
 use super::health::{Health, QueryHealth, render_health};
 use super::published::{HubView, Snapshot};
 use super::read::{Progress, RunFailure};
 use super::rendered::Rendered;
 use super::schedule::{Due, Next, Schedule, fnv1a};
-use crate::series::{FamilyText, QuerySpec, first_duplicate};
+use crate::series::{Evaluate, FamilyText, LocalQuery, QuerySpec, first_duplicate};
+
+/// Sweeps that may be missed, and the time beyond, until the series of a query that they answer are withdrawn; at most
+/// a day (`metrics.md` section 4).
+const SWEEPS_MISSED: u32 = 3;
+const SWEEP_SLACK: Duration = Duration::from_secs(60);
+const STALE_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Names one run; never used twice.
 pub(super) type RunId = u64;
@@ -51,12 +58,16 @@ pub(super) struct HubQueries {
     queries: BTreeMap<String, Query>,
     schedule: Schedule,
     runs: RunId,
+    /// The time from one sweep to the next; nothing before the first.
+    sweep: Duration,
 }
 
 #[derive(Debug)]
 struct Query {
     spec: Arc<QuerySpec>,
     revision: String,
+    interval: Duration,
+    stale_after: Duration,
     running: Option<RunId>,
     good: Option<Good>,
     /// Why the last finished run failed.
@@ -72,10 +83,13 @@ struct Good {
 }
 
 impl Query {
-    fn new(spec: &QuerySpec) -> Self {
+    fn new(spec: &QuerySpec, sweep: Duration) -> Self {
+        let (interval, stale_after) = pace(spec, sweep);
         Self {
             spec: Arc::new(spec.clone()),
             revision: revision(spec),
+            interval,
+            stale_after,
             running: None,
             good: None,
             failing: None,
@@ -83,17 +97,27 @@ impl Query {
         }
     }
 
-    /// When the series are withdrawn unless a run succeeds before; never while the last run was good.
+    /// When the series are withdrawn unless a run succeeds before; never while the last run was good. A query that
+    /// waits for sweeps may wait for ever without a failure, so its series are withdrawn by their age alone.
     fn stale_at(&self) -> Option<Instant> {
         let good = self.good.as_ref()?;
-        self.failing?;
-        good.at.checked_add(self.spec.stale_after)
+        let waits = swept_query(&self.spec).is_some() && !self.stale_after.is_zero();
+        if self.failing.is_none() && !waits {
+            return None;
+        }
+        good.at.checked_add(self.stale_after)
     }
 }
 
 impl HubQueries {
     pub(super) fn new(hub: &str) -> Self {
-        Self { hub: hub.to_owned(), queries: BTreeMap::new(), schedule: Schedule::default(), runs: 0 }
+        Self {
+            hub: hub.to_owned(),
+            queries: BTreeMap::new(),
+            schedule: Schedule::default(),
+            runs: 0,
+            sweep: Duration::ZERO,
+        }
     }
 
     /// Takes the queries now declared. Unchanged ones keep everything; changed ones start anew; others are dropped.
@@ -110,12 +134,12 @@ impl HubQueries {
                 }
                 changed => {
                     before.extend(changed.map(|query| (spec.name.clone(), query)));
-                    if spec.suspend {
+                    if spec.suspend || swept_query(spec).is_some() {
                         self.schedule.remove(&spec.name);
                     } else {
                         self.schedule.add(&spec.name, spec.interval, now);
                     }
-                    self.queries.insert(spec.name.clone(), Query::new(spec));
+                    self.queries.insert(spec.name.clone(), Query::new(spec, self.sweep));
                 }
             }
         }
@@ -149,6 +173,27 @@ impl HubQueries {
                 }
                 Due::Skipped(_) => *query.health.failures.entry("skipped").or_default() += 1,
             }
+        }
+        starts
+    }
+
+    /// A sweep begins, with this time until the next one: the runs of the queries that it answers. `answers` says which.
+    pub(super) fn sweep_began(
+        &mut self,
+        interval: Duration,
+        answers: impl Fn(&LocalQuery) -> bool,
+    ) -> Vec<(RunId, Arc<QuerySpec>)> {
+        self.sweep = interval;
+        let mut starts = Vec::new();
+        for query in self.queries.values_mut().filter(|query| !query.spec.suspend) {
+            let Some(swept) = swept_query(&query.spec) else { continue };
+            if answers(swept) {
+                self.runs += 1;
+                query.running = Some(self.runs);
+                query.health.runs += 1;
+                starts.push((self.runs, Arc::clone(&query.spec)));
+            }
+            (query.interval, query.stale_after) = pace(&query.spec, interval);
         }
         starts
     }
@@ -198,8 +243,8 @@ impl HubQueries {
             .map(|(name, query)| QueryHealth {
                 name,
                 revision: &query.revision,
-                interval: query.spec.interval,
-                stale_after: query.spec.stale_after,
+                interval: query.interval,
+                stale_after: query.stale_after,
                 suspended: query.spec.suspend,
                 health: &query.health,
             })
@@ -221,6 +266,16 @@ impl HubQueries {
         let own = snapshot.iter().filter(|family| others().any(|other| named(other, family.name())));
         let families: Vec<&FamilyText> = theirs.chain(own).collect();
         first_duplicate(families).map_or(Ok(()), |series| Err(RunFailure::Duplicate(series)))
+    }
+}
+
+/// The time from one run to the next and the age at which series are withdrawn, when sweeps come in this interval.
+fn pace(spec: &QuerySpec, sweep: Duration) -> (Duration, Duration) {
+    match &spec.evaluate {
+        Evaluate::Hub => (spec.interval, spec.stale_after),
+        Evaluate::Sweep { stale_after, .. } => {
+            (sweep, stale_after.unwrap_or((SWEEPS_MISSED * sweep + SWEEP_SLACK).min(STALE_AFTER_MAX)))
+        }
     }
 }
 

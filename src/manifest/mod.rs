@@ -11,6 +11,7 @@
 mod amend;
 mod cut;
 mod diagnostic;
+mod evaluate_schema;
 mod export;
 mod json_schema;
 mod label_schema;
@@ -39,8 +40,9 @@ mod yaml;
 
 pub use amend::amend;
 pub use diagnostic::{Diagnostic, Severity};
+pub use evaluate_schema::Seals;
 pub use export::{ExportedProfile, ExportedTwin, can_be_declared, factor_profiles};
 pub use json_schema::{json_schema, kind_names};
 pub use lower::{DeclaredQuery, LastGood, Lowered, lower};
-pub use parse::{ParsedFile, parse_file, parse_file_within};
+pub use parse::{ParsedFile, Rules, parse_file, parse_file_within};
 pub use print::to_yaml;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Severity};
+use super::evaluate_schema::{Seals, check_seals};
 use super::names::Names;
 use super::profile_schema::read_twin_profile;
 use super::query_schema::{QueryDocument, is_query_name, read_twin_query};
@@ -117,20 +118,29 @@ impl ParsedFile {
     }
 }
 
+/// What the settings of a hub demand of its manifests.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// The paths that may be declared, with what stands beneath; empty for every path.
+    pub allow: Vec<Subtree>,
+    /// Whose seals its sweeps read.
+    pub seals: Seals,
+}
+
 /// Parses one file. `file` is its name relative to the root of its source, as diagnostics show it.
 #[must_use]
 pub fn parse_file(file: &str, text: &str) -> ParsedFile {
-    parse_file_within(file, text, &[])
+    parse_file_within(file, text, &Rules::default())
 }
 
-/// The same, for a file that may declare nothing but `allow` and what stands beneath; empty allows every path.
+/// The same, for a file of a hub with rules of its own.
 #[must_use]
-pub fn parse_file_within(file: &str, text: &str, allow: &[Subtree]) -> ParsedFile {
+pub fn parse_file_within(file: &str, text: &str, rules: &Rules) -> ParsedFile {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let places = Places::new(file, text);
     let (documents, mut problems) = read_documents(text);
     let unparsed = documents.iter().find(|document| !document.parses).map(|document| places.span(document.at));
-    let mut shared = Shared { allow, ..Shared::default() };
+    let mut shared = Shared { rules, labels: BTreeSet::new(), sensitive: BTreeSet::new() };
     let ends: Vec<usize> =
         documents.iter().skip(1).map(|document| document.at).chain(std::iter::once(text.len())).collect();
     let read = documents.iter().zip(ends).map(|(document, end)| {
@@ -165,10 +175,8 @@ fn diagnostics(mut problems: Vec<Problem>, places: &Places<'_>) -> Vec<Diagnosti
 }
 
 /// What the documents of a file have in common.
-#[derive(Default)]
 struct Shared<'a> {
-    /// What may be declared; empty for everything.
-    allow: &'a [Subtree],
+    rules: &'a Rules,
     labels: BTreeSet<Labels>,
     sensitive: BTreeSet<Subtree>,
 }
@@ -176,15 +184,16 @@ struct Shared<'a> {
 impl Shared<'_> {
     /// Refuses leaves that this hub's manifests may not declare.
     fn check_allowed(&self, checker: &mut Checker<'_>, wanted: &Wanted, offsets: &[usize]) {
-        if self.allow.is_empty() {
+        let allow = &self.rules.allow;
+        if allow.is_empty() {
             return;
         }
         let leaves = Section::ALL.into_iter().flat_map(|section| {
             leaves_of(wanted.section(section)).into_iter().map(move |(path, _)| Leaf { section, path })
         });
         for (leaf, at) in leaves.zip(offsets) {
-            if !self.allow.iter().any(|subtree| subtree.covers(&leaf)) {
-                let allowed: Vec<String> = self.allow.iter().map(ToString::to_string).collect();
+            if !allow.iter().any(|subtree| subtree.covers(&leaf)) {
+                let allowed: Vec<String> = allow.iter().map(ToString::to_string).collect();
                 let message = format!(
                     "{leaf} may not be declared on this hub, whose settings allow {}; remove it, or extend `allow`",
                     allowed.join(", ")
@@ -271,7 +280,10 @@ fn read_document(
         Some(Read::Profile(profile, leaves)) => {
             shared.check_allowed(&mut Checker { problems }, &profile.wanted, leaves);
         }
-        Some(Read::Query(..)) | None => {}
+        Some(Read::Query(query, _)) => {
+            check_seals(&mut Checker { problems }, &shared.rules.seals, &query.spec.evaluate, query.query_at);
+        }
+        None => {}
     }
     let is_broken = document.is_broken || problems[before..].iter().any(|problem| !problem.warning);
     let content = match read.filter(|_| !is_broken) {

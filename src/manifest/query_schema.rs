@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use super::evaluate_schema::read_evaluate;
 use super::metric_schema::read_metrics;
 use super::query_text::{QueryShape, shape_of};
 use super::schema::{Checker, Fields, show_duration};
 use super::shape::{METADATA, ON_EMPTY, ON_EXCEED, QUERY_LIMITS, QUERY_SPEC};
 use super::tree::{Node, shortened};
-use crate::series::{LabelSource, Limits, MetricSpec, OnEmpty, OnExceed, QuerySpec, ValueSource};
+use crate::series::{LabelSource, Limits, MetricSpec, OnEmpty, OnExceed, QuerySpec, ValueSource, columns_of};
 
 const NAME_LENGTH_MAX: usize = 63;
 const PAGE_SIZE_DEFAULT: usize = 100;
@@ -32,6 +33,8 @@ const DEVICE_SERIES_ADVISED: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct QueryDocument {
     pub(super) spec: QuerySpec,
+    /// The offset of the query's text.
+    pub(super) query_at: usize,
     /// The offset of each metric's name, beside `spec.metrics`.
     pub(super) metrics_at: Vec<usize>,
 }
@@ -62,10 +65,14 @@ pub(super) fn read_twin_query(checker: &mut Checker<'_>, root: &Fields<'_>) -> O
         lint_query(checker, shape, *at, &metrics);
     }
     lint_series(checker, &fields, &metrics, &limits);
-    let (query, _, _) = query?;
+    let text = query.as_ref().map(|(text, _, at)| (text.as_str(), *at));
+    let stale_after = fields.get("staleAfter").map(|_| schedule.stale_after);
+    let evaluate = read_evaluate(checker, &fields, text, &metrics, stale_after);
+    let (query, _, query_at) = query?;
     let spec = QuerySpec {
         name: name?,
         query,
+        evaluate,
         suspend: suspend.unwrap_or_default(),
         interval: schedule.interval,
         timeout: schedule.timeout,
@@ -75,7 +82,7 @@ pub(super) fn read_twin_query(checker: &mut Checker<'_>, root: &Fields<'_>) -> O
         limits,
         metrics,
     };
-    Some(QueryDocument { spec, metrics_at })
+    Some(QueryDocument { spec, query_at, metrics_at })
 }
 
 fn read_name(checker: &mut Checker<'_>, root: &Fields<'_>) -> Option<String> {
@@ -118,6 +125,7 @@ struct Schedule {
 }
 
 fn read_schedule(checker: &mut Checker<'_>, spec: &Fields<'_>) -> Schedule {
+    let swept = spec.get("evaluate").and_then(|entry| entry.value.text()) == Some("sweep");
     let mut interval = INTERVAL_DEFAULT;
     if let Some(value) = duration_within(checker, spec, "interval", INTERVAL_MIN, INTERVAL_MAX) {
         interval = value;
@@ -143,7 +151,7 @@ fn read_schedule(checker: &mut Checker<'_>, spec: &Fields<'_>) -> Schedule {
     if let Some(value) = duration_within(checker, spec, "staleAfter", Duration::ZERO, STALE_AFTER_MAX) {
         stale_after = value;
         if let Some(entry) =
-            spec.get("staleAfter").filter(|_| !stale_after.is_zero() && stale_after < interval + timeout)
+            spec.get("staleAfter").filter(|_| !swept && !stale_after.is_zero() && stale_after < interval + timeout)
         {
             let message = format!(
                 "a good result may be {} old before the next one comes; give at least that, or 0s to withdraw at the \
@@ -229,7 +237,7 @@ fn lint_series(checker: &mut Checker<'_>, spec: &Fields<'_>, metrics: &[MetricSp
 /// What the query's text and its metrics show together.
 fn lint_query(checker: &mut Checker<'_>, shape: &QueryShape, at: usize, metrics: &[MetricSpec]) {
     let path = || "spec.query".to_owned();
-    let columns: Vec<&[String]> = metrics.iter().flat_map(columns).collect();
+    let columns: Vec<&[String]> = metrics.iter().flat_map(columns_of).collect();
     let counts = metrics.iter().any(|metric| metric.value == ValueSource::Count);
     if shape.is_star && columns.is_empty() && counts {
         let message = "whole twins are read only to be counted; ask for COUNT() AS n, and write value: {column: n}";
@@ -255,18 +263,4 @@ fn lint_query(checker: &mut Checker<'_>, shape: &QueryShape, at: usize, metrics:
             checker.warning(at, path(), "unknown-column", message);
         }
     }
-}
-
-/// The columns that a metric reads.
-fn columns(metric: &MetricSpec) -> impl Iterator<Item = &[String]> {
-    let labels = metric.labels.values().filter_map(|source| match source {
-        LabelSource::Column(column) => Some(column.keys.as_slice()),
-        LabelSource::Const(_) => None,
-    });
-    let value = match &metric.value {
-        ValueSource::Count | ValueSource::Const(_) => None,
-        ValueSource::Column(column) => Some(column.keys.as_slice()),
-        ValueSource::States(column) => Some(column.keys.as_slice()),
-    };
-    labels.chain(value)
 }

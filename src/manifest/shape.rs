@@ -237,6 +237,7 @@ pub(super) const QUERY_SPEC: Shape = Shape {
     fields: &[
         field("suspend", Kind::Bool, "No runs and no series, until it is false again"),
         required("query", Kind::Text, "The query, as IoT Hub takes it"),
+        field("evaluate", Kind::Word(&EVALUATES), "Who answers: the hub (default), or the rows of each sweep"),
         field("interval", Kind::Duration, "Time from one run to the next; 5m by default"),
         field("timeout", Kind::Duration, "The longest a run may take"),
         field("staleAfter", Kind::Duration, "How old a result may get before its series are withdrawn"),
@@ -248,6 +249,7 @@ pub(super) const QUERY_SPEC: Shape = Shape {
     later: &[],
 };
 
+pub(super) const EVALUATES: [&str; 2] = ["hub", "sweep"];
 pub(super) const ON_EMPTY: [&str; 2] = ["publish", "fail"];
 pub(super) const ON_EXCEED: [&str; 2] = ["fail", "truncate"];
 pub(super) const METRIC_KINDS: [&str; 4] = ["gauge", "counter", "info", "stateset"];

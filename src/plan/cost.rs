@@ -11,6 +11,8 @@ use crate::twin::TwinRef;
 const ROWS_PER_PAGE: usize = 100;
 /// About the size of one row of a sweep, in bytes (`iot-hub.md` 6.5).
 const ROW_SIZE: usize = 200;
+/// About the size of a column that is read along, with its name, in bytes.
+const COLUMN_SIZE: usize = 40;
 /// About the size of a twin as it is read, in bytes: three sections with metadata.
 const TWIN_SIZE: usize = 2000;
 /// The size of a message where no tier says it, in bytes (`iot-hub.md` 6.2).
@@ -60,6 +62,8 @@ pub struct SweepSize {
     pub readable: bool,
     /// Sweeps by reading since the last one by query.
     pub reads_in_a_row: u32,
+    /// Columns that a row has for who reads along.
+    pub more_columns: usize,
 }
 
 /// What may be asked of the hub; `None` where there is no limit.
@@ -131,8 +135,9 @@ impl SweepPlan {
 pub fn plan_sweep(size: &SweepSize, rates: &SweepRates, settings: SweepSettings) -> SweepPlan {
     let message_size = rates.message_size.unwrap_or(MESSAGE_SIZE);
     let messages_of = |bytes: usize| bytes.div_ceil(message_size).max(1);
+    let row_size = ROW_SIZE + size.more_columns * COLUMN_SIZE;
     let pages = size.sealed.div_ceil(ROWS_PER_PAGE).max(1) + size.more_pages;
-    let page_messages = messages_of(ROWS_PER_PAGE.min(size.sealed) * ROW_SIZE);
+    let page_messages = messages_of(ROWS_PER_PAGE.min(size.sealed) * row_size);
     let query_messages = size.sealed.div_ceil(ROWS_PER_PAGE).max(1) * page_messages + size.more_pages;
     let query = cost(pages, query_messages, rates.queries_per_second, rates, settings);
     let twins = size.declared.max(size.sealed);
@@ -225,7 +230,7 @@ mod tests {
         SweepSettings { interval: Duration::from_secs(600), verify: Duration::from_secs(86_400) };
 
     fn size(twins: usize) -> SweepSize {
-        SweepSize { declared: twins, sealed: twins, more_pages: 1, readable: true, reads_in_a_row: 0 }
+        SweepSize { declared: twins, sealed: twins, more_pages: 1, readable: true, reads_in_a_row: 0, more_columns: 0 }
     }
 
     /// Half of a tier's rates and a tenth of its messages: pages a minute, reads a second, messages a day.
@@ -242,6 +247,8 @@ mod tests {
     fn the_cheaper_kind_is_taken_and_rate_and_messages_make_sweeps_rarer() {
         let s1 = rates(10.0, 50.0, 40_000);
         let s3 = rates(500.0, 250.0, 30_000_000);
+        let along = plan_sweep(&SweepSize { more_columns: 10, ..size(1000) }, &s1, SETTINGS);
+        assert_eq!(along.query.messages, 10 * 15 + 1, "600 bytes a row");
         for (twins, rates, mode, interval, query, read) in [
             // A page, a count and nothing in the way of ten minutes.
             (10, s1, SweepMode::Query, 600, (12, 2), (0, 10)),

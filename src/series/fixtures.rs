@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{LabelColumn, LabelSource, Limits, MetricKind, MetricSpec, OnEmpty, QuerySpec, ValueSource};
+use super::{Evaluate, LabelColumn, LabelSource, Limits, MetricKind, MetricSpec, OnEmpty, QuerySpec, ValueSource};
 
 /// A label that holds a column as it is.
 pub(crate) fn column(path: &str) -> LabelSource {
@@ -32,6 +32,7 @@ pub(crate) fn query(name: &str, metrics: Vec<MetricSpec>) -> QuerySpec {
     QuerySpec {
         name: name.to_owned(),
         query: name.to_owned(),
+        evaluate: Evaluate::Hub,
         suspend: false,
         interval: Duration::from_secs(600),
         timeout: Duration::from_secs(60),

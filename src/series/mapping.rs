@@ -4,10 +4,12 @@
 //! that are absent, null or empty are one and the same, as Prometheus sees it, so no series comes out twice.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use super::convert::{Read, clean, read_label, read_number, read_state, short};
-use super::spec::{NumberColumn, OnEmpty, OnExceed, OnInvalid, OnMissing, Reduce, StateColumn};
+use super::spec::{Evaluate, NumberColumn, OnEmpty, OnExceed, OnInvalid, OnMissing, Reduce, StateColumn};
 use super::{Family, Kind, LabelSet, LabelSource, MetricKind, MetricSpec, NameError, QuerySpec, ValueSource};
+use crate::query::GROUPS_MAX;
 use crate::twin::Value;
 
 /// What the names of our own instruments begin with; no metric of a query may, or one family would come out twice.
@@ -56,6 +58,9 @@ pub enum MapFailure {
     /// The query's limit of series is exceeded.
     #[error("the query gives more than {0} series (limits.maxSeries)")]
     Series(usize),
+    /// There are more groups than anybody may have.
+    #[error("a GROUP BY gives at most {GROUPS_MAX} groups; group by something with fewer values")]
+    Groups,
     /// No row, and the query takes that for a failure.
     #[error("the query answers no row (onEmpty: fail)")]
     Empty,
@@ -104,7 +109,7 @@ impl MapFailure {
     #[must_use]
     pub const fn category(&self) -> &'static str {
         match self {
-            Self::Rows(_) | Self::Series(_) => "limit",
+            Self::Rows(_) | Self::Series(_) | Self::Groups => "limit",
             Self::Empty => "empty",
             Self::MissingColumn { .. } => "missing_column",
             Self::SameLabels { .. } => "duplicate",
@@ -145,10 +150,10 @@ enum Merge {
     Same,
 }
 
-/// Maps the rows of one run.
+/// Maps the rows of one run of a query.
 #[derive(Debug)]
-pub struct Aggregator<'a> {
-    spec: &'a QuerySpec,
+pub struct Aggregator<S> {
+    spec: S,
     /// For each metric its series.
     cells: Vec<Cells>,
     /// For each metric whether a row had the column of its value.
@@ -158,21 +163,21 @@ pub struct Aggregator<'a> {
     series: usize,
 }
 
-impl<'a> Aggregator<'a> {
+impl<S: Deref<Target = QuerySpec> + Clone> Aggregator<S> {
     /// Starts a run: what `zero_fill` names exists with 0. So does the one label set of a metric that counts rows and
     /// none of whose labels comes from a column: no rows is a count of 0.
     ///
     /// # Errors
     /// [`MapFailure::Series`] when the zeros alone exceed the limit, [`MapFailure::Name`] when a metric has the name of
     /// one of our own.
-    pub fn new(spec: &'a QuerySpec) -> Result<Self, MapFailure> {
+    pub fn new(spec: S) -> Result<Self, MapFailure> {
         let ours = |metric: &&MetricSpec| OWN_PREFIXES.iter().any(|prefix| metric.name.starts_with(prefix));
         if let Some(metric) = spec.metrics.iter().find(ours) {
             return Err(NameError::Metric(metric.name.clone()).into());
         }
         let dropped = Dropped::ALL.into_iter().map(|reason| (reason, 0)).collect();
         let (cells, has_column) = (vec![Cells::new(); spec.metrics.len()], vec![false; spec.metrics.len()]);
-        let mut aggregator = Self { spec, cells, has_column, dropped, rows: 0, series: 0 };
+        let mut aggregator = Self { spec: spec.clone(), cells, has_column, dropped, rows: 0, series: 0 };
         for (index, metric) in spec.metrics.iter().enumerate() {
             for labels in zeros(metric, spec.limits.max_series)? {
                 for labels in with_states(metric, labels) {
@@ -200,7 +205,7 @@ impl<'a> Aggregator<'a> {
         }
         self.rows += 1;
         let mut reason = None;
-        let spec = self.spec;
+        let spec = self.spec.clone();
         for (index, metric) in spec.metrics.iter().enumerate() {
             if let Some(dropped) = self.map(index, metric, row)? {
                 reason = reason.or(Some(dropped));
@@ -210,6 +215,12 @@ impl<'a> Aggregator<'a> {
             *self.dropped.entry(dropped).or_default() += 1;
         }
         Ok(())
+    }
+
+    /// Rows seen so far.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 
     /// Whether another row would exceed the limit of rows.
@@ -238,7 +249,7 @@ impl<'a> Aggregator<'a> {
             if let (true, false, Some(column)) = (self.rows > 0, has_column, value_column(metric)) {
                 return Err(MapFailure::MissingColumn { metric: metric.name.clone(), column: column.join(".") });
             }
-            families.push(family(spec, metric, cells)?);
+            families.push(family(&spec, metric, cells)?);
         }
         Ok(Mapped { families, dropped: self.dropped, rows: self.rows, series: self.series })
     }
@@ -383,6 +394,15 @@ impl<T> Read<T> {
     }
 }
 
+/// The columns that a metric reads, as keys from the row.
+pub fn columns_of(metric: &MetricSpec) -> impl Iterator<Item = &[String]> {
+    let labels = metric.labels.values().filter_map(|source| match source {
+        LabelSource::Column(column) => Some(column.keys.as_slice()),
+        LabelSource::Const(_) => None,
+    });
+    labels.chain(value_column(metric))
+}
+
 fn value_column(metric: &MetricSpec) -> Option<&[String]> {
     match &metric.value {
         ValueSource::Count | ValueSource::Const(_) => None,
@@ -392,7 +412,11 @@ fn value_column(metric: &MetricSpec) -> Option<&[String]> {
 }
 
 fn family(spec: &QuerySpec, metric: &MetricSpec, cells: Cells) -> Result<Family, MapFailure> {
-    let help = format!("{} TwinQuery {}, every {}.", metric.help, spec.name, short(spec.interval));
+    let pace = match spec.evaluate {
+        Evaluate::Hub => format!("every {}", short(spec.interval)),
+        Evaluate::Sweep { .. } => "with each sweep".to_owned(),
+    };
+    let help = format!("{} TwinQuery {}, {pace}.", metric.help, spec.name);
     let kind = match metric.kind {
         MetricKind::Gauge | MetricKind::Info | MetricKind::StateSet => Kind::Gauge,
         MetricKind::Counter => Kind::Counter,

@@ -7,6 +7,7 @@ mod convert;
 mod family;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod local;
 mod mapping;
 mod spec;
 #[cfg(test)]
@@ -16,9 +17,10 @@ mod tests;
 mod text;
 
 pub use family::{Family, Kind, LabelSet, NameError};
-pub use mapping::{Aggregator, Dropped, MapFailure, Mapped};
+pub use local::{LocalQuery, LocalRun};
+pub use mapping::{Aggregator, Dropped, MapFailure, Mapped, columns_of};
 pub use spec::{
-    Case, LabelColumn, LabelSource, Limits, MetricKind, MetricSpec, NumberColumn, OnEmpty, OnExceed, OnInvalid,
-    OnMissing, Parse, QuerySpec, Reduce, StateColumn, ValueSource,
+    Case, Evaluate, LabelColumn, LabelSource, Limits, MetricKind, MetricSpec, NumberColumn, OnEmpty, OnExceed,
+    OnInvalid, OnMissing, Parse, QuerySpec, Reduce, StateColumn, ValueSource,
 };
 pub use text::{FamilyText, Piece, first_duplicate, join, pieces, render};

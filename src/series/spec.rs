@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::LocalQuery;
 use crate::twin::Number;
 
 /// One `TwinQuery`, checked: names, labels and limits are valid, and `timeout < interval`.
@@ -12,6 +13,8 @@ pub struct QuerySpec {
     pub name: String,
     /// The text sent to the hub.
     pub query: String,
+    /// Who answers it.
+    pub evaluate: Evaluate,
     /// No runs, and no series but the one that says that the query is loaded.
     pub suspend: bool,
     /// Time from one run's start to the next.
@@ -28,6 +31,21 @@ pub struct QuerySpec {
     pub limits: Limits,
     /// The metrics made of the rows, 1 to 16.
     pub metrics: Vec<MetricSpec>,
+}
+
+/// Who answers a query.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Evaluate {
+    /// The hub, every interval.
+    #[default]
+    Hub,
+    /// We ourselves, from the rows of each sweep; interval, timeout and pages mean nothing then.
+    Sweep {
+        /// The query.
+        query: Box<LocalQuery>,
+        /// `staleAfter`, if the manifest says; else it follows the time from one sweep to the next.
+        stale_after: Option<Duration>,
+    },
 }
 
 /// What an answer without a row means.

@@ -10,8 +10,7 @@ use std::thread;
 use sha2::{Digest, Sha256};
 
 use super::read::{Batch, Bounds, FileContent, FileReader, Listing, ReadError};
-use crate::manifest::{ParsedFile, parse_file_within};
-use crate::plan::Subtree;
+use crate::manifest::{ParsedFile, Rules, parse_file_within};
 
 pub(super) type Hash = [u8; 32];
 
@@ -23,8 +22,8 @@ pub(super) struct Known {
     /// All names and contents together: the hashes of each pair of them, joined by exclusive or, so that one file's
     /// part can be exchanged.
     pub(super) content: Hash,
-    /// The paths manifests may declare; empty for every path.
-    pub(super) allow: Arc<[Subtree]>,
+    /// What the hub's settings demand of the manifests.
+    pub(super) rules: Arc<Rules>,
 }
 
 /// One file as it is now.
@@ -40,7 +39,7 @@ pub(super) struct Fresh {
 impl Known {
     /// What is known after `before`, once all files are read.
     pub(super) fn of(all: Vec<Fresh>, before: &Self) -> Self {
-        let mut known = Self { allow: Arc::clone(&before.allow), ..Self::default() };
+        let mut known = Self { rules: Arc::clone(&before.rules), ..Self::default() };
         for fresh in &all {
             join(&mut known.content, &fresh.name, &fresh.hash);
         }
@@ -86,7 +85,7 @@ impl Fresh {
             return Self { file: Arc::clone(file), name, hash, is_new: false };
         }
         let file = match content {
-            FileContent::Text(text) => parse_file_within(&name, text, &known.allow),
+            FileContent::Text(text) => parse_file_within(&name, text, &known.rules),
             FileContent::Unusable(rule, message) => ParsedFile::unreadable(&name, rule, message),
         };
         Self { name, hash, file: Arc::new(file), is_new: true }

@@ -11,8 +11,8 @@ use super::known::{Fresh, Hash, Known, read_all};
 use super::layout::Layout;
 use super::read::{Bounds, FileReader, Listing, ReadError, is_hidden, is_manifest, list};
 use super::watch::Hint;
-use crate::manifest::{DeclaredQuery, Diagnostic, LastGood, ParsedFile, Severity, amend, lower};
-use crate::plan::{DeclaredState, Subtree};
+use crate::manifest::{DeclaredQuery, Diagnostic, LastGood, ParsedFile, Rules, Severity, amend, lower};
+use crate::plan::DeclaredState;
 
 /// Readings of one load, when the folder changes meanwhile.
 const ATTEMPTS_MAX: usize = 5;
@@ -103,10 +103,10 @@ impl Loader {
         Self::with_bounds(root, Bounds::DEFAULT)
     }
 
-    /// The same, for manifests that may declare nothing but `allow` and what stands beneath; empty allows every path.
+    /// The same, for the manifests of a hub with rules of its own.
     #[must_use]
-    pub fn allowing(mut self, allow: &[Subtree]) -> Self {
-        self.known.allow = allow.into();
+    pub fn within(mut self, rules: Rules) -> Self {
+        self.known.rules = Arc::new(rules);
         self
     }
 

@@ -82,7 +82,7 @@ impl Daemon {
         let (cancel, mut task) = (CancellationToken::new(), JoinSet::new());
         let (handle, rng) = (metrics.controller.hub("sim"), fastrand::Rng::with_seed(7));
         let (commands, line) = Commands::line();
-        let inputs = Inputs { declared: receiver, commands: Some(line) };
+        let inputs = Inputs { declared: receiver, commands: Some(line), along: None };
         match options.policy.mode {
             Mode::Observe => drop(task.spawn(observe(options, hub, inputs, handle, cancel.clone(), rng))),
             Mode::Sync | Mode::Upsert => drop(task.spawn(run(options, hub, inputs, handle, cancel.clone(), rng))),

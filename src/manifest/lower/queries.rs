@@ -1,12 +1,17 @@
 //! Queries of a source: duplicates, and metrics that cannot be exposed together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Claim, DeclaredQuery, Lowering};
 use crate::manifest::metric_schema::{collision_message, may_share_name};
 use crate::plan::FileSpan;
-use crate::series::MetricSpec;
+use crate::series::{Evaluate, LocalQuery, MetricSpec};
+
+/// The characters that the queries of the sweep may add to its own query; 8,192 is what a hub takes (`metrics.md` 1.1).
+const SWEEP_COLUMNS_LENGTH_MAX: usize = 7000;
+/// The characters of a comma, AS and a name.
+const COLUMN_NAME_LENGTH: usize = 10;
 
 /// A query in question while metric names are compared.
 struct Candidate<'a> {
@@ -44,11 +49,33 @@ impl<'a> Lowering<'a> {
             }
         }
         while self.freeze_one_collision(&mut candidates) {}
+        self.refuse_long_sweeps(&mut candidates);
         for (name, candidate) in &candidates {
             let file = self.next.entry(candidate.file.clone()).or_default();
             file.queries.insert((*name).to_owned(), Arc::clone(&candidate.query));
         }
         candidates.into_values().map(|candidate| candidate.query.as_ref().clone()).collect()
+    }
+
+    /// Refuses queries whose columns would make the query of the sweep longer than a hub takes; the first in name stay.
+    fn refuse_long_sweeps(&mut self, candidates: &mut BTreeMap<&'a str, Candidate<'a>>) {
+        let mut columns = BTreeMap::new();
+        let mut refused = Vec::new();
+        for (name, candidate) in &*candidates {
+            let Evaluate::Sweep { query, .. } = &candidate.query.spec.evaluate else { continue };
+            if !has_room(query, &mut columns) {
+                refused.push((*name, candidate.query.source.clone()));
+            }
+        }
+        for (name, place) in refused {
+            let message = format!(
+                "the columns of all queries with evaluate: sweep have more than {SWEEP_COLUMNS_LENGTH_MAX} characters \
+                 together, more than one query of a hub holds; read fewer columns, or evaluate: hub"
+            );
+            self.report(&place, "spec.evaluate".to_owned(), "evaluate-size", message);
+            self.frozen.broken.insert(place);
+            candidates.remove(name);
+        }
     }
 
     /// Finds one pair of queries whose metrics collide, reports it at those that are good, and freezes these at their
@@ -82,6 +109,19 @@ impl<'a> Lowering<'a> {
         }
         true
     }
+}
+
+/// How much longer a query makes the query of its sweep, whose columns so far are `columns`, by whether it is about
+/// modules. Takes its own columns in when there is room.
+fn has_room(query: &LocalQuery, columns: &mut BTreeMap<bool, BTreeSet<String>>) -> bool {
+    let known = columns.entry(query.is_about_modules()).or_default();
+    let all: BTreeSet<String> = known.iter().cloned().chain(query.columns()).collect();
+    let length: usize = all.iter().map(|column| column.chars().count() + COLUMN_NAME_LENGTH).sum();
+    let has_room = length <= SWEEP_COLUMNS_LENGTH_MAX;
+    if has_room {
+        *known = all;
+    }
+    has_room
 }
 
 type MetricPlace<'a> = (&'a str, usize);

@@ -1,0 +1,126 @@
+//! Queries answered from the rows of a sweep.
+//!
+//! Invariant: nothing is asked of the hub. A run begins and ends with a sweep, all or nothing; a page's rows are mapped
+//! and dropped before the next page is taken. A query that wants columns which this sweep does not have waits for the
+//! next one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::read::{Progress, RunFailure};
+use super::rendered::Rendered;
+use super::state::RunId;
+use crate::hub::{AlongColumns, PageError, column_name};
+use crate::series::{Evaluate, LocalQuery, LocalRun, QuerySpec};
+use crate::twin::Value;
+
+/// The columns that these queries want of each twin that a sweep reads.
+#[must_use]
+pub fn wanted_columns(specs: &[QuerySpec]) -> AlongColumns {
+    let queries = || specs.iter().filter(|spec| !spec.suspend).filter_map(swept_query);
+    let of = |modules: bool| {
+        let mut queries = queries().filter(|query| query.is_about_modules() == modules).peekable();
+        queries.peek()?;
+        let columns: BTreeSet<String> = queries.flat_map(LocalQuery::columns).collect();
+        Some(columns.into_iter().collect())
+    };
+    AlongColumns { devices: of(false), modules: of(true) }
+}
+
+/// The query of a spec that sweeps answer.
+pub(super) fn swept_query(spec: &QuerySpec) -> Option<&LocalQuery> {
+    match &spec.evaluate {
+        Evaluate::Hub => None,
+        Evaluate::Sweep { query, .. } => Some(query),
+    }
+}
+
+/// The runs of the present sweep.
+#[derive(Debug)]
+pub(super) struct SweptRuns {
+    columns: Arc<AlongColumns>,
+    runs: BTreeMap<RunId, SweptRun>,
+    /// When the sweep began.
+    pub(super) began: Instant,
+}
+
+#[derive(Debug)]
+struct SweptRun {
+    modules: bool,
+    run: Result<LocalRun, RunFailure>,
+}
+
+impl SweptRuns {
+    pub(super) fn new(columns: Arc<AlongColumns>, began: Instant) -> Self {
+        Self { columns, runs: BTreeMap::new(), began }
+    }
+
+    /// Whether the rows of this sweep say all that `query` reads.
+    pub(super) fn can_answer(&self, query: &LocalQuery) -> bool {
+        let columns = self.columns(query.is_about_modules());
+        columns.is_some_and(|columns| query.columns().all(|column| columns.contains(&column)))
+    }
+
+    /// Begins a run of `spec`, which [can be answered](Self::can_answer).
+    pub(super) fn start(&mut self, id: RunId, spec: &Arc<QuerySpec>) {
+        let Some(query) = swept_query(spec) else { return };
+        let modules = query.is_about_modules();
+        let columns = self.columns(modules).unwrap_or_default().iter().enumerate();
+        let names = columns.map(|(index, column)| (column.clone(), column_name(index))).collect();
+        if let Some(run) = LocalRun::new(Arc::clone(spec), query, &names).transpose() {
+            self.runs.insert(id, SweptRun { modules, run: run.map_err(RunFailure::from) });
+        }
+    }
+
+    /// Takes one page of twins. A run that panics gives nothing and costs the others nothing; how many did.
+    pub(super) fn page(&mut self, modules: bool, rows: &[Value]) -> usize {
+        let mut panics = 0;
+        for swept in self.runs.values_mut().filter(|swept| swept.modules == modules) {
+            let Ok(run) = &mut swept.run else { continue };
+            if catch_unwind(AssertUnwindSafe(|| rows.iter().for_each(|row| run.push(row)))).is_err() {
+                swept.run = Err(RunFailure::Panic);
+                panics += 1;
+            }
+        }
+        panics
+    }
+
+    /// The runs, each with what gives its answer; for many rows that takes a while, so it belongs on a thread that may
+    /// block.
+    pub(super) fn finish(
+        self,
+        hub: &str,
+    ) -> impl Iterator<Item = (RunId, impl FnOnce() -> (Progress, Result<Rendered, RunFailure>) + use<>)> {
+        let hub: Arc<str> = hub.into();
+        self.runs.into_iter().map(move |(id, SweptRun { run, .. })| {
+            let hub = Arc::clone(&hub);
+            (id, move || {
+                let mapped = run.and_then(|run| run.finish().map_err(RunFailure::from));
+                let rows = mapped.as_ref().map_or(0, |mapped| mapped.rows);
+                let progress = Progress { rows, ..Progress::default() };
+                (progress, mapped.and_then(|mapped| Rendered::new(mapped, &hub)))
+            })
+        })
+    }
+
+    /// The runs of a sweep that did not end well, each with why it gives nothing.
+    pub(super) fn fail(self, failure: &RunFailure) -> impl Iterator<Item = (RunId, RunFailure)> {
+        self.runs.into_keys().map(|id| (id, failure.clone()))
+    }
+
+    fn columns(&self, modules: bool) -> Option<&[String]> {
+        let columns = if modules { &self.columns.modules } else { &self.columns.devices };
+        columns.as_deref()
+    }
+}
+
+/// Why the queries give nothing when the sweep ended by this.
+pub(super) fn failure_of(error: PageError) -> RunFailure {
+    match error {
+        PageError::Hub(error) => RunFailure::Hub(error),
+        PageError::TooMany(pages) => RunFailure::Pages(pages),
+    }
+}
