@@ -3,7 +3,7 @@
 //! Invariant: a loop that observes holds a [`ReadOnly`], which has no writer: nothing in it could write, whatever a plan
 //! says.
 
-use crate::hub::{Allowance, Continuation, HubError, Lane, Paced, QueryPage, ReadTwins, WriteTwins};
+use crate::hub::{Allowance, Continuation, HubError, Lane, Paced, QueryPage, ReadTwins, TextPage, WriteTwins};
 use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
 
 /// A hub to read, and perhaps to write.
@@ -67,6 +67,16 @@ macro_rules! reads_through {
                 from: Option<&Continuation>,
             ) -> Result<QueryPage, HubError> {
                 self.0.query_page(query, page_size, from).await
+            }
+
+            async fn text_page(
+                &self,
+                query: &str,
+                columns: &[&str],
+                page_size: usize,
+                from: Option<&Continuation>,
+            ) -> Result<TextPage, HubError> {
+                self.0.text_page(query, columns, page_size, from).await
             }
         }
     };

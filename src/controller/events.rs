@@ -13,7 +13,7 @@ use super::queue::Lane;
 use super::reconcile::Reconciled;
 use super::report::Report;
 use super::run::{Controller, Finished, MISPREDICTIONS_MAX};
-use super::sweep::Swept;
+use super::sweep::{Swept, Untouched};
 use super::sweeping::until_utc_midnight;
 use crate::hub::{HubError, PageError};
 use crate::plan::{HeldReason, Outcome, Suspend, SweepMode};
@@ -83,16 +83,7 @@ impl<H: Access> Controller<H> {
             self.context.gate().take_sweep(swept.sealed, members, queries);
         }
         self.rivals.forget_old(now);
-        for twin in &swept.untouched {
-            self.context.gate().creates_nothing(twin);
-            let pending = self.statuses.get(twin).is_some_and(|status| status.outcome == Outcome::Pending);
-            // Whatever else is known of a twin is known from a later look than the row's.
-            if pending && !self.queue.contains(twin) {
-                self.seen.insert(twin.clone());
-                self.context.gate().updates_nothing(twin);
-                self.statuses.record(twin, Outcome::InSync, String::new(), now);
-            }
-        }
+        self.take_untouched(&swept.untouched, now);
         for twin in &swept.nominated {
             if self.queue.nominate(twin, Lane::Sweep, now) {
                 self.report.added(Lane::Sweep);
@@ -107,6 +98,21 @@ impl<H: Access> Controller<H> {
         self.judge_first_sweep();
         self.removals_wait = true;
         self.check_guards();
+    }
+
+    /// Twins that a sweep found in sync without a read.
+    fn take_untouched(&mut self, untouched: &Untouched, now: Duration) {
+        let mut gate = self.context.gate();
+        for twin in untouched.iter() {
+            gate.creates_nothing(twin);
+            let pending = self.statuses.get(twin).is_some_and(|status| status.outcome == Outcome::Pending);
+            // Whatever else is known of a twin is known from a later look than the row's.
+            if pending && !self.queue.contains(twin) {
+                self.seen.insert(twin.clone(), ());
+                gate.updates_nothing(twin);
+                self.statuses.record(twin, Outcome::InSync, String::new(), now);
+            }
+        }
     }
 
     fn sweep_failed(&mut self, error: &PageError) {
@@ -193,7 +199,7 @@ impl<H: Access> Controller<H> {
     fn remember(&mut self, result: &Reconciled) {
         match &result.verified {
             Some(verified) => {
-                self.seen.insert(result.twin.clone());
+                self.seen.insert(result.twin.clone(), ());
                 self.context.memory().insert(result.twin.clone(), verified.clone());
             }
             None => {

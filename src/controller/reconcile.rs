@@ -3,7 +3,6 @@
 //! Invariants: every write is planned on a read made in the same reconcile and guarded by its etag. Nothing is
 //! remembered between reconciles that the next one would need: dropping this future at any await loses nothing.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -18,10 +17,10 @@ use super::queue::Lane;
 use super::rivals::{look_around, restrained};
 use crate::hub::{AlongColumns, HubError, Paced, SweepAlong, SweepNews, WriteTwins as _};
 use crate::plan::{
-    Cause, Change, Declaration, DeclaredState, Held, HeldReason, Outcome, Restraint, SealAction, SealScope, SealState,
-    Sighting, TwinPlan, Verified, declare, plan_suspension,
+    Cause, Change, Declaration, DeclaredHashes, DeclaredState, Held, HeldReason, Outcome, Restraint, SealAction,
+    SealScope, SealState, Sighting, TwinPlan, Verified, declare, plan_suspension,
 };
-use crate::twin::{Twin, TwinRef};
+use crate::twin::{Twin, TwinMap, TwinRef};
 
 /// Reads and writes tried again at once when somebody else wrote in between; then the queue backs off.
 const CONFLICTS_MAX: u32 = 5;
@@ -37,7 +36,9 @@ pub(super) struct Context<H> {
     pub(super) audit: Auditor,
     pub(super) gate: Mutex<Gate>,
     /// What this process last saw of each twin.
-    pub(super) memory: Mutex<BTreeMap<TwinRef, Verified>>,
+    pub(super) memory: Mutex<TwinMap<Verified>>,
+    /// What is declared of each twin as a hash, for the next sweep; the one under way holds it.
+    pub(super) hashes: Mutex<DeclaredHashes>,
     pub(super) started: Instant,
     /// Seconds since 1970 at that time.
     pub(super) started_unix: i64,
@@ -78,8 +79,13 @@ impl<H> Context<H> {
     }
 
     /// The memory; see [`gate`](Self::gate) for a panicked worker.
-    pub(super) fn memory(&self) -> MutexGuard<'_, BTreeMap<TwinRef, Verified>> {
+    pub(super) fn memory(&self) -> MutexGuard<'_, TwinMap<Verified>> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hashes; a sweep that was stopped or panicked leaves none, and the next one makes them anew.
+    pub(super) fn hashes(&self) -> MutexGuard<'_, DeclaredHashes> {
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The gate; a worker that panicked while it held it leaves counts that are still good.

@@ -31,7 +31,7 @@ use super::sweep::Swept;
 use crate::hub::{HubError, Paced, PageError, ReadTwins, SweepAlong, WriteTwins};
 use crate::metrics::ControllerHub;
 use crate::plan::{DeclaredState, HeldReason, Outcome, Policy, RemovalHold, Rivals, SealScope, Suspend, SweepSettings};
-use crate::twin::TwinRef;
+use crate::twin::{TwinMap, TwinRef};
 
 /// How long running writes may take to end once the loop is told to.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
@@ -105,7 +105,7 @@ pub(super) struct Controller<H> {
     pub(super) statuses: Statuses,
     pub(super) health: HubHealth,
     /// Twins read since their manifest last changed: not created again when they are gone.
-    pub(super) seen: BTreeSet<TwinRef>,
+    pub(super) seen: TwinMap<()>,
     /// What the hub said when it refused to write these; until their manifest changes or a write succeeds.
     pub(super) rejections: BTreeMap<TwinRef, HubError>,
     /// Who fights with us over what.
@@ -218,7 +218,8 @@ impl<H: Access> Controller<H> {
             audit,
             scope: options.scope.clone(),
             gate: Mutex::new(Gate::new(&options.hub, &options.policy)),
-            memory: Mutex::new(BTreeMap::new()),
+            memory: Mutex::default(),
+            hashes: Mutex::default(),
             started: Instant::now(),
             started_unix: unix_seconds((options.wall_clock)()),
             rows_swept: AtomicUsize::new(0),
@@ -242,7 +243,7 @@ impl<H: Access> Controller<H> {
             running: Vec::new(),
             statuses: Statuses::default(),
             health: HubHealth::default(),
-            seen: BTreeSet::new(),
+            seen: TwinMap::default(),
             rejections: BTreeMap::new(),
             rivals,
             wishes: BTreeMap::new(),
@@ -303,7 +304,7 @@ impl<H: Access> Controller<H> {
 
     /// Hands the new state to the workers, with what it takes, changes and may have to be registered.
     fn take_to_gate(&mut self, change: &StateChange) {
-        let known: BTreeSet<&TwinRef> = change.changed.iter().filter(|twin| self.seen.contains(*twin)).collect();
+        let known: BTreeSet<&TwinRef> = change.changed.iter().filter(|twin| self.seen.contains_key(twin)).collect();
         let mut gate = self.context.gate();
         gate.take_state(Arc::clone(&self.state), &change.losing);
         gate.expect(&change.changed, |twin| known.contains(twin));
@@ -392,7 +393,7 @@ impl<H: Access> Controller<H> {
         self.report.waited(taken.waited);
         self.asked.began(Some(&taken.twin));
         let task = Task {
-            seen: self.seen.contains(&taken.twin),
+            seen: self.seen.contains_key(&taken.twin),
             rejection: self.rejections.get(&taken.twin).cloned(),
             restraint: self.rivals.restraint(&taken.twin, now),
             wish: self.wishes.get_mut(&taken.twin).map(PendingWish::begin),

@@ -3,11 +3,11 @@
 //! Invariant: a twin has exactly one state, so the counts by state add up to the twins managed.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::plan::{Held, HeldReason, Outcome, TwinState};
-use crate::twin::TwinRef;
+use crate::twin::{TwinMap, TwinRef};
 
 /// One twin as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct TwinStatus {
     pub outcome: Outcome,
     /// One sentence for people; empty when the outcome says it all.
     pub message: String,
-    /// When the reason last changed, since the start of the process.
+    /// When the reason last changed, since the start of the process, in whole seconds.
     pub since: Duration,
     /// Failed reconciles in a row.
     pub failures: u32,
@@ -25,7 +25,10 @@ pub struct TwinStatus {
 /// The twins of one hub.
 #[derive(Debug, Clone, Default)]
 pub struct Statuses {
-    twins: BTreeMap<TwinRef, TwinStatus>,
+    /// A fleet has few statuses and many twins: those that stand alike since the same second share one.
+    twins: TwinMap<Arc<TwinStatus>>,
+    /// The last one made.
+    last: Option<Arc<TwinStatus>>,
     counts: BTreeMap<TwinState, usize>,
     ownership_conflicts: usize,
 }
@@ -34,18 +37,17 @@ impl Statuses {
     /// The status of one twin.
     #[must_use]
     pub fn get(&self, twin: &TwinRef) -> Option<&TwinStatus> {
-        self.twins.get(twin)
+        self.twins.get(twin).map(AsRef::as_ref)
     }
 
     /// The twins after `twin` in order, or all.
     pub fn after(&self, twin: Option<&TwinRef>) -> impl Iterator<Item = (&TwinRef, &TwinStatus)> {
-        let from = twin.map_or(Bound::Unbounded, Bound::Excluded);
-        self.twins.range::<TwinRef, _>((from, Bound::Unbounded))
+        self.twins.after(twin).map(|(twin, status)| (twin, status.as_ref()))
     }
 
     /// All twins, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&TwinRef, &TwinStatus)> {
-        self.twins.iter()
+        self.after(None)
     }
 
     /// Twins in `state`.
@@ -77,7 +79,8 @@ impl Statuses {
         let Some(condition) = outcome.condition() else {
             return self.forget(twin);
         };
-        let before = self.twins.get(twin);
+        let before = self.twins.get(twin).cloned();
+        let before = before.as_deref();
         let failing = matches!(
             outcome,
             Outcome::Failed
@@ -91,15 +94,27 @@ impl Statuses {
         let reason = |status: &TwinStatus| status.outcome.condition().map(|condition| condition.reason);
         let same_reason = before.and_then(reason) == Some(condition.reason);
         let news = !same_reason || before.is_none_or(|status| status.message != message);
-        let since = before.filter(|_| same_reason).map_or(now, |status| status.since);
+        let since = before.filter(|_| same_reason).map_or(Duration::from_secs(now.as_secs()), |status| status.since);
         if let Some(old) = before.and_then(|status| status.outcome.condition()) {
             *self.counts.entry(old.state).or_default() -= 1;
         }
         self.ownership_conflicts -= usize::from(before.is_some_and(|status| is_conflict(&status.outcome)));
         self.ownership_conflicts += usize::from(is_conflict(&outcome));
         *self.counts.entry(condition.state).or_default() += 1;
-        self.twins.insert(twin.clone(), TwinStatus { outcome, message, since, failures });
+        let status = self.shared(TwinStatus { outcome, message, since, failures });
+        match self.twins.get_mut(twin) {
+            Some(known) => *known = status,
+            None => drop(self.twins.insert(twin.clone(), status)),
+        }
         news
+    }
+
+    /// One object for equal statuses in a row.
+    fn shared(&mut self, status: TwinStatus) -> Arc<TwinStatus> {
+        match &self.last {
+            Some(last) if **last == status => Arc::clone(last),
+            Some(_) | None => Arc::clone(self.last.insert(Arc::new(status))),
+        }
     }
 
     fn forget(&mut self, twin: &TwinRef) -> bool {
@@ -132,6 +147,7 @@ mod tests {
         let twin = |id: &str| TwinRef::device(DeviceId::new(id).unwrap());
         let at = Duration::from_secs;
         let mut statuses = Statuses::default();
+        assert!(statuses.get(&twin("a")).is_none());
         let mut record = |id: &str, outcome, now| statuses.record(&twin(id), outcome, String::new(), at(now));
         assert!(record("a", Outcome::Pending, 0));
         assert!(record("a", Outcome::Failed, 1));

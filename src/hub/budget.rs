@@ -19,9 +19,10 @@ use tokio::time::Instant;
 use self::bucket::{Bucket, Ticket};
 pub use self::fair::Turns;
 use self::pace::Pace;
+pub(super) use self::quota::rows_size;
 use self::quota::{Quota, QuotaNews};
 pub use self::tier::Tier;
-use super::{Continuation, HubError, QueryPage, ReadTwins, WriteTwins};
+use super::{Continuation, HubError, QueryPage, ReadTwins, TextPage, WriteTwins};
 use crate::metrics::{BudgetHub, Label as _, Operation};
 use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
 
@@ -176,7 +177,18 @@ impl<H: ReadTwins> ReadTwins for Budgeted<H> {
         from: Option<&Continuation>,
     ) -> Result<QueryPage, HubError> {
         let request = self.inner.query_page(query, page_size, from);
-        self.paced(Operation::Query, request, |page| quota::rows_size(&page.rows)).await
+        self.paced(Operation::Query, request, |page| rows_size(&page.rows)).await
+    }
+
+    async fn text_page(
+        &self,
+        query: &str,
+        columns: &[&str],
+        page_size: usize,
+        from: Option<&Continuation>,
+    ) -> Result<TextPage, HubError> {
+        let request = self.inner.text_page(query, columns, page_size, from);
+        self.paced(Operation::Query, request, |page| page.rows.body_size()).await
     }
 }
 

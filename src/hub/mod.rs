@@ -17,6 +17,7 @@ mod pages;
 mod refusal;
 mod rest;
 mod sas;
+mod texts;
 mod wire;
 
 use std::future::Future;
@@ -32,6 +33,7 @@ pub use observe::Observed;
 pub use pages::{PageError, Pages};
 pub use rest::{ProxyOptions, RestHub, RestOptions, SetupError};
 pub use sas::{Clock, ConnectionString, ConnectionStringError, SignatureError};
+pub use texts::{Cell, RowsError, TextPage, TextRows};
 
 use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef, Value};
 
@@ -75,6 +77,27 @@ pub trait ReadTwins: Send + Sync {
         page_size: usize,
         from: Option<&Continuation>,
     ) -> impl Future<Output = Result<QueryPage, HubError>> + Send;
+
+    /// Reads one page of a query whose columns are texts, with these of them: cheaper than [`query_page`] where rows
+    /// are many.
+    ///
+    /// [`query_page`]: Self::query_page
+    ///
+    /// # Errors
+    /// As for [`query_page`](Self::query_page).
+    fn text_page(
+        &self,
+        query: &str,
+        columns: &[&str],
+        page_size: usize,
+        from: Option<&Continuation>,
+    ) -> impl Future<Output = Result<TextPage, HubError>> + Send {
+        async move {
+            let page = self.query_page(query, page_size, from).await?;
+            let rows = TextRows::from_values(&page.rows, columns, budget::rows_size(&page.rows));
+            Ok(TextPage { rows, next: page.next })
+        }
+    }
 }
 
 /// Writing twins, guarded.
@@ -114,6 +137,16 @@ impl<H: ReadTwins> ReadTwins for Arc<H> {
         from: Option<&Continuation>,
     ) -> Result<QueryPage, HubError> {
         H::query_page(self, query, page_size, from).await
+    }
+
+    async fn text_page(
+        &self,
+        query: &str,
+        columns: &[&str],
+        page_size: usize,
+        from: Option<&Continuation>,
+    ) -> Result<TextPage, HubError> {
+        H::text_page(self, query, columns, page_size, from).await
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::{Continuation, HubError, QueryPage, ReadTwins, RestHub, WriteTwins};
+use super::{Continuation, HubError, QueryPage, ReadTwins, RestHub, TextPage, WriteTwins};
 use crate::metrics::{ClientHub, Code, Operation};
 use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
 
@@ -119,6 +119,16 @@ impl<H: ReadTwins> ReadTwins for Observed<H> {
         from: Option<&Continuation>,
     ) -> Result<QueryPage, HubError> {
         self.observe(Operation::Query, self.inner.query_page(query, page_size, from)).await
+    }
+
+    async fn text_page(
+        &self,
+        query: &str,
+        columns: &[&str],
+        page_size: usize,
+        from: Option<&Continuation>,
+    ) -> Result<TextPage, HubError> {
+        self.observe(Operation::Query, self.inner.text_page(query, columns, page_size, from)).await
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Continuation, HubError, PAGE_SIZE_MAX, ReadTwins};
+use super::{Continuation, HubError, PAGE_SIZE_MAX, ReadTwins, TextRows};
 use crate::twin::Value;
 
 /// Why a query ended before its last page.
@@ -56,6 +56,29 @@ impl<'a, H: ReadTwins> Pages<'a, H> {
     /// # Errors
     /// [`PageError`]; the rows given before are a part of the answer then, and no more will come.
     pub async fn next(&mut self) -> Option<Result<Vec<Value>, PageError>> {
+        let from = match self.ask()? {
+            Ok(from) => from,
+            Err(error) => return Some(Err(error)),
+        };
+        let answer = self.hub.query_page(self.query, self.page_size, from.as_ref()).await;
+        Some(self.take(from, answer.map(|page| (page.rows, page.next))))
+    }
+
+    /// The same with rows of these columns, which are texts.
+    ///
+    /// # Errors
+    /// As for [`next`](Self::next).
+    pub async fn next_texts(&mut self, columns: &[&str]) -> Option<Result<TextRows, PageError>> {
+        let from = match self.ask()? {
+            Ok(from) => from,
+            Err(error) => return Some(Err(error)),
+        };
+        let answer = self.hub.text_page(self.query, columns, self.page_size, from.as_ref()).await;
+        Some(self.take(from, answer.map(|page| (page.rows, page.next))))
+    }
+
+    /// Where the next page begins; `None` when there is none.
+    fn ask(&mut self) -> Option<Result<Option<Continuation>, PageError>> {
         let from = match std::mem::replace(&mut self.position, Position::Broken) {
             Position::Start => None,
             Position::At(continuation) => Some(continuation),
@@ -64,14 +87,16 @@ impl<'a, H: ReadTwins> Pages<'a, H> {
                 return None;
             }
         };
-        Some(self.read(from).await)
+        Some(if self.pages_read == self.pages_max { Err(PageError::TooMany(self.pages_max)) } else { Ok(from) })
     }
 
-    async fn read(&mut self, from: Option<Continuation>) -> Result<Vec<Value>, PageError> {
-        if self.pages_read == self.pages_max {
-            return Err(PageError::TooMany(self.pages_max));
-        }
-        let page = match self.hub.query_page(self.query, self.page_size, from.as_ref()).await {
+    /// Takes the answer to the page that begins at `from`.
+    fn take<R>(
+        &mut self,
+        from: Option<Continuation>,
+        answer: Result<(R, Option<Continuation>), HubError>,
+    ) -> Result<R, PageError> {
+        let (rows, next) = match answer {
             Ok(page) => page,
             Err(error) => {
                 if matches!(error, HubError::Throttled { .. }) {
@@ -81,7 +106,7 @@ impl<'a, H: ReadTwins> Pages<'a, H> {
             }
         };
         self.pages_read += 1;
-        self.position = match page.next {
+        self.position = match next {
             None => Position::Complete,
             Some(next) if self.seen.insert(next.0.clone()) => Position::At(next),
             Some(_) => {
@@ -89,7 +114,7 @@ impl<'a, H: ReadTwins> Pages<'a, H> {
                 return Err(HubError::Server { status: None, message }.into());
             }
         };
-        Ok(page.rows)
+        Ok(rows)
     }
 
     /// Whether the last page was read: only then the rows are the whole answer.

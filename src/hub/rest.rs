@@ -15,7 +15,7 @@ use super::login::Login;
 use super::refusal::{Asked, Parties, refusal};
 use super::sas::{Clock, ExposeSecret as _, SecretString, encode};
 use super::wire;
-use super::{Continuation, HubAddress, HubError, PAGE_SIZE_MAX, QueryPage, ReadTwins, WriteTwins};
+use super::{Continuation, HubAddress, HubError, PAGE_SIZE_MAX, QueryPage, ReadTwins, TextPage, TextRows, WriteTwins};
 use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
 
 /// The version of the API spoken (`iot-hub.md` section 0).
@@ -157,6 +157,18 @@ impl RestHub {
         Err(refusal(asked, parties, answer.status, answer.header(RETRY_AFTER.as_str()), fault))
     }
 
+    /// Asks for one page of a query.
+    async fn send_query(&self, query: &str, page_size: usize, from: Option<&Continuation>) -> Result<Answer, HubError> {
+        let mut call = Call::new(Method::POST, "/devices/query".to_owned(), Some(wire::query_body(query)));
+        call.headers.insert("x-ms-max-item-count", HeaderValue::from(page_size.clamp(1, PAGE_SIZE_MAX)));
+        if let Some(Continuation(token)) = from {
+            let token = HeaderValue::from_str(token)
+                .map_err(|_| not_understood("the continuation of a query cannot be sent back".to_owned()))?;
+            call.headers.insert(CONTINUATION, token);
+        }
+        self.send(Asked::Page, call).await
+    }
+
     async fn send_with(&self, token: &SecretString, url: &Url, call: &Call) -> Result<Answer, HubError> {
         let mut authorization = HeaderValue::from_str(token.expose_secret()).expect("a token is printable ASCII");
         authorization.set_sensitive(true);
@@ -223,24 +235,21 @@ impl ReadTwins for RestHub {
         page_size: usize,
         from: Option<&Continuation>,
     ) -> Result<QueryPage, HubError> {
-        let mut call = Call::new(Method::POST, "/devices/query".to_owned(), Some(wire::query_body(query)));
-        call.headers.insert("x-ms-max-item-count", HeaderValue::from(page_size.clamp(1, PAGE_SIZE_MAX)));
-        if let Some(Continuation(token)) = from {
-            let token = HeaderValue::from_str(token)
-                .map_err(|_| not_understood("the continuation of a query cannot be sent back".to_owned()))?;
-            call.headers.insert(CONTINUATION, token);
-        }
-        let answer = self.send(Asked::Page, call).await?;
+        let answer = self.send_query(query, page_size, from).await?;
         let rows = wire::rows(&answer.body).map_err(not_understood)?;
-        let next = match answer.headers.get(CONTINUATION) {
-            None => None,
-            Some(token) => {
-                let token = token.to_str().ok().filter(|token| !token.is_empty());
-                let token = token.ok_or_else(|| not_understood("the continuation of a query is no text".to_owned()))?;
-                Some(Continuation(token.to_owned()))
-            }
-        };
-        Ok(QueryPage { rows, next })
+        Ok(QueryPage { rows, next: continuation(&answer)? })
+    }
+
+    async fn text_page(
+        &self,
+        query: &str,
+        columns: &[&str],
+        page_size: usize,
+        from: Option<&Continuation>,
+    ) -> Result<TextPage, HubError> {
+        let answer = self.send_query(query, page_size, from).await?;
+        let rows = TextRows::from_body(&answer.body, columns).map_err(|error| not_understood(error.to_string()))?;
+        Ok(TextPage { rows, next: continuation(&answer)? })
     }
 }
 
@@ -336,6 +345,14 @@ fn segment(id: &str) -> Result<String, HubError> {
         return Err(HubError::Rejected { status: 400, code: "ArgumentInvalid".to_owned(), message });
     }
     Ok(encode(id))
+}
+
+/// Where the next page of a query begins, if the answer is not the last one.
+fn continuation(answer: &Answer) -> Result<Option<Continuation>, HubError> {
+    let Some(token) = answer.headers.get(CONTINUATION) else { return Ok(None) };
+    let token = token.to_str().ok().filter(|token| !token.is_empty());
+    let token = token.ok_or_else(|| not_understood("the continuation of a query is no text".to_owned()))?;
+    Ok(Some(Continuation(token.to_owned())))
 }
 
 fn not_understood(message: String) -> HubError {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::condition::AppliedTwin;
 use super::layers::Layers;
-use super::{DeclaredState, FileSpan, HeldReason, Profile, RemovalPolicy, TwinManifest};
+use super::{DeclaredHash, DeclaredState, FileSpan, HeldReason, Profile, RemovalPolicy, SealScope, TwinManifest};
 use crate::twin::{Object, Path, Section, Twin, TwinRef, Value};
 
 /// The place of a leaf in a twin. Sorts by section, then path: the order of everything printed.
@@ -142,6 +142,20 @@ pub fn declare(state: &DeclaredState, twin: &TwinRef, live: Option<&Twin>) -> De
 #[must_use]
 pub fn declare_presumed(state: &DeclaredState, twin: &TwinRef, members: &Members) -> Declaration {
     declare_with(state, twin, Membership::Rows(members))
+}
+
+/// The hash of what `manifest` and the profiles without a condition declare for `twin`, whatever of them is frozen;
+/// `None` when the profiles contradict one another.
+pub(super) fn unconditional_hash(
+    state: &DeclaredState,
+    scope: &SealScope,
+    twin: &TwinRef,
+    manifest: &TwinManifest,
+) -> Option<DeclaredHash> {
+    let profiles = state.profiles.iter().map(AsRef::as_ref);
+    let mine = |profile: &&Profile| profile.selector.condition.is_none() && profile.selects(twin, Some(manifest));
+    let leaves = merge(Some(manifest), &profiles.filter(mine).collect::<Vec<_>>()).ok()?;
+    Some(DeclaredHash::of_leaves(scope, twin, manifest.removal_policy, &leaves))
 }
 
 fn declare_with(state: &DeclaredState, twin: &TwinRef, membership: Membership<'_>) -> Declaration {

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::selector::Selector;
-use super::{DeclaredTwins, Labels, LiveCondition, PackedWanted, Subtree, Wanted};
-use crate::twin::TwinRef;
+use super::{Labels, LiveCondition, PackedWanted, Subtree, Wanted};
+use crate::twin::{TwinMap, TwinRef};
 
 /// A place in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +88,9 @@ impl TwinManifest {
         }
     }
 }
+
+/// Each twin's own manifest, by twin.
+pub type DeclaredTwins = TwinMap<Arc<TwinManifest>>;
 
 /// Whose twins a profile is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

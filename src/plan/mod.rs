@@ -7,10 +7,10 @@ mod condition;
 mod cost;
 mod declare;
 mod declared;
-mod declared_twins;
 mod diff;
 mod filter;
 mod guard;
+mod hashes;
 mod labels;
 mod layers;
 mod mask;
@@ -33,11 +33,13 @@ pub use cost::{
     BUSY_PART, SweepCost, SweepMode, SweepPlan, SweepRates, SweepSettings, SweepSize, plan_sweep, verify_is_due,
 };
 pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, declare, declare_presumed, leaves_of};
-pub use declared::{DeclaredState, FileSpan, Frozen, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest};
-pub use declared_twins::DeclaredTwins;
-pub use diff::{plan_suspension, plan_twin};
+pub use declared::{
+    DeclaredState, DeclaredTwins, FileSpan, Frozen, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest,
+};
+pub use diff::{Transfer, TransferPlan, plan_suspension, plan_transfer, plan_twin};
 pub use filter::{FilterError, TwinFilter};
 pub use guard::{ChangeGuard, FleetSize, GuardLimit, GuardLimits, RemovalGuard};
+pub use hashes::DeclaredHashes;
 pub use labels::Labels;
 pub use layers::find_ties;
 pub use mask::Salt;
@@ -50,7 +52,7 @@ pub use seal::{
 };
 pub use selector::{DeviceGlobs, GlobError, Selector};
 pub use subtree::{Subtree, SubtreeError};
-pub use sweep::{RowVerdict, SweepRow, Verified, judge_row, row_twin, sweep_query};
+pub use sweep::{RowVerdict, SWEEP_COLUMNS, SweepRow, Verified, judge_row, row_twin, sweep_query};
 pub use tally::Tally;
 pub use twin_plan::{
     Cause, Change, ChangeHold, Held, HeldReason, Permits, RemovalHold, Removals, SealAction, TwinPlan,

@@ -11,14 +11,14 @@
 //! Invariant: `h` and `o` are hashed with owner, hub and twin, so a seal copied elsewhere matches nothing and owns
 //! nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
-use super::{Declared, Leaf, RemovalPolicy, Salt};
+use super::{Declared, DeclaredLeaf, Leaf, RemovalPolicy, Salt};
 use crate::twin::{ETag, Number, Object, Path, Section, Twin, TwinRef, Value};
 
 /// The key in `tags` under which every owner keeps its seal. Manifests may not declare it.
@@ -92,15 +92,25 @@ impl SealScope {
 
 /// The hash of everything declared for one twin by one owner on one hub: `h`, 96 bits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DeclaredHash(Box<str>);
+pub struct DeclaredHash([u8; HASH_LENGTH]);
 
 impl DeclaredHash {
     /// The hash of `declared` for `twin`.
     #[must_use]
     pub fn of(scope: &SealScope, twin: &TwinRef, declared: &Declared) -> Self {
+        Self::of_leaves(scope, twin, declared.removal_policy, &declared.leaves)
+    }
+
+    /// The hash of these leaves and this policy for `twin`.
+    pub(super) fn of_leaves(
+        scope: &SealScope,
+        twin: &TwinRef,
+        policy: RemovalPolicy,
+        leaves: &BTreeMap<Leaf, DeclaredLeaf>,
+    ) -> Self {
         let mut hasher = scoped("h", scope.owner.as_str(), &scope.host, twin);
-        hasher.update(declared.removal_policy.as_str());
-        for (leaf, want) in &declared.leaves {
+        hasher.update(policy.as_str());
+        for (leaf, want) in leaves {
             hasher.update([0x1e]);
             hash_leaf(&mut hasher, leaf.section, &leaf.path);
             hasher.update([0x1f]);
@@ -110,13 +120,16 @@ impl DeclaredHash {
                 hasher.update([0x1d]);
             }
         }
-        Self(shortened(hasher, HASH_LENGTH).into())
+        Self(shortened(hasher))
     }
 
     /// The text in the seal.
+    ///
+    /// # Panics
+    /// Never: it was made of base64.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        ascii(&self.0)
     }
 }
 
@@ -130,17 +143,26 @@ impl PathHash {
     pub fn of(owner: &str, host: &str, twin: &TwinRef, section: Section, path: &Path) -> Self {
         let mut hasher = scoped("o", owner, host, twin);
         hash_leaf(&mut hasher, section, path);
-        Self(shortened(hasher, SHORT_HASH_LENGTH).into())
+        Self(ascii(&shortened::<SHORT_HASH_LENGTH>(hasher)).into())
     }
 }
 
 /// The short hash of an identity's etag: `i`.
 #[must_use]
 pub fn identity_hash(device_etag: &str) -> String {
+    ascii(&identity(device_etag)).to_owned()
+}
+
+/// Whether `hash` is the short hash of this identity's etag.
+pub(super) fn is_identity_hash(hash: &str, device_etag: &str) -> bool {
+    hash.as_bytes() == identity(device_etag)
+}
+
+fn identity(device_etag: &str) -> [u8; SHORT_HASH_LENGTH] {
     let mut hasher = Sha256::new();
     hasher.update("i\0");
     hasher.update(device_etag);
-    shortened(hasher, SHORT_HASH_LENGTH)
+    shortened(hasher)
 }
 
 /// No part may hold NUL: ids by their charset, keys because the hub refuses control characters, hosts likewise.
@@ -161,10 +183,16 @@ fn hash_leaf(hasher: &mut Sha256, section: Section, path: &Path) {
     }
 }
 
-fn shortened(hasher: Sha256, length: usize) -> String {
-    let mut text = URL_SAFE_NO_PAD.encode(hasher.finalize());
-    text.truncate(length);
-    text
+/// The first characters of a hash in base64url: at most 40.
+fn shortened<const LENGTH: usize>(hasher: Sha256) -> [u8; LENGTH] {
+    let mut text = [0; 64];
+    let written = URL_SAFE_NO_PAD.encode_slice(hasher.finalize(), &mut text);
+    debug_assert_eq!(written.ok(), Some(43), "256 bits are 43 characters");
+    std::array::from_fn(|index| text[index])
+}
+
+fn ascii(text: &[u8]) -> &str {
+    std::str::from_utf8(text).expect("base64 is ASCII")
 }
 
 /// `value` with one form for equal numbers, so that `1` and `1.0` declare the same.
@@ -338,7 +366,12 @@ pub fn next_etag(etag: &ETag) -> Option<ETag> {
 /// The counter in an etag of the hub's form (`iot-hub.md` 1.4).
 #[must_use]
 pub fn etag_counter(etag: &ETag) -> Option<u64> {
-    let bytes: [u8; 8] = STANDARD.decode(etag.as_str()).ok()?.try_into().ok()?;
+    counter_of(etag.as_str())
+}
+
+/// The same of an etag that stands in a row.
+pub(super) fn counter_of(etag: &str) -> Option<u64> {
+    let bytes: [u8; 8] = STANDARD.decode(etag).ok()?.try_into().ok()?;
     Some(u64::from_be_bytes(bytes))
 }
 
@@ -367,10 +400,8 @@ impl<'a> Ownership<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::plan::{DeclaredLeaf, FileSpan, Subtree};
+    use crate::plan::{FileSpan, Subtree};
     use crate::twin::{DeviceId, ModuleId};
 
     fn twin(id: &str) -> TwinRef {

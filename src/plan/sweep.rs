@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::{DeclaredHash, ProfileTarget, SEAL_KEY, SealScope, identity_hash, seal::etag_counter};
+use super::seal::{counter_of, is_identity_hash};
+use super::{DeclaredHash, ProfileTarget, SEAL_KEY, SealScope, etag_counter};
 use crate::twin::{DeviceId, ETag, ModuleId, TwinRef, Value};
 
 /// How long a row may be older than our own write without meaning anything: the documented lag of the query index
@@ -41,36 +42,41 @@ pub fn row_twin(row: &Value) -> Option<TwinRef> {
     }
 }
 
+/// The columns of [`sweep_query`] that hold texts, in the order in which [`SweepRow::new`] takes them.
+pub const SWEEP_COLUMNS: [&str; 7] = ["d", "m", "t", "y", "h", "e", "i"];
+
 /// One row of [`sweep_query`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SweepRow {
-    /// The twin.
-    pub twin: TwinRef,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SweepRow<'a> {
+    /// The device's id, as the hub sent it.
+    pub device: &'a str,
+    /// The module's, for the twin of a module.
+    pub module: Option<&'a str>,
     /// Its etag, possibly an old one.
-    pub etag: ETag,
+    pub etag: &'a str,
     /// The identity's etag.
-    pub device_etag: Option<String>,
+    pub device_etag: Option<&'a str>,
     /// `h` of our seal.
-    pub declared: Option<String>,
+    pub declared: Option<&'a str>,
     /// `e` of our seal.
-    pub seal_etag: Option<String>,
+    pub seal_etag: Option<&'a str>,
     /// `i` of our seal.
-    pub seal_identity: Option<String>,
+    pub seal_identity: Option<&'a str>,
 }
 
-impl SweepRow {
-    /// The row as the hub sent it; `None` when it names no device or no etag.
+impl<'a> SweepRow<'a> {
+    /// The row with these texts in the columns of [`SWEEP_COLUMNS`]; `None` when it names no device or no etag.
     #[must_use]
-    pub fn from_value(row: &Value) -> Option<Self> {
-        let text = |key: &str| row.get([key]).and_then(Value::as_str);
-        Some(Self {
-            twin: row_twin(row)?,
-            etag: ETag::new(text("t")?)?,
-            device_etag: text("y").map(str::to_owned),
-            declared: text("h").map(str::to_owned),
-            seal_etag: text("e").map(str::to_owned),
-            seal_identity: text("i").map(str::to_owned),
-        })
+    pub fn new(columns: [Option<&'a str>; SWEEP_COLUMNS.len()]) -> Option<Self> {
+        let [device, module, etag, device_etag, declared, seal_etag, seal_identity] = columns;
+        Some(Self { device: device?, module, etag: etag?, device_etag, declared, seal_etag, seal_identity })
+    }
+
+    /// The twin; `None` when the hub sent something that is no id.
+    #[must_use]
+    pub fn twin(&self) -> Option<TwinRef> {
+        let device = DeviceId::new(self.device).ok()?;
+        Some(TwinRef { device, module: self.module.map(ModuleId::new).transpose().ok()? })
     }
 }
 
@@ -98,8 +104,8 @@ impl Verified {
 
     /// Whether `row` shows the twin as it is known, written by nobody since.
     #[must_use]
-    pub fn is_shown_by(&self, row: &SweepRow) -> bool {
-        self.etag == row.etag && self.device_etag == row.device_etag
+    pub fn is_shown_by(&self, row: &SweepRow<'_>) -> bool {
+        self.etag.as_str() == row.etag && self.device_etag.as_deref() == row.device_etag
     }
 }
 
@@ -120,7 +126,7 @@ pub enum RowVerdict {
 /// hub's etags turned out not to be foretellable.
 #[must_use]
 pub fn judge_row(
-    row: &SweepRow,
+    row: &SweepRow<'_>,
     declared: Option<&DeclaredHash>,
     verified: Option<&Verified>,
     trust_seals: bool,
@@ -137,18 +143,19 @@ pub fn judge_row(
             return RowVerdict::Older;
         }
     }
-    let identity = row.device_etag.as_deref().map(identity_hash);
-    let untouched = row.seal_etag.as_deref() == Some(row.etag.as_str())
-        && row.seal_identity.is_some()
-        && row.seal_identity == identity
-        && row.declared.as_deref() == Some(declared.as_str());
-    if trust_seals && untouched && verified.is_none() { RowVerdict::SealMatches } else { RowVerdict::Read }
+    let same_identity = || {
+        row.seal_identity.zip(row.device_etag).is_some_and(|(hash, device_etag)| is_identity_hash(hash, device_etag))
+    };
+    let untouched = row.seal_etag == Some(row.etag) && row.declared == Some(declared.as_str()) && same_identity();
+    if trust_seals && verified.is_none() && untouched { RowVerdict::SealMatches } else { RowVerdict::Read }
 }
 
 /// Whether the row shows a state of the same device before the one we know.
-fn is_older(row: &SweepRow, known: &Verified) -> bool {
-    match (etag_counter(&row.etag), etag_counter(&known.etag)) {
-        (Some(row_counter), Some(known_counter)) => row.device_etag == known.device_etag && row_counter < known_counter,
+fn is_older(row: &SweepRow<'_>, known: &Verified) -> bool {
+    match (counter_of(row.etag), etag_counter(&known.etag)) {
+        (Some(row_counter), Some(known_counter)) => {
+            row.device_etag == known.device_etag.as_deref() && row_counter < known_counter
+        }
         (Some(_) | None, None) | (None, Some(_)) => false,
     }
 }
@@ -158,7 +165,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::plan::{Declared, FileSpan, Owner, RemovalPolicy};
+    use crate::plan::{Declared, FileSpan, Owner, RemovalPolicy, identity_hash};
 
     fn etag(counter: u8) -> ETag {
         use base64::Engine as _;
@@ -178,15 +185,29 @@ mod tests {
         DeclaredHash::of(&SealScope::new(Owner::new(owner).unwrap(), "h"), &twin, &declared)
     }
 
-    /// A row of a twin nobody touched since it was sealed with etag 5.
-    fn row() -> SweepRow {
-        SweepRow {
-            twin: TwinRef::device(DeviceId::new("d").unwrap()),
-            etag: etag(5),
-            device_etag: Some("MQ==".to_owned()),
-            declared: Some(hash("demo").as_str().to_owned()),
-            seal_etag: Some(etag(5).to_string()),
-            seal_identity: Some(identity_hash("MQ==")),
+    /// The texts of a row of a twin nobody touched since it was sealed with etag 5.
+    struct Texts {
+        etags: [String; 2],
+        hash: String,
+        identity: String,
+    }
+
+    impl Texts {
+        fn new(counter: u8) -> Self {
+            let etags = [etag(counter).to_string(), etag(5).to_string()];
+            Self { etags, hash: hash("demo").as_str().to_owned(), identity: identity_hash("MQ==") }
+        }
+
+        fn row(&self) -> SweepRow<'_> {
+            SweepRow {
+                device: "d",
+                module: None,
+                etag: &self.etags[0],
+                device_etag: Some("MQ=="),
+                declared: Some(&self.hash),
+                seal_etag: Some(&self.etags[1]),
+                seal_identity: Some(&self.identity),
+            }
         }
     }
 
@@ -200,22 +221,26 @@ mod tests {
         }
     }
 
-    fn judge(row: &SweepRow, known: Option<&Verified>, now: u64) -> RowVerdict {
+    fn judge(row: &SweepRow<'_>, known: Option<&Verified>, now: u64) -> RowVerdict {
         judge_row(row, Some(&hash("demo")), known, true, Duration::from_secs(now))
     }
 
     #[test]
     fn a_row_that_matches_its_seal_needs_no_read() {
-        assert_eq!(judge(&row(), None, 0), RowVerdict::SealMatches);
-        assert_eq!(judge_row(&row(), Some(&hash("demo")), None, false, Duration::ZERO), RowVerdict::Read);
-        assert_eq!(judge_row(&row(), None, None, true, Duration::ZERO), RowVerdict::Read);
-        assert_eq!(judge_row(&row(), Some(&hash("other")), None, true, Duration::ZERO), RowVerdict::Read);
+        let (texts, later) = (Texts::new(5), Texts::new(6));
+        let row = texts.row();
+        assert_eq!(judge(&row, None, 0), RowVerdict::SealMatches);
+        assert_eq!(judge_row(&row, Some(&hash("demo")), None, false, Duration::ZERO), RowVerdict::Read);
+        assert_eq!(judge_row(&row, None, None, true, Duration::ZERO), RowVerdict::Read);
+        assert_eq!(judge_row(&row, Some(&hash("other")), None, true, Duration::ZERO), RowVerdict::Read);
         for touched in [
-            SweepRow { etag: etag(6), ..row() },
-            SweepRow { device_etag: Some("Mg==".to_owned()), ..row() },
-            SweepRow { declared: None, ..row() },
-            SweepRow { seal_etag: None, ..row() },
-            SweepRow { seal_identity: None, device_etag: None, ..row() },
+            later.row(),
+            SweepRow { device_etag: Some("Mg=="), ..row },
+            SweepRow { declared: None, ..row },
+            SweepRow { seal_etag: None, ..row },
+            SweepRow { seal_identity: None, device_etag: None, ..row },
+            SweepRow { device_etag: None, ..row },
+            SweepRow { seal_identity: None, ..row },
         ] {
             assert_eq!(judge(&touched, None, 0), RowVerdict::Read, "{touched:?}");
         }
@@ -223,7 +248,8 @@ mod tests {
 
     #[test]
     fn a_row_that_matches_the_last_read_needs_no_read() {
-        let foreign_write = SweepRow { etag: etag(9), ..row() };
+        let texts = Texts::new(9);
+        let foreign_write = texts.row();
         assert_eq!(judge(&foreign_write, Some(&verified(9, Some(hash("demo")))), 200), RowVerdict::MemoryMatches);
         assert_eq!(judge(&foreign_write, Some(&verified(9, None)), 200), RowVerdict::Read);
         assert_eq!(judge(&foreign_write, Some(&verified(9, Some(hash("other")))), 200), RowVerdict::Read);
@@ -233,9 +259,10 @@ mod tests {
     #[test]
     fn a_row_older_than_our_own_write_means_nothing_for_half_an_hour() {
         let known = verified(6, Some(hash("demo")));
-        assert_eq!(judge(&row(), Some(&known), 101), RowVerdict::Older);
-        assert_eq!(judge(&row(), Some(&known), 100 + 30 * 60), RowVerdict::Read);
-        let recreated = SweepRow { etag: etag(1), device_etag: Some("Nw==".to_owned()), ..row() };
+        let (texts, first) = (Texts::new(5), Texts::new(1));
+        assert_eq!(judge(&texts.row(), Some(&known), 101), RowVerdict::Older);
+        assert_eq!(judge(&texts.row(), Some(&known), 100 + 30 * 60), RowVerdict::Read);
+        let recreated = SweepRow { device_etag: Some("Nw=="), ..first.row() };
         assert_eq!(judge(&recreated, Some(&known), 101), RowVerdict::Read);
     }
 
@@ -249,30 +276,33 @@ mod tests {
              tags.geminid.[[fleet-prod]].e AS e, tags.geminid.[[fleet-prod]].i AS i \
              FROM devices WHERE IS_DEFINED(tags.geminid.[[fleet-prod]])"
         );
-        let json = r#"{"d":"d","t":"AAAAAAAAAAU=","y":"MQ==","e":"AAAAAAAAAAU="}"#;
-        let read = SweepRow::from_value(&Value::parse_json(json).unwrap()).unwrap();
-        assert_eq!(read, SweepRow { declared: None, seal_identity: None, ..row() });
+        for column in SWEEP_COLUMNS {
+            let asked = query.contains(&format!(" AS {column}"));
+            assert!(asked || column == "m", "{column}");
+        }
         let more = [("tags.a".to_owned(), "c0".to_owned()), ("status".to_owned(), "c1".to_owned())];
         let query = sweep_query(&scope, ProfileTarget::Devices, &more);
         assert!(query.contains(".i AS i, tags.a AS c0, status AS c1 FROM devices WHERE"), "{query}");
         let modules = sweep_query(&scope, ProfileTarget::Modules, &[]);
         assert!(modules.starts_with("SELECT deviceId AS d, moduleId AS m, etag AS t,"), "{modules}");
         assert!(modules.contains(" FROM devices.modules WHERE "), "{modules}");
-        let json = r#"{"d":"d","m":"x","t":"AAAAAAAAAAU="}"#;
-        let read = SweepRow::from_value(&Value::parse_json(json).unwrap()).unwrap();
-        assert_eq!(read.twin.to_string(), "d/x");
         scope.seals = false;
         let all = sweep_query(&scope, ProfileTarget::Modules, &[]);
         assert_eq!(all, "SELECT deviceId AS d, moduleId AS m, etag AS t, deviceEtag AS y FROM devices.modules");
-        for odd in [
-            r#"{"d":"d","m":7,"t":"AAAAAAAAAAU="}"#,
-            "{}",
-            "[]",
-            r#"{"d":"a b","t":"x"}"#,
-            r#"{"d":"d","t":"*"}"#,
-            r#"{"d":"d"}"#,
-        ] {
-            assert_eq!(SweepRow::from_value(&Value::parse_json(odd).unwrap()), None, "{odd}");
+    }
+
+    #[test]
+    fn a_row_names_a_twin_and_an_etag_or_is_none() {
+        let row = |device, module, etag| SweepRow::new([device, module, etag, None, None, None, None]);
+        let named = |row: Option<SweepRow<'_>>| row.and_then(|row| row.twin()).map(|twin| twin.to_string());
+        assert_eq!(named(row(Some("d"), None, Some("e"))).as_deref(), Some("d"));
+        assert_eq!(named(row(Some("d"), Some("x"), Some("e"))).as_deref(), Some("d/x"));
+        assert_eq!((row(None, None, Some("e")), row(Some("d"), None, None)), (None, None));
+        assert_eq!(named(row(Some("a b"), None, Some("e"))), None);
+        assert_eq!(named(row(Some("d"), Some(""), Some("e"))), None);
+        for (json, twin) in [(r#"{"d":"d","m":null}"#, Some("d")), (r#"{"d":"d","m":7}"#, None), ("[]", None)] {
+            let of_value = row_twin(&Value::parse_json(json).unwrap()).map(|twin| twin.to_string());
+            assert_eq!(of_value.as_deref(), twin, "{json}");
         }
     }
 }

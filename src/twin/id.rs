@@ -94,6 +94,13 @@ impl TwinRef {
         Self { device, module: None }
     }
 
+    /// How this twin stands to the one of these names in the order of twins.
+    #[must_use]
+    pub fn order_of_names(&self, device: &str, module: Option<&str>) -> std::cmp::Ordering {
+        let by_device = self.device.as_str().cmp(device);
+        by_device.then_with(|| self.module.as_ref().map(ModuleId::as_str).cmp(&module))
+    }
+
     /// The twin that `text` names: `device` or `device/module`, as [`Display`](fmt::Display) writes it.
     ///
     /// # Errors

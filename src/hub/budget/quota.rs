@@ -22,7 +22,7 @@ pub(super) fn messages(bytes: usize, message_size: usize) -> u64 {
 }
 
 /// About the size of a page's body, in bytes.
-pub(super) fn rows_size(rows: &[Value]) -> usize {
+pub(in crate::hub) fn rows_size(rows: &[Value]) -> usize {
     2 + rows.iter().map(|row| value_size(row) + 1).sum::<usize>()
 }
 
