@@ -18,7 +18,7 @@ pub(super) struct ValidateArgs {
     /// Folder of manifests [default: that of the settings]
     #[arg(value_name = "FOLDER", required_unless_present = "settings")]
     folder: Option<PathBuf>,
-    /// Settings file (TOML) whose rules (allow, owner, metric_prefix, tier) the manifests must keep to
+    /// Settings file (TOML) of the hub: what it allows, its owner, tier and prefix of metrics
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
     /// The hub, when several are configured
