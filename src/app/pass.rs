@@ -1,5 +1,6 @@
 //! One hub's loops: as the daemon runs them, and once for `apply`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +14,17 @@ use tokio_util::sync::CancellationToken;
 use super::connect::{HubParts, system_time};
 use super::progress::Progress;
 use super::source::{Source, specs};
-use crate::controller::{self, AuditLog, AuditTarget, AuditWriter, Commands, Ended, Inputs, Options};
+use crate::controller::{
+    self, AuditLog, AuditTarget, AuditWriter, Commands, Ended, Inputs, Options, Recording, TransferOrder, Written,
+};
 use crate::exporter::{self, Published};
 use crate::hub::{AlongColumns, Lane, Paced, SweepAlong, WriteTwins};
 use crate::metrics::{ControllerHub, Metrics};
 use crate::ops::Readiness;
 use crate::ops::api::{Api, HubHandle};
-use crate::plan::{DeclaredState, Mode};
+use crate::plan::{DeclaredState, Mode, TransferPlan};
 use crate::source::Snapshot;
+use crate::twin::TwinRef;
 
 /// Reconciles under way at one time on one hub; as many as the client keeps connections open.
 const WORKERS: usize = 32;
@@ -186,6 +190,54 @@ pub(super) fn open_audit(target: &AuditTarget, metrics: &Metrics) -> anyhow::Res
     })
 }
 
+/// The audit log of one command: what it takes is written when it is closed.
+struct CommandAudit {
+    log: AuditLog,
+    ended: CancellationToken,
+    writing: JoinSet<()>,
+}
+
+impl CommandAudit {
+    fn open(target: Option<&AuditTarget>, metrics: &Metrics) -> anyhow::Result<Self> {
+        let (ended, mut writing) = (CancellationToken::new(), JoinSet::new());
+        let log = match target {
+            Some(target) => {
+                let (log, writer) = open_audit(target, metrics)?;
+                writing.spawn(writer.run(ended.clone()));
+                log
+            }
+            None => AuditLog::off(),
+        };
+        Ok(Self { log, ended, writing })
+    }
+
+    async fn close(mut self) {
+        self.ended.cancel();
+        drain(&mut self.writing).await;
+    }
+}
+
+/// Moves paths between seals as `plans` show, and says how each write ended. Writes are recorded in `audit`, if that is
+/// given.
+///
+/// # Errors
+/// When the audit log cannot be opened.
+pub async fn transfer_once(
+    parts: HubParts,
+    order: &TransferOrder,
+    plans: BTreeMap<TwinRef, TransferPlan>,
+    audit: Option<&AuditTarget>,
+    cancel: CancellationToken,
+) -> anyhow::Result<BTreeMap<TwinRef, Written>> {
+    let name = parts.name.clone();
+    let metrics = Metrics::register(&Registry::new(), &[&name]).context("cannot set up counters")?;
+    let audit = CommandAudit::open(audit, &metrics)?;
+    let recording = Recording { hub: name, log: audit.log.clone(), wall_clock: system_time };
+    let written = controller::transfer(Arc::new(parts.paced(&metrics)), order, plans, recording, &cancel).await;
+    audit.close().await;
+    Ok(written)
+}
+
 /// Brings one hub to `state` once, and says how every twin stands. `prune`: twins whose manifest is gone are settled too.
 /// Writes are recorded in `audit`, if that is given; how far it is, `progress` shows.
 ///
@@ -202,16 +254,8 @@ pub async fn apply_once(
     let name = parts.name.clone();
     // Nobody scrapes a single pass, but the loops count all the same.
     let metrics = Metrics::register(&Registry::new(), &[&name]).context("cannot set up counters")?;
-    let (audit_ended, mut auditing) = (CancellationToken::new(), JoinSet::new());
-    let audit = match audit {
-        Some(target) => {
-            let (audit, writer) = open_audit(target, &metrics)?;
-            auditing.spawn(writer.run(audit_ended.clone()));
-            audit
-        }
-        None => AuditLog::off(),
-    };
-    let mut options = options(&parts, true, CancellationToken::new(), &audit);
+    let audit = CommandAudit::open(audit, &metrics)?;
+    let mut options = options(&parts, true, CancellationToken::new(), &audit.log);
     // A pass sweeps once; the interval only says how long its series would be good for.
     options.sweep = Duration::from_secs(60);
     options.policy.prune = prune;
@@ -225,8 +269,7 @@ pub async fn apply_once(
         ended
     };
     let (ended, ()) = tokio::join!(pass, progress.follow(&name, &sweeps, shown.clone()));
-    audit_ended.cancel();
-    drain(&mut auditing).await;
+    audit.close().await;
     match &ended.error {
         Some(error) => bail!("hub {name}: {error}"),
         None => Ok(ended),

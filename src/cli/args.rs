@@ -97,6 +97,11 @@ pub(super) struct FilterArgs {
 }
 
 impl FilterArgs {
+    /// Whether manifests are needed to tell which twins are meant.
+    pub(super) fn has_labels(&self) -> bool {
+        !self.labels.is_empty()
+    }
+
     pub(super) fn filter(&self) -> anyhow::Result<TwinFilter> {
         Ok(TwinFilter::new(&self.labels, &self.devices)?)
     }

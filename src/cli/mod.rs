@@ -3,6 +3,7 @@
 //! Exit codes: 0 as wished, 1 as the verb says (not in sync, changes, problems), 2 for an error, in one line. Results go
 //! to standard output, everything else to standard error.
 
+mod adopt;
 mod apply;
 mod approve;
 mod args;
@@ -20,12 +21,14 @@ mod plan;
 mod plan_file;
 mod query;
 mod reconcile;
+mod release;
 mod resume;
 mod run;
 mod schema;
 mod server;
 mod stop;
 mod suspend;
+mod transfer;
 mod trials;
 mod validate;
 
@@ -76,6 +79,10 @@ enum Command {
     Resume(resume::ResumeArgs),
     /// Let a guard of a running daemon pass what was looked at
     Approve(approve::ApproveArgs),
+    /// Take over paths that another owner has sealed, without changing a value
+    Adopt(adopt::AdoptArgs),
+    /// Give up our seals and leave every value as it is
+    Release(release::ReleaseArgs),
     /// Print the JSON Schema of manifests, for editors
     Schema(schema::SchemaArgs),
     /// Simulate a device over MQTT, until Ctrl-C
@@ -112,6 +119,8 @@ pub fn main() -> ExitCode {
         Command::Suspend(args) => block_on(suspend::run(args)),
         Command::Resume(args) => block_on(resume::run(args)),
         Command::Approve(args) => block_on(approve::run(args)),
+        Command::Adopt(args) => block_on(adopt::run(args)),
+        Command::Release(args) => block_on(release::run(args)),
         Command::Schema(args) => schema::run(&args),
         Command::Device(args) => block_on(device::run(args)),
         Command::Export(args) => block_on(export::run(args)),

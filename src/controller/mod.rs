@@ -29,6 +29,7 @@ mod status;
 mod survey;
 mod sweep;
 mod sweeping;
+mod transfer;
 
 pub use asked::{Request, RequestState};
 pub use audit::{AuditLog, AuditTarget, AuditWriter};
@@ -44,3 +45,4 @@ pub use reconcile::Reconciled;
 pub use run::{Ended, Options, observe, run};
 pub use status::{Statuses, TwinStatus};
 pub use survey::{PlannedTwin, Surveyed, survey};
+pub use transfer::{Recording, TransferOrder, survey_transfer, transfer};

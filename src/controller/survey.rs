@@ -59,12 +59,8 @@ pub async fn survey<H: ReadTwins + 'static>(
     unix_now: i64,
 ) -> Result<BTreeMap<TwinRef, Surveyed>, PageError> {
     let mut twins: BTreeSet<TwinRef> = state.twins.keys().chain(state.frozen.held.keys()).cloned().collect();
-    for target in ProfileTarget::ALL.into_iter().filter(|_| scope.seals) {
-        let query = sweep_query(scope, target, &[]);
-        let mut pages = Pages::new(&*hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
-        while let Some(page) = pages.next().await {
-            twins.extend(page?.iter().filter_map(row_twin));
-        }
+    if scope.seals {
+        twins.extend(sealed_twins(&*hub, scope).await?);
     }
     for (profile, condition) in state.conditional() {
         let query = condition.nominating_query(profile.target);
@@ -93,6 +89,19 @@ pub async fn survey<H: ReadTwins + 'static>(
         collect(&mut reads, &mut plans).await;
     }
     Ok(plans)
+}
+
+/// The twins that carry the seal of `scope`, as query rows tell.
+pub(super) async fn sealed_twins<H: ReadTwins>(hub: &H, scope: &SealScope) -> Result<BTreeSet<TwinRef>, PageError> {
+    let mut twins = BTreeSet::new();
+    for target in ProfileTarget::ALL {
+        let query = sweep_query(scope, target, &[]);
+        let mut pages = Pages::new(hub, &query, PAGE_SIZE_MAX, PAGES_MAX);
+        while let Some(page) = pages.next().await {
+            twins.extend(page?.iter().filter_map(row_twin));
+        }
+    }
+    Ok(twins)
 }
 
 async fn collect(reads: &mut JoinSet<(TwinRef, Option<Surveyed>)>, plans: &mut BTreeMap<TwinRef, Surveyed>) {

@@ -12,6 +12,10 @@
 //!
 //! Invariant: a leaf that is neither declared nor owned is in no patch.
 
+mod transfer;
+
+pub use transfer::{Transfer, TransferPlan, plan_transfer};
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::declare::leaves_of;
@@ -163,10 +167,15 @@ impl<'a> Planner<'a> {
             }
         }
         self.prune_emptied(None);
-        let alone = self.live.tags.get(SEAL_KEY).and_then(Value::as_object).is_none_or(|seals| seals.len() <= 1);
-        let keys = [SEAL_KEY.to_owned(), self.scope.owner.to_string()];
-        self.patch.set(Section::Tags, if alone { &keys[..1] } else { &keys }, Value::Null);
+        self.remove_seal(self.scope.owner.as_str());
         self.finish(SealAction::Remove, Cause::Git, None)
+    }
+
+    /// Takes the seal of `owner` away, and the place of seals with the last one.
+    fn remove_seal(&mut self, owner: &str) {
+        let alone = self.live.tags.get(SEAL_KEY).and_then(Value::as_object).is_none_or(|seals| seals.len() <= 1);
+        let keys = [SEAL_KEY.to_owned(), owner.to_owned()];
+        self.patch.set(Section::Tags, if alone { &keys[..1] } else { &keys }, Value::Null);
     }
 
     /// A foreign value where seals belong would be destroyed by writing ours.
@@ -395,9 +404,12 @@ impl<'a> Planner<'a> {
         owned
     }
 
-    /// Puts the seal into the patch as the difference to what stands there, so that a field left out goes away.
     fn set_seal(&mut self, next: &Seal) {
-        let owner = self.scope.owner.as_str();
+        self.set_seal_of(self.scope.owner.as_str(), next);
+    }
+
+    /// Puts a seal into the patch as the difference to what stands there, so that a field left out goes away.
+    fn set_seal_of(&mut self, owner: &str, next: &Seal) {
         let before = self.live.tags.get(SEAL_KEY).and_then(|seals| seals.get([owner]));
         let mut object = next.to_object();
         for key in before.and_then(Value::as_object).into_iter().flat_map(Object::keys) {

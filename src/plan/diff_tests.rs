@@ -7,15 +7,15 @@ use super::*;
 use crate::plan::{FileSpan, Owner, RemovalHold};
 use crate::twin::{DeviceId, ETag, Number, TwinRef, merge};
 
-fn scope(owner: &str) -> SealScope {
+pub(super) fn scope(owner: &str) -> SealScope {
     SealScope::new(Owner::new(owner).unwrap(), "hub.example")
 }
 
-fn object(json: &str) -> Object {
+pub(super) fn object(json: &str) -> Object {
     Value::parse_json(json).unwrap().as_object().unwrap().clone()
 }
 
-fn live(tags: &str, desired: &str) -> Twin {
+pub(super) fn live(tags: &str, desired: &str) -> Twin {
     Twin {
         twin_ref: TwinRef::device(DeviceId::new("d").unwrap()),
         etag: ETag::new("AAAAAAAAAAE=").unwrap(),
@@ -28,7 +28,7 @@ fn live(tags: &str, desired: &str) -> Twin {
     }
 }
 
-fn declared_of(tags: &Object, desired: &Object, removal_policy: RemovalPolicy) -> Declaration {
+pub(super) fn declared_of(tags: &Object, desired: &Object, removal_policy: RemovalPolicy) -> Declaration {
     let source = FileSpan { file: "a.yaml".into(), line: 1, column: 1 };
     let mut leaves = BTreeMap::new();
     for (section, object) in [(Section::Tags, tags), (Section::Desired, desired)] {
@@ -44,15 +44,16 @@ fn declared_of(tags: &Object, desired: &Object, removal_policy: RemovalPolicy) -
         named: true,
         source,
         left: BTreeMap::new(),
+        joined: BTreeSet::new(),
     })
 }
 
-fn declared(tags: &str, desired: &str) -> Declaration {
+pub(super) fn declared(tags: &str, desired: &str) -> Declaration {
     declared_of(&object(tags), &object(desired), RemovalPolicy::Orphan)
 }
 
 /// What the hub does with a plan: merge, drop nothing else, count the etag up.
-fn applied(live: &Twin, plan: &TwinPlan) -> Twin {
+pub(super) fn applied(live: &Twin, plan: &TwinPlan) -> Twin {
     let Some(patch) = &plan.patch else { return live.clone() };
     let mut after = live.clone();
     after.tags = live.section_after(Section::Tags, patch);
@@ -61,16 +62,16 @@ fn applied(live: &Twin, plan: &TwinPlan) -> Twin {
     after
 }
 
-fn plan(declaration: &Declaration, live: &Twin) -> TwinPlan {
+pub(super) fn plan(declaration: &Declaration, live: &Twin) -> TwinPlan {
     plan_twin(&scope("demo"), declaration, live, &Permits::ALL)
 }
 
 /// `live` once `declaration` has been applied to it.
-fn sealed(declaration: &Declaration, live: &Twin) -> Twin {
+pub(super) fn sealed(declaration: &Declaration, live: &Twin) -> Twin {
     applied(live, &plan(declaration, live))
 }
 
-fn shown(plan: &TwinPlan) -> Vec<String> {
+pub(super) fn shown(plan: &TwinPlan) -> Vec<String> {
     let held = plan.held.iter().map(|held| format!("{held}"));
     plan.changes.iter().map(ToString::to_string).chain(held).collect()
 }

@@ -7,6 +7,7 @@ mod condition;
 mod cost;
 mod declare;
 mod declared;
+mod departure;
 mod diff;
 mod filter;
 mod guard;
@@ -29,12 +30,15 @@ mod wanted;
 
 pub use approval::{APPROVAL_LIFE, Approval, Approvals, GuardKind};
 pub use condition::LiveCondition;
-pub use cost::{SweepCost, SweepMode, SweepPlan, SweepRates, SweepSettings, SweepSize, plan_sweep, verify_is_due};
+pub use cost::{
+    BUSY_PART, SweepCost, SweepMode, SweepPlan, SweepRates, SweepSettings, SweepSize, plan_sweep, verify_is_due,
+};
 pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, declare, declare_presumed, leaves_of};
 pub use declared::{
     DeclaredState, DeclaredTwins, FileSpan, Frozen, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest,
 };
-pub use diff::{plan_suspension, plan_twin};
+pub use departure::{Departures, declare_since};
+pub use diff::{Transfer, TransferPlan, plan_suspension, plan_transfer, plan_twin};
 pub use filter::{FilterError, TwinFilter};
 pub use guard::{ChangeGuard, FleetSize, GuardLimit, GuardLimits, RemovalGuard};
 pub use hashes::DeclaredHashes;

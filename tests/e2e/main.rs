@@ -13,4 +13,5 @@ mod kill;
 mod plans;
 mod readme;
 mod support;
+mod transfers;
 mod verbs;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Answer, Occasion};
 use crate::controller::queue::Lane;
 use crate::hub::HubError;
-use crate::plan::{Cause, Change, SEAL_KEY, SealAction, TwinPlan};
+use crate::plan::{Cause, Change, SEAL_KEY, SealAction, Transfer, TransferPlan, TwinPlan};
 use crate::twin::{Twin, TwinRef, Value};
 
 /// The format of a line.
@@ -96,6 +96,12 @@ pub(super) struct Line {
     seal: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     changes: Vec<Leaf>,
+    /// The paths that change their owner.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    moved: Vec<String>,
+    /// Whose seal gave them up, when it is not ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moved_from: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     etag_before: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,7 +110,7 @@ pub(super) struct Line {
     etag_after: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     version_after: Option<u64>,
-    /// Our seal as it was read, when it justifies a removal.
+    /// The seal as it was read that justifies a removal, or that gives paths up.
     #[serde(skip_serializing_if = "Option::is_none")]
     justified_by: Option<serde_json::Value>,
 }
@@ -123,7 +129,7 @@ struct Leaf {
 
 impl Line {
     pub(super) fn patch(owner: &str, occasion: Occasion<'_>, live: &Twin, plan: &TwinPlan) -> Self {
-        let seal = || live.tags.get(SEAL_KEY).and_then(|seals| seals.get([owner])).map(Value::to_json);
+        let seal = || seal_in(live, owner);
         Self {
             action: Some("patch"),
             cause: Some(cause_of(plan.cause)),
@@ -133,6 +139,24 @@ impl Line {
             version_before: Some(live.version),
             justified_by: plan.removes.then(seal).flatten(),
             ..Self::occasioned(owner, occasion, &live.twin_ref)
+        }
+    }
+
+    pub(super) fn transfer(owner: &str, revision: &str, transfer: &Transfer, live: &Twin, plan: &TransferPlan) -> Self {
+        let (action, from) = match transfer {
+            Transfer::Adopt { from, .. } => ("adopt", Some(from.to_string())),
+            Transfer::Release => ("release", None),
+        };
+        Self {
+            action: Some(action),
+            revision: Some(revision.to_owned()),
+            seal: Some(seal_of(plan.plan.seal)),
+            moved: plan.moved.iter().map(ToString::to_string).collect(),
+            etag_before: Some(live.etag.to_string()),
+            version_before: Some(live.version),
+            justified_by: seal_in(live, from.as_deref().unwrap_or(owner)),
+            moved_from: from,
+            ..Self::empty(owner, &live.twin_ref)
         }
     }
 
@@ -199,6 +223,8 @@ impl Line {
             cause: None,
             seal: None,
             changes: Vec::new(),
+            moved: Vec::new(),
+            moved_from: None,
             etag_before: None,
             version_before: None,
             etag_after: None,
@@ -221,6 +247,11 @@ impl Leaf {
             after: change.to.as_ref().map(show),
         }
     }
+}
+
+/// The seal of `owner` as it stands in `live`.
+fn seal_in(live: &Twin, owner: &str) -> Option<serde_json::Value> {
+    live.tags.get(SEAL_KEY).and_then(|seals| seals.get([owner])).map(Value::to_json)
 }
 
 /// A line that says how many lines before it are missing.

@@ -26,7 +26,7 @@ use unanswered::{Sent, Unanswered};
 
 use super::queue::Lane;
 use crate::hub::HubError;
-use crate::plan::{SealScope, TwinPlan};
+use crate::plan::{SealScope, Transfer, TransferPlan, TwinPlan};
 use crate::twin::{MergePatch, Twin, TwinRef};
 
 /// What the loop of one hub records.
@@ -65,6 +65,20 @@ impl Auditor {
     ) -> Attempt<'a> {
         let line = Line::patch(&self.owner, occasion, live, plan);
         let sent = Sent::Patch { before: live.etag.clone(), after: plan.etag_after.clone(), patch: patch.clone() };
+        self.attempt(&live.twin_ref, line, sent)
+    }
+
+    /// A patch is about to be sent that moves paths of `live` from one seal to another, or gives ours up.
+    pub(super) fn transfer<'a>(
+        &'a self,
+        revision: &str,
+        transfer: &Transfer,
+        live: &'a Twin,
+        plan: &TransferPlan,
+        patch: &MergePatch,
+    ) -> Attempt<'a> {
+        let line = Line::transfer(&self.owner, revision, transfer, live, plan);
+        let sent = Sent::Patch { before: live.etag.clone(), after: plan.plan.etag_after.clone(), patch: patch.clone() };
         self.attempt(&live.twin_ref, line, sent)
     }
 
