@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::plan::{Declaration, Declared, DeclaredLeaf, DeclaredState, Leaf, declare};
-use crate::twin::{TwinRef, Value};
+use crate::twin::TwinRef;
 
 /// The difference of two declared states.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,7 +38,7 @@ pub(super) fn compare(before: &DeclaredState, after: &DeclaredState) -> StateCha
         if everywhere || !same(&old, &new) || suspend(before) != suspend(after) {
             change.changed.insert(twin.clone());
         }
-        if loses(&old, &new) {
+        if old.loses_to(&new) {
             change.losing.insert(twin.clone());
         }
     }
@@ -70,23 +70,11 @@ fn same(old: &Declaration, new: &Declaration) -> bool {
         }
 }
 
-fn loses(old: &Declaration, new: &Declaration) -> bool {
-    let Some(old) = old.declared() else { return false };
-    match new {
-        Declaration::Left(_) | Declaration::Absent => true,
-        Declaration::Broken(_) | Declaration::Incomplete(_) | Declaration::Tied(_) => false,
-        Declaration::Declared(new) | Declaration::Kept(new, _) => {
-            let kept = |leaf| new.leaves.get(leaf).is_some_and(|want| want.value != Value::Null);
-            old.leaves.iter().any(|(leaf, want)| want.value != Value::Null && !kept(leaf))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::plan::{FileSpan, TwinManifest, Wanted};
-    use crate::twin::DeviceId;
+    use crate::twin::{DeviceId, Value};
 
     fn twin(id: &str) -> TwinRef {
         TwinRef::device(DeviceId::new(id).unwrap())

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::reconcile::Context;
 use crate::hub::{HubError, ReadTwins};
 use crate::plan::{
-    Declaration, DeclaredState, Leaf, PathHash, Permits, Removals, SEAL_KEY, SealState, TwinPlan, declare, leaves_of,
-    plan_twin,
+    Declaration, DeclaredState, Leaf, PathHash, Permits, Removals, SEAL_KEY, SealState, TwinPlan, declare,
+    declare_since, leaves_of, plan_twin,
 };
 use crate::twin::{Section, Twin, TwinRef, Value};
 
@@ -74,13 +74,19 @@ pub(super) async fn explain<H: ReadTwins>(
     twin: &TwinRef,
     removals: Removals,
 ) -> Result<Explained, HubError> {
-    let state = context.state();
+    let (state, former) = {
+        let gate = context.gate();
+        (gate.state(), gate.former(twin))
+    };
     let live = match context.hub.get_twin(twin).await {
         Ok(live) => Some(live),
         Err(HubError::NotFound(_)) => None,
         Err(error) => return Err(error),
     };
-    let declaration = declare(&state, twin, live.as_ref());
+    let declaration = match &live {
+        Some(live) => declare_since(&state, former.as_deref(), twin, live),
+        None => declare(&state, twin, None),
+    };
     let permits = Permits { removals, ..Permits::ALL };
     let plan = live.as_ref().map(|live| plan_twin(&context.scope, &declaration, live, &permits));
     let explainer = Explainer { context, state: &state, twin, live: live.as_ref() };

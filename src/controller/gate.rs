@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::change::StateChange;
 use super::command::{GuardHold, Refused};
 use crate::plan::{
-    Approval, Approvals, ChangeGuard, ChangeHold, DeclaredState, FleetSize, GuardKind, Leaf, LiveCondition, Members,
-    Mode, Policy, Profile, RemovalGuard, RemovalHold, Removals,
+    Approval, Approvals, ChangeGuard, ChangeHold, Declaration, DeclaredState, Departures, FleetSize, GuardKind,
+    LiveCondition, Members, Mode, Policy, Profile, RemovalGuard, RemovalHold, Removals,
 };
 use crate::twin::TwinRef;
 
@@ -28,10 +29,12 @@ pub(super) struct Gate {
     approvals: Approvals,
     fleet: FleetSize,
     policy: Policy,
-    /// Who was in each profile with a condition, as the last complete sweep saw it.
+    /// Who was in each profile with a condition, as the last complete sweep and the reads since saw it.
     members: Members,
-    /// The nominating queries that the last sweep had answered to the end.
-    answered: BTreeSet<String>,
+    /// The nominating queries that the last sweep had answered to the end, by profile.
+    answered: BTreeMap<String, String>,
+    /// Twins that an edit may have taken out of a profile, until that is known and done.
+    departures: Departures,
 }
 
 impl Gate {
@@ -47,7 +50,8 @@ impl Gate {
             fleet: FleetSize { hub: hub.to_owned(), ..FleetSize::default() },
             policy: policy.clone(),
             members: Members::new(),
-            answered: BTreeSet::new(),
+            answered: BTreeMap::new(),
+            departures: Departures::default(),
         }
     }
 
@@ -56,23 +60,22 @@ impl Gate {
         Arc::clone(&self.state)
     }
 
-    /// Hands a new state to the workers. It takes something from each of `losing`: these count before the first of
-    /// them is planned, so that a mass removal is held whole.
-    pub(super) fn take_state(&mut self, state: Arc<DeclaredState>, losing: &BTreeSet<TwinRef>) {
+    /// The state before the edit that may have taken `twin` out of a profile, if it is not settled yet.
+    pub(super) fn former(&self, twin: &TwinRef) -> Option<Arc<DeclaredState>> {
+        self.departures.former(twin).cloned()
+    }
+
+    /// Hands a new state to the workers. Those that lose something by it count before the first of them is planned, so
+    /// that a mass removal is held whole.
+    pub(super) fn take_state(&mut self, state: Arc<DeclaredState>, change: &StateChange) {
         // Members that nobody names are not counted here: they carry our seal, and that counts.
         self.fleet.declared = state.twins.len().max(usize::from(state.conditional().next().is_some()));
         self.fleet.broken = state.frozen.broken.first().cloned();
         self.fleet.revision.clone_from(&state.revision);
-        // A profile that goes, or wants less, takes from all its members; who they are only rows have told.
-        for (profile, _) in self.state.conditional() {
-            let after = state.profiles.iter().find(|after| after.name == profile.name);
-            if after.is_none_or(|after| loses(profile, after)) {
-                self.members.get(&profile.name).into_iter().flatten().for_each(|twin| self.guard.wait(twin));
-            }
-        }
+        let leaving = self.departures.take_edit(&self.state, &state, &self.members, &change.changed);
         self.state = state;
         self.find_unknown();
-        losing.iter().for_each(|twin| self.guard.wait(twin));
+        change.losing.union(&leaving).for_each(|twin| self.guard.wait(twin));
     }
 
     /// Whether `twin`, whose plan removes something, may do so now. `absent`: because its manifest is gone.
@@ -102,7 +105,43 @@ impl Gate {
 
     /// Whether a read would find `twin` as it is known: what it would lose waits for somebody to act, or stays.
     pub(super) fn holds_removal(&self, twin: &TwinRef) -> bool {
-        self.guard.waiting().contains(twin) || self.kept.contains(twin)
+        let waits = self.guard.waiting().contains(twin) || self.kept.contains(twin);
+        waits && !self.departures.is_unplanned(twin)
+    }
+
+    /// `twin` was read and `declaration` made of it by `state`: that tells which profiles it is in.
+    pub(super) fn judged(&mut self, twin: &TwinRef, state: &Arc<DeclaredState>, declaration: &Declaration) {
+        if !Arc::ptr_eq(&self.state, state) || declaration.hold().is_some() {
+            return;
+        }
+        let joined = declaration.declared().map(|declared| &declared.joined);
+        for (profile, _) in state.conditional() {
+            let members = self.members.entry(profile.name.clone()).or_default();
+            if joined.is_some_and(|joined| joined.contains(&profile.name)) {
+                members.insert(twin.clone());
+            } else {
+                members.remove(twin);
+            }
+        }
+    }
+
+    /// `twin` was planned by `state`; `done`: nothing of that plan waits.
+    pub(super) fn planned(&mut self, twin: &TwinRef, state: &Arc<DeclaredState>, done: bool) {
+        if !Arc::ptr_eq(&self.state, state) {
+            // Another edit came meanwhile, of which this plan knows nothing.
+            return;
+        }
+        if done {
+            self.departures.settle(twin);
+        } else {
+            self.departures.plan(twin);
+        }
+    }
+
+    /// There is no such twin.
+    pub(super) fn gone(&mut self, twin: &TwinRef) {
+        self.departures.settle(twin);
+        self.loses_nothing(twin);
     }
 
     /// `twin` is left alone for now, or there is none: no guard waits for it.
@@ -214,11 +253,15 @@ impl Gate {
     }
 
     /// What a complete sweep found: how many twins carry our seal, who is in which profile, and by which queries.
-    pub(super) fn take_sweep(&mut self, sealed: usize, members: Members, answered: BTreeSet<String>) {
+    pub(super) fn take_sweep(&mut self, sealed: usize, members: Members, answered: BTreeMap<String, String>) {
         self.fleet.sealed = sealed;
         self.members = members;
         self.answered = answered;
         self.find_unknown();
+        if self.fleet.unknown.is_none() {
+            let staying = self.departures.settle_staying(&self.state, &self.members);
+            staying.iter().for_each(|twin| self.guard.settle(twin));
+        }
     }
 
     /// A sweep did not end, and with it perhaps no nominating query: nobody knows who is in a profile any more.
@@ -229,7 +272,7 @@ impl Gate {
 
     fn find_unknown(&mut self) {
         let answered = |(profile, condition): &(&Arc<Profile>, &LiveCondition)| {
-            self.answered.contains(&condition.nominating_query(profile.target))
+            self.answered.get(&profile.name).is_some_and(|query| *query == condition.nominating_query(profile.target))
         };
         let unknown = self.state.conditional().find(|profile| !answered(profile));
         self.fleet.unknown = unknown.map(|(profile, _)| profile.source.clone());
@@ -288,10 +331,4 @@ impl Gate {
             Removals::Held(hold) => Some(hold),
         }
     }
-}
-
-/// Whether `after` sets less than `before`.
-fn loses(before: &Profile, after: &Profile) -> bool {
-    let kept: BTreeSet<Leaf> = after.wanted.leaves(&after.source).map(|(leaf, ..)| leaf).collect();
-    before.wanted.leaves(&before.source).any(|(leaf, ..)| !kept.contains(&leaf))
 }

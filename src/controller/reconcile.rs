@@ -18,7 +18,7 @@ use super::rivals::{look_around, restrained};
 use crate::hub::{AlongColumns, HubError, Paced, SweepAlong, SweepNews, WriteTwins as _};
 use crate::plan::{
     Cause, Change, Declaration, DeclaredHashes, DeclaredState, Held, HeldReason, Outcome, Restraint, SealAction,
-    SealScope, SealState, Sighting, TwinPlan, Verified, declare, plan_suspension,
+    SealScope, SealState, Sighting, TwinPlan, Verified, declare, declare_since, plan_suspension,
 };
 use crate::twin::{Twin, TwinMap, TwinRef};
 
@@ -76,6 +76,17 @@ impl<H> Context<H> {
     /// The declared state to plan on.
     pub(super) fn state(&self) -> Arc<DeclaredState> {
         self.gate().state()
+    }
+
+    /// The state to plan on, and what it declares for a twin just read.
+    pub(super) fn declare(&self, live: &Twin) -> (Arc<DeclaredState>, Declaration) {
+        let (state, former) = {
+            let gate = self.gate();
+            (gate.state(), gate.former(&live.twin_ref))
+        };
+        let declaration = declare_since(&state, former.as_deref(), &live.twin_ref, live);
+        self.gate().judged(&live.twin_ref, &state, &declaration);
+        (state, declaration)
     }
 
     /// The memory; see [`gate`](Self::gate) for a panicked worker.
@@ -228,8 +239,7 @@ pub(super) async fn reconcile<H: Access>(context: &Context<H>, task: &Task) -> R
 }
 
 async fn write_plan<H: Access>(context: &Context<H>, task: &Task, live: &Twin, result: &mut Reconciled) -> Step {
-    let state = context.state();
-    let declaration = declare(&state, &task.twin, Some(live));
+    let (state, declaration) = context.declare(live);
     let plan = match &task.wish {
         Some(suspended) => plan_suspension(&context.scope, live, suspended.as_deref()),
         None => permitted_plan(context, &declaration, live).masked(&state.sensitive, context.scope.salt),
@@ -239,6 +249,8 @@ async fn write_plan<H: Access>(context: &Context<H>, task: &Task, live: &Twin, r
     let known = verified(context, live, &plan);
     let same = context.memory().get(&task.twin).is_some_and(|last| last.is_same_as(&known));
     result.verified = Some(known);
+    let done = plan.held.is_empty();
+    context.gate().planned(&task.twin, &state, done && plan.patch.is_none());
     let Some(patch) = &plan.patch else {
         return Step::Ended(settle(result, &declaration, plan));
     };
@@ -266,6 +278,7 @@ async fn write_plan<H: Access>(context: &Context<H>, task: &Task, live: &Twin, r
             result.foretold = plan.etag_after.as_ref().map(|foretold| *foretold == after.etag);
             result.verified = Some(verified(context, &after, &plan));
             result.sighting = seen;
+            context.gate().planned(&task.twin, &state, done);
             Step::Ended(settle(result, &declaration, plan))
         }
         Err(HubError::PreconditionFailed) => {
@@ -351,7 +364,7 @@ fn settle(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) ->
 async fn missing<H: Access>(context: &Context<H>, task: &Task, result: &mut Reconciled) -> Step {
     result.verified = None;
     result.planned = true;
-    context.gate().loses_nothing(&task.twin);
+    context.gate().gone(&task.twin);
     let state = context.state();
     let declaration = declare(&state, &task.twin, None);
     let create = declaration.declared().map(|declared| declared.create && task.twin.module.is_none());

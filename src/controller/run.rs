@@ -294,7 +294,8 @@ impl<H: Access> Controller<H> {
         if !first {
             self.report.state_changed(&self.state, change.changed.len());
             if change.conditions {
-                // Only a sweep finds out whom a condition concerns now.
+                // Only a sweep finds out whom a condition concerns now; one under way asks the old questions.
+                self.sweep_asked |= self.sweep_running();
                 self.sweep_soon();
             }
             self.sweep_to_judge();
@@ -306,7 +307,7 @@ impl<H: Access> Controller<H> {
     fn take_to_gate(&mut self, change: &StateChange) {
         let known: BTreeSet<&TwinRef> = change.changed.iter().filter(|twin| self.seen.contains_key(twin)).collect();
         let mut gate = self.context.gate();
-        gate.take_state(Arc::clone(&self.state), &change.losing);
+        gate.take_state(Arc::clone(&self.state), change);
         gate.expect(&change.changed, |twin| known.contains(twin));
     }
 

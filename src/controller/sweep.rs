@@ -3,7 +3,7 @@
 //! Invariant: a sweep counts only when its last page arrived; a row is never taken for absence, so what is declared
 //! and has no row is nominated for a read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -63,8 +63,8 @@ pub(super) struct Swept {
     pub(super) modules: bool,
     /// Who is in each profile with a condition, as its nominating query's rows say.
     pub(super) members: Members,
-    /// The nominating queries that were answered to the end.
-    pub(super) queries: BTreeSet<String>,
+    /// The nominating queries that were answered to the end, by profile.
+    pub(super) queries: BTreeMap<String, String>,
     /// Pages read.
     pub(super) pages: usize,
     /// Whether it was known what is declared for every twin: only then removals can be judged by it.
@@ -97,7 +97,7 @@ impl Swept {
             sealed: 0,
             modules: false,
             members: Members::new(),
-            queries: BTreeSet::new(),
+            queries: BTreeMap::new(),
             pages: 0,
             is_whole,
         }
@@ -143,7 +143,7 @@ async fn sweep<H: ReadTwins + Paced>(
             swept.pages += 1;
             members.extend(page?.iter().filter_map(row_twin));
         }
-        swept.queries.insert(query);
+        swept.queries.insert(profile.name.clone(), query);
     }
     let mut round = Round::new(context, options, &state, swept);
     for target in ProfileTarget::ALL {

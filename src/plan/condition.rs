@@ -69,6 +69,12 @@ impl LiveCondition {
         format!("SELECT deviceId AS d{module} FROM {collection} WHERE {}", self.expr)
     }
 
+    /// Whether both hold for the same twins because they say the same; where they stand does not matter.
+    #[must_use]
+    pub fn asks_the_same_as(&self, other: &Self) -> bool {
+        self.expr == other.expr
+    }
+
     /// The places of tags and desired that the condition reads, each with its text.
     pub fn reads(&self) -> impl Iterator<Item = (Leaf, String)> {
         self.expr.attributes().into_iter().filter_map(|attribute| Some((leaf_of(attribute)?, attribute.to_string())))

@@ -17,6 +17,14 @@ pub struct Leaf {
     pub path: Path,
 }
 
+impl Leaf {
+    /// Whether both are one place, or one lies above the other.
+    #[must_use]
+    pub fn is_related_to(&self, other: &Self) -> bool {
+        self.section == other.section && (self.path.covers(&other.path) || other.path.covers(&self.path))
+    }
+}
+
 impl fmt::Display for Leaf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.path.in_section(self.section))
@@ -51,6 +59,8 @@ pub struct Declared {
     /// Leaves of profiles whose condition does not hold for the live twin now, and what becomes of them when they are
     /// ours: the twin left by a change of its own.
     pub left: BTreeMap<Leaf, RemovalPolicy>,
+    /// The profiles whose condition holds for the live twin, by name.
+    pub joined: BTreeSet<String>,
 }
 
 /// Two profiles of one priority that want different values at one path, or one above the other.
@@ -102,6 +112,29 @@ impl Declaration {
         match self {
             Self::Declared(declared) | Self::Kept(declared, _) => Some(declared),
             Self::Broken(_) | Self::Incomplete(_) | Self::Tied(_) | Self::Left(_) | Self::Absent => None,
+        }
+    }
+
+    /// The leaves that the twin left by itself, where there can be any.
+    pub(super) fn left_mut(&mut self) -> Option<&mut BTreeMap<Leaf, RemovalPolicy>> {
+        match self {
+            Self::Declared(declared) | Self::Kept(declared, _) => Some(&mut declared.left),
+            Self::Left(left) => Some(left),
+            Self::Broken(_) | Self::Incomplete(_) | Self::Tied(_) | Self::Absent => None,
+        }
+    }
+
+    /// Whether the twin would lose a leaf, or its manifest, if `new` took the place of this.
+    #[must_use]
+    pub fn loses_to(&self, new: &Self) -> bool {
+        let Some(old) = self.declared() else { return false };
+        match new {
+            Self::Left(_) | Self::Absent => true,
+            Self::Broken(_) | Self::Incomplete(_) | Self::Tied(_) => false,
+            Self::Declared(new) | Self::Kept(new, _) => {
+                let kept = |leaf| new.leaves.get(leaf).is_some_and(|want| want.value != Value::Null);
+                old.leaves.iter().any(|(leaf, want)| want.value != Value::Null && !kept(leaf))
+            }
         }
     }
 
@@ -185,6 +218,7 @@ fn declare_with(state: &DeclaredState, twin: &TwinRef, membership: Membership<'_
         create: manifest.is_some_and(|manifest| manifest.create),
         removal_policy: manifest.map_or(RemovalPolicy::Clear, |manifest| manifest.removal_policy),
         named: manifest.is_some(),
+        joined: joined(&members),
         source: source.clone(),
     };
     let kept_profile = || members.iter().chain(&left).find_map(|profile| state.frozen.kept_profiles.get(&profile.name));
@@ -232,6 +266,12 @@ fn merge(manifest: Option<&TwinManifest>, profiles: &[&Profile]) -> Result<BTree
         layers.add_profile(profile)?;
     }
     Ok(layers.finish())
+}
+
+/// The names of those with a condition.
+fn joined(members: &[&Profile]) -> BTreeSet<String> {
+    let conditional = members.iter().filter(|profile| profile.selector.condition.is_some());
+    conditional.map(|profile| profile.name.clone()).collect()
 }
 
 /// The leaves that the profiles in `left` would set, with what becomes of them: as the profile says, else as the

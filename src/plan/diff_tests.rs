@@ -44,6 +44,7 @@ pub(super) fn declared_of(tags: &Object, desired: &Object, removal_policy: Remov
         named: true,
         source,
         left: BTreeMap::new(),
+        joined: BTreeSet::new(),
     })
 }
 

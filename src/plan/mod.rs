@@ -7,6 +7,7 @@ mod condition;
 mod cost;
 mod declare;
 mod declared;
+mod departure;
 mod diff;
 mod filter;
 mod guard;
@@ -34,6 +35,7 @@ pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, decla
 pub use declared::{
     DeclaredState, DeclaredTwins, FileSpan, Frozen, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest,
 };
+pub use departure::{Departures, declare_since};
 pub use diff::{Transfer, TransferPlan, plan_suspension, plan_transfer, plan_twin};
 pub use filter::{FilterError, TwinFilter};
 pub use guard::{ChangeGuard, FleetSize, GuardLimit, GuardLimits, RemovalGuard};

@@ -424,6 +424,7 @@ mod tests {
             create: false,
             named: true,
             left: BTreeMap::new(),
+            joined: BTreeSet::new(),
             removal_policy: policy,
             source: FileSpan { file: "a.yaml".into(), line: 1, column: 1 },
         }

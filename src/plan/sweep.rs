@@ -162,7 +162,7 @@ fn is_older(row: &SweepRow<'_>, known: &Verified) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::plan::{Declared, FileSpan, Owner, RemovalPolicy, identity_hash};
@@ -178,6 +178,7 @@ mod tests {
             create: false,
             named: true,
             left: BTreeMap::new(),
+            joined: BTreeSet::new(),
             removal_policy: RemovalPolicy::Orphan,
             source: FileSpan { file: "a".into(), line: 1, column: 1 },
         };
