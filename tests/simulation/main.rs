@@ -9,6 +9,7 @@ mod guarding;
 mod histories;
 mod modes;
 mod owned;
+mod ownership;
 mod quarrels;
 mod repository;
 mod witness;

@@ -10,6 +10,11 @@ use crate::fleet::{place, twin};
 /// Devices of a history, registered or not.
 pub(crate) const DEVICES: usize = 6;
 
+/// A small count, to be held against gauges and rates.
+pub(crate) fn number(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap())
+}
+
 pub(crate) fn id(n: usize) -> String {
     format!("d{n}")
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::fleet::scope;
 use crate::owned::Settings;
-use crate::repository::DEVICES;
+use crate::repository::{DEVICES, number};
 
 /// Reads of `device` fail with `error`, or panic when there is none.
 #[derive(Debug, Clone)]
@@ -103,7 +103,7 @@ impl Deeds {
             let allowed = per_second * share * (minute.as_secs_f64() + kept) + 1.0;
             for (n, start) in times.iter().enumerate() {
                 let inside = times[n..].iter().take_while(|at| **at < *start + minute).count();
-                assert!(inside as f64 <= allowed, "{inside} x {operation:?} in a minute, {allowed} are allowed");
+                assert!(number(inside) <= allowed, "{inside} x {operation:?} in a minute, {allowed} are allowed");
             }
         }
         // A minute may begin before this look and end after it.
