@@ -81,22 +81,26 @@ fn the_dashboard_has_what_grafana_needs_of_each_panel() {
         assert!(text(panel, "description").ends_with('.'), "{title} has no description");
         assert!(!text(&panel["fieldConfig"]["defaults"], "unit").is_empty(), "{title} has no unit");
         assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
-        let mut letters = BTreeSet::new();
-        assert!(!array(panel, "targets").is_empty(), "{title} asks nothing");
-        for target in array(panel, "targets") {
-            let expr = text(target, "expr");
-            assert!(letters.insert(text(target, "refId")), "{title}: a letter twice");
-            for window in ["rate(", "increase("] {
-                let asked = expr.matches(window).count();
-                assert!(asked == 0 || expr.matches("[$__rate_interval]").count() >= asked, "{title}: {expr}");
-            }
-            assert!(expr.contains("$job") && expr.contains("$instance"), "{title}: {expr}");
-            for (at, _) in expr.match_indices('$') {
-                let name = expr[at + 1..].trim_start_matches('{');
-                let name = name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
-                assert!(variables.contains(name) || name == "__rate_interval", "{title}: ${name}");
-            }
-        }
+        check_targets(panel, &variables);
     }
     assert!(panels.len() > 45);
+}
+
+/// What a panel asks.
+fn check_targets(panel: &Value, variables: &BTreeSet<&str>) {
+    let title = text(panel, "title");
+    let mut letters = BTreeSet::new();
+    assert!(!array(panel, "targets").is_empty(), "{title} asks nothing");
+    for target in array(panel, "targets") {
+        let expr = text(target, "expr");
+        assert!(letters.insert(text(target, "refId")), "{title}: a letter twice");
+        let windows = expr.matches("rate(").count() + expr.matches("increase(").count();
+        assert_eq!(expr.matches("[$__rate_interval]").count(), windows, "{title}: {expr}");
+        assert!(expr.contains("$job") && expr.contains("$instance"), "{title}: {expr}");
+        for (at, _) in expr.match_indices('$') {
+            let name = expr[at + 1..].trim_start_matches('{');
+            let name = name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+            assert!(variables.contains(name) || name == "__rate_interval", "{title}: ${name}");
+        }
+    }
 }
