@@ -119,6 +119,27 @@ fn what_is_no_query_is_named_with_its_place() {
         ("SELECT TOP 1.5 * FROM devices", "found `1.5`, expected a row count", 12),
         ("SELECT * FROM twins", "found `twins`, expected devices, devices.modules or devices.jobs", 15),
         ("SELECT * FROM devices.x", "found `x`, expected devices, devices.modules or devices.jobs", 23),
+        (
+            "SELECT * FROM devicez",
+            "found `devicez`, expected devices, devices.modules or devices.jobs; did you mean devices?",
+            15,
+        ),
+        (
+            "SELECT * FROM devices.module",
+            "found `module`, expected devices, devices.modules or devices.jobs; did you mean modules?",
+            23,
+        ),
+        (
+            "SELECT * FROM devices WHER a = 1",
+            "found `WHER`, expected WHERE, GROUP BY or the end of the query; did you mean WHERE?",
+            23,
+        ),
+        ("SELET * FROM devices", "found `SELET`, expected SELECT; did you mean SELECT?", 1),
+        (
+            "SELECT * FROM devices WHERE STARTWITH(a, 'b')",
+            "`STARTWITH` is no function of the query language; did you mean STARTSWITH?",
+            29,
+        ),
         ("SELECT * FROM devices x", "found `x`, expected WHERE, GROUP BY or the end of the query", 23),
         ("SELECT * FROM devices ORDER BY a", "found `ORDER`, expected WHERE, GROUP BY or the end of the query", 23),
         ("SELECT * FROM devices WHERE", "found the end of the query, expected a condition", 28),
