@@ -24,7 +24,7 @@ pub use value::{parse_audit_log, parse_duration, parse_log_format, parse_sweep};
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:9797";
 const SWEEP_DEFAULT: Duration = Duration::from_secs(10 * 60);
 /// The smallest standard tier: who has a larger one and forgets to say so is slow, not throttled.
-const TIER_DEFAULT: &str = "S1";
+pub const TIER_DEFAULT: &str = "S1";
 /// The word for a hub that is asked without any limit.
 const TIER_NONE: &str = "none";
 /// Our part of the hub's rates: they are shared with everybody who uses the hub, devices that report included.
@@ -151,6 +151,8 @@ pub struct Settings {
     pub web_config: Option<PathBuf>,
     /// File with a token that lets a client see `/metrics`.
     pub metrics_token_file: Option<PathBuf>,
+    /// What the metrics of twin queries begin with; `None` for `twinquery_`.
+    pub metric_prefix: Option<String>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or tracing directives.
@@ -181,6 +183,7 @@ impl Default for Settings {
             api_token_file: None,
             web_config: None,
             metrics_token_file: None,
+            metric_prefix: None,
             log_format: LogFormat::default(),
             log_level: "info".to_owned(),
             mode: ModeSetting::default(),

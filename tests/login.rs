@@ -18,8 +18,10 @@ use geminid::emulator::bearer::{Role, mint};
 use geminid::emulator::identity::SharedKey;
 use geminid::emulator::{EmbeddedHub, HubOptions, ServiceOptions};
 use geminid::hub::{
-    EntraCredential, EntraOptions, HubAddress, HubError, ReadTwins, RestHub, RestOptions, SetupError, WriteTwins,
+    EntraCredential, EntraOptions, HubAddress, HubError, Observed, ReadTwins, RestHub, RestOptions, SetupError,
+    WriteTwins,
 };
+use geminid::metrics::Metrics;
 use geminid::twin::{DeviceId, MergePatch, Object, TwinRef, Value};
 use tokio::task::JoinSet;
 
@@ -165,6 +167,28 @@ async fn a_client_secret_gives_a_token_that_is_asked_for_once() {
     for (name, value) in expected {
         assert_eq!(form[name], value, "{form:?}");
     }
+}
+
+#[tokio::test]
+async fn requests_for_tokens_are_counted_by_what_entra_answered() {
+    let world = World::start([Gives::Role(Role::DataContributor)]).await;
+    let registry = prometheus::Registry::new();
+    let metrics = Metrics::register(&registry, &["prod"]).unwrap();
+    let count = |code: &str| {
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        let series = format!(r#"geminid_hub_requests_total{{code="{code}",hub="prod",operation="token"}} "#);
+        text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u32>().ok())
+    };
+    let hub = Observed::with_tokens(world.sign_in(secret()).unwrap(), metrics.client.hub("prod"));
+    assert_eq!((count("200"), count("401")), (Some(0), Some(0)), "there from the start");
+    for _ in 0..3 {
+        hub.create_device(&device("d1")).await.ok();
+    }
+    assert_eq!((count("200"), count("401")), (Some(1), Some(0)), "one token serves them all");
+    let second = Observed::with_tokens(world.sign_in(secret()).unwrap(), metrics.client.hub("prod"));
+    second.create_device(&device("d2")).await.unwrap_err();
+    assert_eq!(count("200"), Some(1));
+    assert!(count("401").unwrap() >= 1, "Entra gives no more");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Settings of one hub to a client of it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -13,11 +13,12 @@ use crate::hub::{
     BudgetOptions, Budgeted, EntraCredential, EntraOptions, HubAddress, HubBudget, Login, Observed, ProxyOptions,
     RestHub, RestOptions, SecretText, Tier,
 };
-use crate::manifest::{Rules, Seals};
+use crate::manifest::{MetricPrefix, PageBudget, Rules, Seals};
 use crate::metrics::Metrics;
-use crate::plan::{GuardLimits, Mode, Owner, Policy, Salt, SealScope, Subtree};
+use crate::plan::{BUSY_PART, GuardLimits, Mode, Owner, Policy, Salt, SealScope, Subtree};
 use crate::settings::{
     AzureEnvironment, EntraKind, GuardSettings, HubSettings, LoginSettings, ModeSetting, Secret, Settings,
+    TIER_DEFAULT, hub_defaults,
 };
 
 /// The largest connection string or certificate file read, in bytes.
@@ -52,7 +53,7 @@ impl HubParts {
     #[must_use]
     pub fn paced(self, metrics: &Metrics) -> PacedHub {
         let budget = HubBudget::new(&self.name, self.budget, metrics.budget.hub(&self.name));
-        Budgeted::new(Observed::new(self.hub, metrics.client.hub(&self.name)), budget)
+        Budgeted::new(Observed::with_tokens(self.hub, metrics.client.hub(&self.name)), budget)
     }
 
     /// The hub, asked at its budget's pace, for a command that serves no metrics.
@@ -138,7 +139,7 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
 /// What a hub's settings demand of its manifests.
 ///
 /// # Errors
-/// Naming the first path of `allow` that is none.
+/// Naming the setting: a path of `allow` that is none, or a prefix that cannot begin a metric's name.
 pub fn manifest_rules(settings: &Settings, hub: &HubSettings) -> anyhow::Result<Rules> {
     let allow: anyhow::Result<Vec<Subtree>> =
         hub.allow.iter().map(|path| Subtree::parse(path).map_err(|error| anyhow!("allow: {error}"))).collect();
@@ -147,7 +148,39 @@ pub fn manifest_rules(settings: &Settings, hub: &HubSettings) -> anyhow::Result<
         Some(owner) => Seals::Owner(owner.clone()),
         None => Seals::Unknown,
     };
-    Ok(Rules { allow: allow?, seals })
+    let metric_prefix = match &settings.metric_prefix {
+        Some(prefix) => MetricPrefix::new(prefix).map_err(|error| anyhow!("metric_prefix: {error}"))?,
+        None => MetricPrefix::default(),
+    };
+    Ok(Rules { allow: allow?, seals, metric_prefix, pages: page_budget(hub)? })
+}
+
+/// The pages that twin queries may ask for: what sweeps leave of our share of the hub.
+fn page_budget(hub: &HubSettings) -> anyhow::Result<Option<PageBudget>> {
+    let BudgetOptions { tier, share, .. } = budget_options(hub)?;
+    Ok(tier.map(|(tier, units)| {
+        let of_hub = tier.pages_per_second(units) * 60.0;
+        let name = hub.tier.as_deref().unwrap_or_default().to_uppercase();
+        PageBudget {
+            pages_per_minute: of_hub * share * (1.0 - BUSY_PART),
+            words: format!(
+                "tier {name} x {units}: {of_hub:.0} a minute x budget {share} x {} beside sweeps",
+                1.0 - BUSY_PART
+            ),
+        }
+    }))
+}
+
+/// What manifests must keep to where no settings are known: only the budget of the smallest hub, by default.
+///
+/// # Errors
+/// None that a default could cause.
+pub fn default_rules() -> anyhow::Result<Rules> {
+    let hub = HubSettings {
+        tier: Some(TIER_DEFAULT.to_owned()),
+        ..hub_defaults(PathBuf::new(), Secret::Value(SecretString::default()), None)
+    };
+    Ok(Rules { pages: page_budget(&hub)?, ..Rules::default() })
 }
 
 /// The client of a hub, with its credential.

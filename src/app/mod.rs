@@ -11,7 +11,7 @@ mod shutdown;
 mod source;
 mod trial;
 
-pub use connect::{HubParts, PacedHub, hub_file, hub_parts, manifest_rules, wall_clock};
+pub use connect::{HubParts, PacedHub, default_rules, hub_file, hub_parts, manifest_rules, wall_clock};
 pub use daemon::{Announcement, EmbeddedAddresses, run_daemon};
 pub use logging::{Colour, LogOptions, start_logging};
 pub use pass::{apply_once, run_hub, transfer_once};

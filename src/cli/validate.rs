@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::diagnostics::{self, Drawing, Format};
 use super::output::{Output, counted};
-use crate::app::{HubParts, manifest_rules};
+use crate::app::{HubParts, default_rules, manifest_rules};
 use crate::manifest::{Rules, Severity};
 use crate::settings;
 use crate::source::{Loader, Snapshot};
@@ -18,7 +18,7 @@ pub(super) struct ValidateArgs {
     /// Folder of manifests [default: that of the settings]
     #[arg(value_name = "FOLDER", required_unless_present = "settings")]
     folder: Option<PathBuf>,
-    /// Settings file (TOML) whose hub's `allow` the manifests must keep to
+    /// Settings file (TOML) of the hub: what it allows, its owner, tier and prefix of metrics
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
     /// The hub, when several are configured
@@ -32,7 +32,7 @@ pub(super) struct ValidateArgs {
 impl ValidateArgs {
     /// The folder, and what its manifests must keep to.
     fn folder_and_rules(&self) -> anyhow::Result<(PathBuf, Rules)> {
-        let Some(file) = &self.settings else { return Ok((self.folder.clone().unwrap_or_default(), Rules::default())) };
+        let Some(file) = &self.settings else { return Ok((self.folder.clone().unwrap_or_default(), default_rules()?)) };
         let settings = settings::load(Some(file))?;
         let hub = match (&self.hub, settings.hubs.len()) {
             (Some(name), _) => settings.hubs.get_key_value(name),

@@ -155,6 +155,8 @@ pub struct Reconciled {
     pub held: Vec<Held>,
     /// Whether our seal was written, alone or with the changes, or removed.
     pub sealed: bool,
+    /// Whether a patch was planned that nobody may send, as the loop only looks.
+    pub dry_run: bool,
     /// Whether the device was registered.
     pub created: bool,
     /// Whether the seal is to be written once nothing better is to do.
@@ -184,6 +186,7 @@ impl Reconciled {
             cause: Cause::FirstContact,
             held: Vec::new(),
             sealed: false,
+            dry_run: false,
             created: false,
             seal_due: false,
             foretold: None,
@@ -296,6 +299,7 @@ async fn write_plan<H: Access>(context: &Context<H>, task: &Task, live: &Twin, r
 /// What a plan that nobody may carry out says of its twin.
 fn observed(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) -> Outcome {
     let released = plan.seal == SealAction::Remove;
+    result.dry_run = true;
     result.drift.clone_from(&plan.changes);
     let outcome = settle(result, declaration, TwinPlan { patch: None, changes: Vec::new(), ..plan });
     match outcome {

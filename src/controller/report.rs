@@ -145,6 +145,9 @@ impl Report {
         if result.sealed {
             self.metrics.patched(target_of(&result.changes));
         }
+        if result.dry_run {
+            self.metrics.dry_run(target_of(&result.drift));
+        }
         if result.cause == Cause::Drift && !result.changes.is_empty() {
             self.metrics.drifted(target_of(&result.changes));
         }

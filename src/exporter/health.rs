@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::metrics::PREFIX;
 use crate::series::{Dropped, Family, FamilyText, Kind, LabelSet, render};
 
 /// Every reason of `geminid_query_failures_total` that a run can have here.
@@ -122,7 +123,7 @@ fn family<'a>(
     help: &str,
     samples: impl Iterator<Item = (Vec<(&'a str, &'a str)>, f64)>,
 ) -> Family {
-    let mut family = Family::new(&format!("geminid_query_{name}"), kind, help).expect("the names above are valid");
+    let mut family = Family::new(&format!("{PREFIX}query_{name}"), kind, help).expect("the names above are valid");
     for (labels, value) in samples {
         family.set(LabelSet::new(labels).expect("the label names above are valid"), value);
     }

@@ -6,12 +6,14 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
 use azure_core::credentials::{Secret, TokenCredential};
 use azure_core::error::ErrorKind;
-use azure_core::http::{ClientOptions, RetryOptions, Transport};
+use azure_core::http::{AsyncRawResponse, ClientOptions, HttpClient, Request, RetryOptions, Transport};
 use azure_identity::{
     ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
     DeveloperToolsCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
@@ -93,14 +95,53 @@ pub struct EntraOptions {
     pub clock: Clock,
 }
 
+/// Who is told of each request for a token: the status, if there was an answer, and how long it took.
+pub(super) type TokenWatch = Box<dyn Fn(Option<u16>, Duration) + Send + Sync>;
+
 /// The way to Entra: TLS trust and proxy.
 #[derive(Clone)]
-pub struct EntraTransport(pub(super) Client);
+pub struct EntraTransport {
+    client: Client,
+    watch: Arc<OnceLock<TokenWatch>>,
+}
+
+impl EntraTransport {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, watch: Arc::default() }
+    }
+}
 
 impl fmt::Debug for EntraTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("EntraTransport")
     }
+}
+
+impl HttpClient for EntraTransport {
+    fn execute_request<'a, 'r, 'f>(
+        &'a self,
+        request: &'r Request,
+    ) -> Pin<Box<dyn Future<Output = azure_core::Result<AsyncRawResponse>> + Send + 'f>>
+    where
+        'a: 'f,
+        'r: 'f,
+        Self: 'f,
+    {
+        Box::pin(async move {
+            let start = clock();
+            let answer = self.client.execute_request(request).await;
+            if let Some(watch) = self.watch.get() {
+                let status = answer.as_ref().ok().map(|answer| u16::from(answer.status()));
+                watch(status, clock().duration_since(start));
+            }
+            answer
+        })
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures durations and decides nothing")]
+fn clock() -> Instant {
+    Instant::now()
 }
 
 /// One identity, signed in when first asked.
@@ -122,6 +163,12 @@ impl EntraLogin {
     pub(super) fn new(options: EntraOptions, transport: EntraTransport) -> Result<Self, String> {
         let credential = make(&options, &transport)?;
         Ok(Self { options, transport, state: Mutex::new(State { credential, last: None }) })
+    }
+
+    /// Tells `watch` of each request for a token from now on; the first to ask is told.
+    pub(super) fn watch(&self, watch: TokenWatch) {
+        // Whoever asks second gets nothing: one hub has one client.
+        drop(self.transport.watch.set(watch));
     }
 
     pub(super) const fn name(&self) -> &'static str {
@@ -236,7 +283,7 @@ fn client_options(options: &EntraOptions, transport: &EntraTransport) -> ClientO
     ClientOptions {
         // Retries happen in the queue and nowhere else.
         retry: RetryOptions::none(),
-        transport: Some(Transport::new(Arc::new(transport.0.clone()))),
+        transport: Some(Transport::new(Arc::new(transport.clone()))),
         cloud,
         ..ClientOptions::default()
     }

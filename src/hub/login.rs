@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::HubError;
 use super::address::HubAddress;
-use super::entra::{EntraLogin, EntraOptions, EntraTransport};
+use super::entra::{EntraLogin, EntraOptions, EntraTransport, TokenWatch};
 use super::sas::{
     ConnectionString, ConnectionStringError, ExposeSecret as _, SecretString, SharedAccessSignature, SignatureError,
     Signed,
@@ -134,6 +134,14 @@ impl Login {
                 Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
             }
             Kind::Policy(_) | Kind::Entra(_) => None,
+        }
+    }
+
+    /// Tells `watch` of each request for a token; the other credentials are made here and ask nobody.
+    pub(super) fn watch_tokens(&self, watch: TokenWatch) {
+        match &self.kind {
+            Kind::Entra(entra) => entra.watch(watch),
+            Kind::Policy(_) | Kind::Signature(_) => {}
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::{Continuation, HubError, QueryPage, ReadTwins, TextPage, WriteTwins};
+use super::{Continuation, HubError, QueryPage, ReadTwins, RestHub, TextPage, WriteTwins};
 use crate::metrics::{ClientHub, Code, Operation};
 use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
 
@@ -49,6 +49,16 @@ impl<H> Observed<H> {
             self.metrics.set_up(up);
         }
         answer
+    }
+}
+
+impl Observed<RestHub> {
+    /// Wraps the client of a hub; its requests for tokens are told to `metrics`, too.
+    #[must_use]
+    pub fn with_tokens(inner: RestHub, metrics: ClientHub) -> Self {
+        let told = metrics.clone();
+        inner.watch_tokens(move |status, took| told.token_asked(status.map_or(Code::NONE, Code::of_status), took));
+        Self::new(inner, metrics)
     }
 }
 

@@ -108,6 +108,11 @@ impl RestHub {
         Ok(Self { client, login, clock: options.clock, base })
     }
 
+    /// Tells `watch` of each request for a token: its status, if there was an answer, and how long it took.
+    pub fn watch_tokens(&self, watch: impl Fn(Option<u16>, Duration) + Send + Sync + 'static) {
+        self.login.watch_tokens(Box::new(watch));
+    }
+
     /// A client of the hub at `address` that signs in with Entra ID, over the same trust and proxy. Connects to
     /// nothing yet.
     ///
@@ -116,7 +121,7 @@ impl RestHub {
     pub fn with_entra(address: HubAddress, entra: EntraOptions, options: &RestOptions) -> Result<Self, SetupError> {
         // The address of a machine's own identity is reached without TLS.
         let client = builder(options)?.build().map_err(|error| tls(&error))?;
-        let login = Login::entra(address, entra, EntraTransport(client)).map_err(SetupError::Entra)?;
+        let login = Login::entra(address, entra, EntraTransport::new(client)).map_err(SetupError::Entra)?;
         Self::new(login, options)
     }
 

@@ -5,24 +5,13 @@
 
 use std::time::Duration;
 
+use super::rules::Seals;
 use super::schema::{Checker, Fields};
 use super::shape::EVALUATES;
 use crate::series::{Evaluate, LocalQuery, MetricSpec};
 
 /// Fields that say how the hub is asked.
 const OF_THE_HUB: [&str; 3] = ["interval", "timeout", "pageSize"];
-
-/// Whose seals the twins carry that a sweep reads.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Seals {
-    /// It is not known here.
-    #[default]
-    Unknown,
-    /// This owner's.
-    Owner(String),
-    /// Nobody's: `ownership = "none"`.
-    Off,
-}
 
 /// Who answers the query `text`, which stands at `at`; `stale_after` if the manifest gives one.
 pub(super) fn read_evaluate(
@@ -82,7 +71,7 @@ mod tests {
         let text = format!(
             "apiVersion: geminid.dev/v1alpha1\nkind: TwinQuery\nmetadata: {{name: q}}\nspec:\n  evaluate: sweep\n{spec}"
         );
-        let file = parse_file_within("f", &text, &Rules { allow: Vec::new(), seals });
+        let file = parse_file_within("f", &text, &Rules { seals, ..Rules::default() });
         file.diagnostics().iter().map(|found| format!("{} {found}", found.rule)).collect()
     }
 

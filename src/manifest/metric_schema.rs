@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::label_schema::{is_label_name, read_labels};
+use super::rules::MetricPrefix;
 use super::schema::{Checker, Fields, join};
 use super::shape::{METRIC, METRIC_KINDS};
 use super::tree::{Entry, Node, shortened};
@@ -13,7 +14,6 @@ use super::value_schema::read_value;
 use crate::series::{LabelSource, Limits, MetricKind, MetricSpec};
 
 const METRICS_MAX: usize = 16;
-const METRIC_PREFIX: &str = "twinquery_";
 /// Suffixes that histograms and summaries give their parts.
 const METRIC_SUFFIXES_TAKEN: [&str; 3] = ["_bucket", "_sum", "_count"];
 const STATES_MAX: usize = 64;
@@ -162,13 +162,6 @@ fn read_metric_name(checker: &mut Checker<'_>, fields: &Fields<'_>, kind: Metric
     let path = fields.path("name");
     let entry = checker.required(fields, "name", "the full metric name, twinquery_...")?;
     let (text, at) = (checker.text(&entry.value, &path)?, entry.value.at);
-    let rest = text.strip_prefix(METRIC_PREFIX).unwrap_or_default();
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    if rest.is_empty() || !rest.bytes().all(plain) {
-        let message = format!("{:?} is no metric name; write {METRIC_PREFIX} and then a-z, 0-9 and _", shortened(text));
-        checker.error(at, path, "metric-name", message);
-        return None;
-    }
     if let Some(message) = suffix_message(text, kind) {
         checker.error(at, path, "metric-name", message);
         return None;
@@ -178,6 +171,20 @@ fn read_metric_name(checker: &mut Checker<'_>, fields: &Fields<'_>, kind: Metric
         checker.warning(at, path, "metric-unit", message);
     }
     Some((text.to_owned(), at))
+}
+
+/// Refuses metrics whose names, which stand at `places`, do not begin as the settings say.
+pub(super) fn check_prefix(checker: &mut Checker<'_>, prefix: &MetricPrefix, metrics: &[MetricSpec], places: &[usize]) {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    let prefix = prefix.as_str();
+    for (index, (metric, at)) in metrics.iter().zip(places).enumerate() {
+        let rest = metric.name.strip_prefix(prefix).unwrap_or_default();
+        if rest.is_empty() || !rest.bytes().all(plain) {
+            let name = shortened(&metric.name);
+            let message = format!("{name:?} is no metric name; write {prefix} and then a-z, 0-9 and _");
+            checker.error(*at, format!("spec.metrics[{index}].name"), "metric-name", message);
+        }
+    }
 }
 
 /// What is wrong with the end of a metric's name.

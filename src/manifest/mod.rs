@@ -22,10 +22,12 @@ mod parse;
 mod print;
 mod probe;
 mod profile_schema;
+mod query_budget;
 mod query_schema;
 #[cfg(test)]
 mod query_tests;
 mod query_text;
+mod rules;
 mod scalar;
 mod schema;
 mod secrets;
@@ -40,9 +42,10 @@ mod yaml;
 
 pub use amend::amend;
 pub use diagnostic::{Diagnostic, Severity};
-pub use evaluate_schema::Seals;
 pub use export::{ExportedProfile, ExportedTwin, can_be_declared, factor_profiles};
 pub use json_schema::{json_schema, kind_names};
 pub use lower::{DeclaredQuery, LastGood, Lowered, lower};
-pub use parse::{ParsedFile, Rules, parse_file, parse_file_within};
+pub use parse::{ParsedFile, parse_file, parse_file_within};
 pub use print::to_yaml;
+pub use query_budget::{PageBudget, check_pages};
+pub use rules::{MetricPrefix, Rules, Seals};

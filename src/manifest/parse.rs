@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Severity};
-use super::evaluate_schema::{Seals, check_seals};
+use super::evaluate_schema::check_seals;
+use super::metric_schema::check_prefix;
 use super::names::Names;
 use super::profile_schema::read_twin_profile;
 use super::query_schema::{QueryDocument, is_query_name, read_twin_query};
+use super::rules::Rules;
 use super::schema::{Checker, did_you_mean};
 use super::secrets::{hide_values, mentioned_paths};
 use super::shape::{API_VERSION, DOCUMENT, KINDS};
@@ -116,15 +118,6 @@ impl ParsedFile {
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
     }
-}
-
-/// What the settings of a hub demand of its manifests.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Rules {
-    /// The paths that may be declared, with what stands beneath; empty for every path.
-    pub allow: Vec<Subtree>,
-    /// Whose seals its sweeps read.
-    pub seals: Seals,
 }
 
 /// Parses one file. `file` is its name relative to the root of its source, as diagnostics show it.
@@ -285,7 +278,9 @@ fn read_document(
             shared.check_allowed(&mut places.checker(problems), &profile.wanted, leaves);
         }
         Some(Read::Query(query, _)) => {
-            check_seals(&mut places.checker(problems), &shared.rules.seals, &query.spec.evaluate, query.query_at);
+            let (checker, rules) = (&mut places.checker(problems), shared.rules);
+            check_seals(checker, &rules.seals, &query.spec.evaluate, query.query_at);
+            check_prefix(checker, &rules.metric_prefix, &query.spec.metrics, &query.metrics_at);
         }
         None => {}
     }

@@ -12,12 +12,15 @@ use super::label::{Code, Label, Operation};
 /// Buckets of request durations, in seconds; as Kubernetes' `rest_client`.
 const REQUEST_BUCKETS: [f64; 12] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
 
+/// The operation of asking Entra ID for a token; no request to the hub, so it has no budget.
+const TOKEN: &str = "token";
+
 instruments! {
     /// The instruments of all hubs' clients.
     struct Instruments {
         /// 1 while the hub answers with our credentials; 0 before the first answer.
         up: IntGaugeVec = "hub_up", ["hub"];
-        /// Requests to the hub, by operation and HTTP status; none when no answer arrived.
+        /// Requests to the hub, and to Entra ID for a token, by operation and HTTP status; none when no answer arrived.
         requests: IntCounterVec = "hub_requests_total", ["hub", "operation", "code"];
         /// Time from a request to its answer.
         durations: HistogramVec = "hub_request_duration_seconds", ["hub", "operation"], REQUEST_BUCKETS;
@@ -45,8 +48,7 @@ impl ClientMetrics {
     #[must_use]
     pub fn hub(&self, hub: &str) -> ClientHub {
         let all = &self.instruments;
-        for operation in Operation::ALL {
-            let operation = operation.as_str();
+        for operation in Operation::ALL.iter().map(|operation| operation.as_str()).chain([TOKEN]) {
             let _ = all.durations.with_label_values(&[hub, operation]);
             let _ = all.throttled.with_label_values(&[hub, operation]);
             for code in Code::KNOWN {
@@ -83,10 +85,20 @@ impl ClientHub {
 
     /// A request ended after `took`, with this status or without an answer.
     pub fn finished(&self, operation: Operation, code: Code, took: Duration) {
-        self.instruments.requests.with_label_values(&[&self.hub, operation.as_str(), &code.text()]).inc();
-        self.instruments.durations.with_label_values(&[&self.hub, operation.as_str()]).observe(seconds(took));
+        self.count(operation.as_str(), code, took);
+    }
+
+    /// A request for a token ended after `took`, with this status or without an answer. It went to Entra ID, not to the
+    /// hub, so it is never in flight there.
+    pub fn token_asked(&self, code: Code, took: Duration) {
+        self.count(TOKEN, code, took);
+    }
+
+    fn count(&self, operation: &str, code: Code, took: Duration) {
+        self.instruments.requests.with_label_values(&[&self.hub, operation, &code.text()]).inc();
+        self.instruments.durations.with_label_values(&[&self.hub, operation]).observe(seconds(took));
         if code == Code::of_status(429) {
-            self.instruments.throttled.with_label_values(&[&self.hub, operation.as_str()]).inc();
+            self.instruments.throttled.with_label_values(&[&self.hub, operation]).inc();
         }
     }
 

@@ -35,6 +35,8 @@ instruments! {
         twins: IntGaugeVec = "twins", ["hub", "state"];
         /// Patches the hub accepted, by what they touched.
         patches: IntCounterVec = "twin_patches_total", ["hub", "target"];
+        /// Patches planned and not sent as `mode` is `observe`, by what they would touch; each look at a twin counts.
+        dry_run_patches: IntCounterVec = "twin_patches_dry_run_total", ["hub", "target"];
         /// Writes refused because the twin had changed since it was read.
         conflicts: IntCounterVec = "twin_conflicts_total", ["hub"];
         /// Live twins found to differ from an unchanged manifest, by what differed.
@@ -107,6 +109,7 @@ impl ControllerMetrics {
         }
         for target in Target::ALL {
             let _ = all.patches.with_label_values(&[hub, target.as_str()]);
+            let _ = all.dry_run_patches.with_label_values(&[hub, target.as_str()]);
             let _ = all.drift.with_label_values(&[hub, target.as_str()]);
         }
         for guard in Guard::ALL {
@@ -179,6 +182,11 @@ impl ControllerHub {
         if target == Target::Seal {
             self.seal_writes.inc();
         }
+    }
+
+    /// A patch was planned and not sent, as the loop only looks.
+    pub fn dry_run(&self, target: Target) {
+        self.instruments.dry_run_patches.with_label_values(&[&self.hub, target.as_str()]).inc();
     }
 
     /// A write was refused with 412.

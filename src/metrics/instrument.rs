@@ -7,7 +7,7 @@ use prometheus::{CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, Histogra
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 
 /// What every name of ours begins with.
-pub(super) const PREFIX: &str = "geminid_";
+pub const PREFIX: &str = "geminid_";
 
 /// What can be declared with [`instruments!`].
 pub(super) trait Instrument: Collector + Clone + 'static {

@@ -22,6 +22,7 @@ mod sweep;
 pub use budget::{BudgetHub, BudgetMetrics};
 pub use client::{ClientHub, ClientMetrics, InFlight};
 pub use controller::{ControllerHub, ControllerMetrics, QueueHandle};
+pub use instrument::PREFIX;
 pub use label::{AuditResult, SweepKind, Target, Task, TwinKind, TwinState};
 pub use label::{Code, Guard, Handler, Label, Level, ManifestKind, ManifestState, Operation, Reason};
 pub use ops::OpsMetrics;

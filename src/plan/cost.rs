@@ -21,7 +21,7 @@ const MESSAGE_SIZE: usize = 4096;
 const SWEEP_PART: f64 = 0.5;
 const VERIFY_PART: f64 = 0.25;
 /// A sweep may ask for pages during this part of the time between two; twin queries have the rest.
-const BUSY_PART: f64 = 0.5;
+pub const BUSY_PART: f64 = 0.5;
 /// Reading does not show what is sealed and not declared, so after this many sweeps by reading comes one by query.
 const READS_IN_A_ROW_MAX: u32 = 10;
 /// A twin that was read is read again in the last tenth of the time.

@@ -30,7 +30,9 @@ mod wanted;
 
 pub use approval::{APPROVAL_LIFE, Approval, Approvals, GuardKind};
 pub use condition::{ConditionError, LiveCondition};
-pub use cost::{SweepCost, SweepMode, SweepPlan, SweepRates, SweepSettings, SweepSize, plan_sweep, verify_is_due};
+pub use cost::{
+    BUSY_PART, SweepCost, SweepMode, SweepPlan, SweepRates, SweepSettings, SweepSize, plan_sweep, verify_is_due,
+};
 pub use declare::{Declaration, Declared, DeclaredLeaf, Leaf, Members, Tie, declare, declare_presumed, leaves_of};
 pub use declared::{
     DeclaredState, DeclaredTwins, FileSpan, Frozen, Profile, ProfileTarget, RemovalPolicy, Suspend, TwinManifest,

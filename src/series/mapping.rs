@@ -13,7 +13,7 @@ use crate::query::GROUPS_MAX;
 use crate::twin::Value;
 
 /// What the names of our own instruments begin with; no metric of a query may, or one family would come out twice.
-const OWN_PREFIXES: [&str; 2] = ["geminid_", "process_"];
+pub const OWN_PREFIXES: [&str; 2] = ["geminid_", "process_"];
 
 /// Why a row does not count in a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -18,7 +18,7 @@ mod text;
 
 pub use family::{Family, Kind, LabelSet, NameError};
 pub use local::{LocalQuery, LocalRun};
-pub use mapping::{Aggregator, Dropped, MapFailure, Mapped, columns_of};
+pub use mapping::{Aggregator, Dropped, MapFailure, Mapped, OWN_PREFIXES, columns_of};
 pub use spec::{
     Case, Evaluate, LabelColumn, LabelSource, Limits, MetricKind, MetricSpec, NumberColumn, OnEmpty, OnExceed,
     OnInvalid, OnMissing, Parse, QuerySpec, Reduce, StateColumn, ValueSource,

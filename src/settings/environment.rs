@@ -9,13 +9,14 @@ const PREFIX: &str = "GEMINID_";
 /// What Kubernetes injects for a service named `geminid`; not ours, not an error.
 const INJECTED: [&str; 2] = ["GEMINID_SERVICE_", "GEMINID_PORT_"];
 /// Settings of the whole process that the environment may set, with their place in the file.
-const TOP_KEYS: [&str; 11] = [
+const TOP_KEYS: [&str; 12] = [
     "owner",
     "listen",
     "api_listen",
     "api_token_file",
     "web_config",
     "metrics_token_file",
+    "metric_prefix",
     "log_format",
     "log_level",
     "audit_log",

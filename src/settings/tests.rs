@@ -96,6 +96,15 @@ fn the_environment_goes_over_the_file_and_underscores_in_a_hub_s_name_are_dashes
 }
 
 #[test]
+fn the_prefix_of_metrics_is_a_text_in_the_file_and_in_the_environment() {
+    assert_eq!(load_text(PROD, &[]).unwrap().metric_prefix, None);
+    let text = format!("metric_prefix = \"fleet_\"\n{PROD}");
+    assert_eq!(load_text(&text, &[]).unwrap().metric_prefix.as_deref(), Some("fleet_"));
+    let over = [("GEMINID_METRIC_PREFIX", "iot_")];
+    assert_eq!(load_text(&text, &over).unwrap().metric_prefix.as_deref(), Some("iot_"));
+}
+
+#[test]
 fn allowed_paths_are_a_list_in_the_file_and_in_the_environment() {
     let file = load_text(&format!("{PROD}allow = [\"tags.location\"]\n"), &[]).unwrap();
     assert_eq!(file.hubs["prod"].allow, ["tags.location"]);

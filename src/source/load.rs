@@ -11,7 +11,7 @@ use super::known::{Fresh, Hash, Known, read_all};
 use super::layout::Layout;
 use super::read::{Bounds, FileReader, Listing, ReadError, is_hidden, is_manifest, list};
 use super::watch::Hint;
-use crate::manifest::{DeclaredQuery, Diagnostic, LastGood, ParsedFile, Rules, Severity, amend, lower};
+use crate::manifest::{DeclaredQuery, Diagnostic, LastGood, ParsedFile, Rules, Severity, amend, check_pages, lower};
 use crate::plan::DeclaredState;
 
 /// Readings of one load, when the folder changes meanwhile.
@@ -178,6 +178,8 @@ impl Loader {
         let mut state = lowered.state;
         state.revision.clone_from(&revision);
         diagnostics.extend(lowered.diagnostics);
+        let pages = self.known.rules.pages.as_ref();
+        diagnostics.extend(pages.and_then(|pages| check_pages(&lowered.queries, pages)));
         diagnostics.sort();
         self.last_good = lowered.last_good;
         Snapshot {

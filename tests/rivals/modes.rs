@@ -41,6 +41,11 @@ async fn observing_writes_nothing_and_says_what_differs() {
     settle(3000).await;
     assert_eq!(hub.applied().len(), before);
     assert!((daemon.gauge("geminid_twins", &["drifted"]) - 3.0).abs() < 0.1);
+    let text = prometheus::TextEncoder::new().encode_to_string(&daemon.registry.gather()).unwrap();
+    for (series, sent) in [("twin_patches_total", true), ("twin_patches_dry_run_total", false)] {
+        let none = text.contains(&format!("geminid_{series}{{hub=\"sim\",target=\"tags\"}} 0\n"));
+        assert_eq!(none, sent, "planned, counted and not sent: {series}");
+    }
     let page = Page { only: Some(twin("d00")), ..Page::default() };
     let report = daemon.commands.overview(page).await.unwrap().twins.remove(0);
     assert_eq!(report.condition.reason, "Drifted");

@@ -10,13 +10,13 @@ use crate::app::{hub_file, try_queries};
 use crate::cli::args::OneHubArgs;
 use crate::cli::output::{Output, counted};
 use crate::exporter::Trial;
-use crate::manifest::{LastGood, lower, parse_file};
+use crate::manifest::{LastGood, Rules, lower, parse_file_within};
 use crate::series::{FamilyText, QuerySpec, first_duplicate, join};
 
 /// Prints the exposition; what each run cost goes to standard error. 1 when a query gives nothing.
 pub(super) async fn show_metrics(file: &Path, one: &OneHubArgs) -> anyhow::Result<u8> {
-    let specs = specs(file)?;
     let parts = one.open_to_read()?.parts;
+    let specs = specs(file, &parts.rules)?;
     let mut err = Output::stderr();
     let (mut families, mut failed): (Vec<FamilyText>, bool) = (Vec::new(), false);
     for (name, trial) in try_queries(parts, &specs).await? {
@@ -37,10 +37,10 @@ pub(super) async fn show_metrics(file: &Path, one: &OneHubArgs) -> anyhow::Resul
 }
 
 /// The queries of a file whose every document is good.
-fn specs(file: &Path) -> anyhow::Result<Vec<QuerySpec>> {
+fn specs(file: &Path, rules: &Rules) -> anyhow::Result<Vec<QuerySpec>> {
     let text = hub_file(file)?;
     let name = file.display().to_string();
-    let parsed = Arc::new(parse_file(&name, &text));
+    let parsed = Arc::new(parse_file_within(&name, &text, rules));
     let lowered = lower(&BTreeMap::from([(Arc::from(name.as_str()), parsed)]), &LastGood::default());
     let mut err = Output::stderr();
     lowered.diagnostics.iter().for_each(|found| err.line(&found.to_string()));

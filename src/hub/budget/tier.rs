@@ -62,6 +62,12 @@ impl Tier {
         }
     }
 
+    /// The pages of queries a second that so many units let happen.
+    #[must_use]
+    pub fn pages_per_second(self, units: u32) -> f64 {
+        self.rate(Operation::Query, units).per_second
+    }
+
     /// What so many units let happen of one operation. In the lower tiers twins do not scale with units.
     pub(super) fn rate(self, operation: Operation, units: u32) -> Rate {
         let units = f64::from(units);
