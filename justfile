@@ -30,4 +30,4 @@ fuzz *targets:
 
 # Seeded histories of the reconciler against people, Git, faults and crashes; one alone with GEMINID_SEED=n.
 seeds count="20000":
-    GEMINID_SEEDS={{count}} cargo test --release --locked --test rivals simulation
+    GEMINID_SEEDS={{count}} cargo test --release --locked --test simulation

@@ -254,6 +254,40 @@ fn two_owners_share_a_twin_leaf_by_leaf() {
 }
 
 #[test]
+fn of_two_live_leaves_with_one_hash_neither_is_removed() {
+    // Found by search: for this owner, host and device both paths have one hash of 42 bits.
+    let (one, other) = ("k552703", "k3301748");
+    let hash = |key: &str| {
+        PathHash::of("demo", "hub.example", &live("{}", "{}").twin_ref, Section::Tags, &Path::new([key.to_owned()]))
+    };
+    assert_eq!(hash(one), hash(other));
+    let before = sealed(&declared(&format!(r#"{{"{one}":1,"u":1}}"#), "{}"), &live("{}", "{}"));
+    let less = declared(r#"{"u":1}"#, "{}");
+    assert_eq!(shown(&plan(&less, &before)), [format!("- tags.{one} (was 1)")], "alone it is known");
+    let mut both = before;
+    both.tags.insert(other.to_owned(), Value::from(2));
+    assert_eq!(plan(&less, &both).changes, Vec::new());
+}
+
+#[test]
+fn at_first_contact_nothing_is_ours_so_nothing_is_removed() {
+    let found = live(r#"{"a":1,"old":1}"#, r#"{"b":1}"#);
+    let first = plan(&declared(r#"{"a":1}"#, "{}"), &found);
+    assert_eq!((first.changes.len(), first.removes, first.seal), (0, false, SealAction::Write));
+    let then = plan(&declared("{}", "{}"), &applied(&found, &first));
+    assert_eq!(shown(&then), ["- tags.a (was 1)"], "what was declared once is ours, the rest never");
+}
+
+#[test]
+fn a_foreign_write_changes_no_seal() {
+    let want = declared(r#"{"a":1}"#, "{}");
+    let mut touched = sealed(&want, &live("{}", "{}"));
+    touched.tags.insert("theirs".to_owned(), Value::from(1));
+    touched.etag = ETag::new("AAAAAAAAAAk=").unwrap();
+    assert_eq!(plan(&want, &touched).patch, None, "`e` alone is no reason to write");
+}
+
+#[test]
 fn what_a_change_of_shape_loses_waits_like_any_removal() {
     for (first, then, lost) in [
         (r#"{"a":{"b":1,"c":2},"u":1}"#, r#"{"a":5,"u":2}"#, "a"),

@@ -70,6 +70,17 @@ alertmanager=127.0.0.1:$(free_port)
 mkdir -p "$work/small" "$work/big"
 sed 's/interval: 30s/interval: 5s/; s/timeout: 10s/timeout: 4s/' manifests/redmond43/queries.yaml >"$work/small/queries.yaml"
 cp manifests/redmond43/my-device.yaml "$work/small/"
+cat >"$work/small/swept.yaml" <<'QUERY'
+apiVersion: geminid.dev/v1alpha1
+kind: TwinQuery
+metadata: {name: managed}
+spec:
+  evaluate: sweep
+  query: |
+    SELECT tags.location.plant AS plant, COUNT() AS n FROM devices
+    WHERE IS_DEFINED(tags.geminid.[[demo]]) GROUP BY tags.location.plant
+  metrics: [{name: twinquery_managed_devices, help: Managed devices., labels: {plant: {column: plant}}, value: {column: n}}]
+QUERY
 start small "$GEMINID" run --embedded-hub --manifests "$work/small" --listen "$small" --state-dir "$work/small-hub" \
   --hub-https 127.0.0.1:0 --hub-mqtts 127.0.0.1:0 --hub-ephemeral --sweep 5s
 
@@ -168,10 +179,34 @@ await 30 "$cellular" 1
 # Before the device reported it was 0, not absent.
 await 5 "min_over_time($cellular[2m])" 0
 
+step "a query on the sweep's rows: the same answer, and no request of its own"
+await 30 'twinquery_managed_devices{hub="embedded",plant="Redmond43"}' 1
+await 5 'geminid_query_last_pages{query="managed"}' 0
+
 step "100,000 series are scraped"
 await 60 'count({__name__=~"twinquery_many_.*"})' 100000
 await 5 'up{job="geminid-big"}' 1
 echo "a scrape took $(value 'scrape_duration_seconds{job="geminid-big"}') s, as Prometheus sees it"
+
+step "every panel of the dashboard asks what Prometheus understands, and nearly all see something"
+python3 - "http://$prometheus" <<'PANELS'
+import json, sys, urllib.parse, urllib.request
+panels = json.load(open("deploy/grafana/geminid.json"))["panels"]
+asked, empty = 0, []
+for panel in panels:
+    for target in panel.get("targets", []):
+        expr = target["expr"].replace("$__rate_interval", "30s").replace("${prefix}", "twinquery_managed_")
+        for name in ("job", "instance", "hub", "query"):
+            expr = expr.replace("$" + name, ".+")
+        url = sys.argv[1] + "/api/v1/query?" + urllib.parse.urlencode({"query": expr})
+        answer = json.load(urllib.request.urlopen(url))  # anything but 200 ends the test
+        asked += 1
+        if not answer["data"]["result"]:
+            empty.append(panel["title"])
+print(f"{asked} expressions, without a result: {', '.join(empty) or 'none'}")
+# A credential that does not end, and failures, are not there to be seen.
+sys.exit(len(empty) > 4)
+PANELS
 
 step "promtool on what is really exposed"
 for address in "$small" "$big"; do

@@ -28,7 +28,6 @@ pub enum Tier {
 pub(super) struct Rate {
     /// Tokens a second.
     pub(super) per_second: f64,
-    /// The time for which unused tokens are kept. A limit by the minute is kept for longer than one by the second: a
     /// The time for which unused tokens are kept. A limit by the minute is kept for longer than one by the second: of
     /// the 20 pages a minute of S1 one second's worth would be a third of a page, and a start asks for a few at once.
     pub(super) kept: Duration,

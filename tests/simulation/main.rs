@@ -3,9 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up fails")]
 
 mod approving;
+mod biting;
 mod fleet;
 mod guarding;
+mod histories;
 mod modes;
+mod owned;
+mod ownership;
 mod quarrels;
-mod simulation;
+mod repository;
 mod witness;

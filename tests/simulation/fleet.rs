@@ -105,15 +105,27 @@ impl Daemon {
     }
 }
 
-impl Daemon {
-    /// The value of the gauge `name` with these label values beside the hub's.
-    pub(crate) fn gauge(&self, name: &str, labels: &[&str]) -> f64 {
-        let families = self.registry.gather();
-        let family = families.iter().find(|family| family.name() == name).unwrap();
+/// The series of one gauge.
+pub(crate) struct Gauges(prometheus::proto::MetricFamily);
+
+impl Gauges {
+    /// The value of the series with these label values, whatever else it has.
+    pub(crate) fn value(&self, labels: &[&str]) -> f64 {
         let fits = |metric: &&prometheus::proto::Metric| {
             labels.iter().all(|label| metric.get_label().iter().any(|pair| pair.value() == *label))
         };
-        family.get_metric().iter().find(fits).unwrap().get_gauge().get_value()
+        self.0.get_metric().iter().find(fits).unwrap().get_gauge().get_value()
+    }
+}
+
+impl Daemon {
+    pub(crate) fn gauges(&self, name: &str) -> Gauges {
+        Gauges(self.registry.gather().into_iter().find(|family| family.name() == name).unwrap())
+    }
+
+    /// The value of the gauge `name` with these label values beside the hub's.
+    pub(crate) fn gauge(&self, name: &str, labels: &[&str]) -> f64 {
+        self.gauges(name).value(labels)
     }
 }
 
