@@ -28,10 +28,11 @@ pub(super) struct Refused {
 
 impl From<ParseError> for Refused {
     fn from(error: ParseError) -> Self {
-        let rule = match error.kind {
-            ParseErrorKind::TooLong(_) => "query-length",
-            ParseErrorKind::NotInSource { source_collection: Source::Jobs, .. } => "query-jobs",
-            _ => "query-syntax",
+        let of_jobs = matches!(error.kind, ParseErrorKind::NotInSource { source_collection: Source::Jobs, .. });
+        let rule = match (of_jobs, matches!(error.kind, ParseErrorKind::TooLong(_))) {
+            (true, _) => "query-jobs",
+            (_, true) => "query-length",
+            (false, false) => "query-syntax",
         };
         Self { rule, message: error.to_string(), at: error.span.start }
     }

@@ -108,17 +108,8 @@ fn refusal(text: &str) -> (String, usize) {
 }
 
 #[test]
-fn what_is_no_query_is_named_with_its_place() {
-    for (text, message, column) in [
-        ("", "found the end of the query, expected SELECT", 1),
-        ("UPDATE devices", "found `UPDATE`, expected SELECT", 1),
-        ("SELECT FROM devices", "found the reserved word FROM, expected a name; as a key it is written [[FROM]]", 8),
-        ("SELECT , FROM devices", "found `,`, expected `*`, an attribute or an aggregate", 8),
-        ("SELECT *", "found the end of the query, expected `,` or FROM", 9),
-        ("SELECT TOP -1 * FROM devices", "found `-`, expected a row count", 12),
-        ("SELECT TOP 1.5 * FROM devices", "found `1.5`, expected a row count", 12),
-        ("SELECT * FROM twins", "found `twins`, expected devices, devices.modules or devices.jobs", 15),
-        ("SELECT * FROM devices.x", "found `x`, expected devices, devices.modules or devices.jobs", 23),
+fn a_misspelt_word_of_the_language_is_told_which_one_it_may_be() {
+    for (text, words, column) in [
         (
             "SELECT * FROM devicez",
             "found `devicez`, expected devices, devices.modules or devices.jobs; did you mean devices?",
@@ -140,6 +131,24 @@ fn what_is_no_query_is_named_with_its_place() {
             "`STARTWITH` is no function of the query language; did you mean STARTSWITH?",
             29,
         ),
+        ("SELECT * FROM devices WHERE a = 1 b", "found `b`, expected AND, OR, GROUP BY or the end of the query", 35),
+    ] {
+        assert_eq!(refusal(text), (words.to_owned(), column), "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_query_is_named_with_its_place() {
+    for (text, message, column) in [
+        ("", "found the end of the query, expected SELECT", 1),
+        ("UPDATE devices", "found `UPDATE`, expected SELECT", 1),
+        ("SELECT FROM devices", "found the reserved word FROM, expected a name; as a key it is written [[FROM]]", 8),
+        ("SELECT , FROM devices", "found `,`, expected `*`, an attribute or an aggregate", 8),
+        ("SELECT *", "found the end of the query, expected `,` or FROM", 9),
+        ("SELECT TOP -1 * FROM devices", "found `-`, expected a row count", 12),
+        ("SELECT TOP 1.5 * FROM devices", "found `1.5`, expected a row count", 12),
+        ("SELECT * FROM twins", "found `twins`, expected devices, devices.modules or devices.jobs", 15),
+        ("SELECT * FROM devices.x", "found `x`, expected devices, devices.modules or devices.jobs", 23),
         ("SELECT * FROM devices x", "found `x`, expected WHERE, GROUP BY or the end of the query", 23),
         ("SELECT * FROM devices ORDER BY a", "found `ORDER`, expected WHERE, GROUP BY or the end of the query", 23),
         ("SELECT * FROM devices WHERE", "found the end of the query, expected a condition", 28),
