@@ -51,6 +51,19 @@ async fn a_planted_secret_is_in_no_output_no_log_no_metric_and_no_audit_line() {
     }
 
     client.set("d1", Section::Desired, &["wifi", "password"], Value::from(LIVE)).await;
+    for (path, says) in [
+        ("/api/v1/version", "formatVersion"),
+        ("/api/v1/hubs", "embedded"),
+        ("/api/v1/twins", "d1"),
+        ("/api/v1/hubs/embedded/twins/d1", "wifi.password"),
+        ("/api/v1/events", "wifi.password"),
+        ("/api/v1/requests/none", "NotFound"),
+    ] {
+        let (_, text) = daemon.get(path).await;
+        assert!(text.contains(says), "{path} says nothing that could hold a secret: {text}");
+        assert_silent(path, &text);
+    }
+    client.set("d1", Section::Desired, &["wifi", "password"], Value::from(LIVE)).await;
     let on_hub = ["--hub-json", "state/hub.json", "--manifests", "manifests", "--log-level", "trace"];
     for verb in [
         &["plan"][..],
