@@ -7,6 +7,7 @@
 mod api;
 mod bad_input;
 mod canary;
+mod checks;
 mod exports;
 mod fleet;
 mod kill;
