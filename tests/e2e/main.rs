@@ -10,6 +10,7 @@ mod canary;
 mod checks;
 mod exports;
 mod fleet;
+mod flips;
 mod kill;
 mod plans;
 mod readme;
