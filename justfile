@@ -23,6 +23,8 @@ bench:
     cargo bench --locked --bench load
     cargo bench --locked --bench latency
     cargo bench --locked --bench scrape
+    cargo bench --locked --bench scale
+    cargo bench --locked --bench scale -- https
 
 # Each fuzz target for five minutes, or those named; needs a nightly toolchain and a C++ compiler.
 fuzz *targets:

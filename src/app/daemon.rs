@@ -1,5 +1,6 @@
 //! `run`: everything together, from the first port to the last drained write.
 
+use std::io::{IsTerminal as _, stdout};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::{HubParts, hub_file, hub_parts, system_time, wall_clock};
 use super::logging::{LogOptions, start_logging};
 use super::pass::{Shared, open_audit, run_hub};
+use super::progress::Progress;
 use super::shutdown::StopSignals;
 use crate::controller::AuditTarget;
 use crate::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
@@ -84,8 +86,11 @@ pub async fn run_daemon(
     let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
     let registry = Registry::new();
     let metrics = Metrics::register(&registry, &names).context("cannot set up metrics")?;
-    start_logging(log, Some(metrics.process.clone()))?;
     let target = AuditTarget::parse(settings.audit_log.as_deref().unwrap_or(AUDIT_LOG_DEFAULT));
+    // Audit lines on the same terminal would run through a bar; log lines tell of long work there.
+    let crowded = target == AuditTarget::Stdout && stdout().is_terminal();
+    let progress = if crowded { Progress::hidden() } else { Progress::stderr() };
+    start_logging(log, &progress, Some(metrics.process.clone()))?;
     let (audit, audit_writer) = open_audit(&target, &metrics)?;
     let api_listener = match &settings.api_listen {
         Some(address) => Some(listen(address, "api_listen").await?),
@@ -94,7 +99,7 @@ pub async fn run_daemon(
     let api = Api::new(api_options(&settings, &names, api_listener.as_ref().unwrap_or(&listener))?);
     let (first, first_receiver) = watch::channel(None);
     let readiness = Readiness::new(&names);
-    let shared = Shared { metrics, published: Published::default(), readiness, api, audit, first };
+    let shared = Shared { metrics, published: Published::default(), readiness, api, audit, first, progress };
     let address = |listener: &TcpListener| listener.local_addr().context("the listening socket has no address");
     announce(&Announcement {
         listen: address(&listener)?,

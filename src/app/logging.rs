@@ -8,6 +8,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt};
 
+use super::progress::Progress;
 use crate::metrics::{Level as LevelLabel, ProcessMetrics};
 use crate::settings::LogFormat;
 
@@ -45,20 +46,21 @@ impl Colour {
     }
 }
 
-/// Starts logging. `metrics` counts messages, where there are metrics.
+/// Starts logging, around the bars of `progress`. `metrics` counts messages, where there are metrics.
 ///
 /// # Errors
 /// When the level is none, or logging was started before.
-pub fn start_logging(options: &LogOptions, metrics: Option<ProcessMetrics>) -> anyhow::Result<()> {
+pub fn start_logging(options: &LogOptions, progress: &Progress, metrics: Option<ProcessMetrics>) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&options.level)
         .with_context(|| format!("log level {:?} is neither error, warn, info, debug nor trace", options.level))?;
     let counted = metrics.map(Counted);
     let registry = tracing_subscriber::registry().with(filter).with(counted);
+    let writer = progress.clone();
     match options.format {
-        LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(stderr)).try_init(),
+        LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(writer)).try_init(),
         LogFormat::Text => {
             let colour = options.colour.is_on(stderr().is_terminal());
-            registry.with(fmt::layer().with_target(false).with_ansi(colour).with_writer(stderr)).try_init()
+            registry.with(fmt::layer().with_target(false).with_ansi(colour).with_writer(writer)).try_init()
         }
     }
     .context("cannot start logging")

@@ -7,6 +7,7 @@ mod connect;
 mod daemon;
 mod logging;
 mod pass;
+mod progress;
 mod shutdown;
 mod source;
 mod trial;
@@ -15,5 +16,6 @@ pub use connect::{HubParts, PacedHub, default_rules, hub_file, hub_parts, manife
 pub use daemon::{Announcement, EmbeddedAddresses, run_daemon};
 pub use logging::{Colour, LogOptions, start_logging};
 pub use pass::{apply_once, run_hub, transfer_once};
+pub use progress::{Counted, Progress, Work};
 pub use shutdown::StopSignals;
 pub use trial::try_queries;

@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{HubParts, system_time};
+use super::progress::Progress;
 use super::source::{Source, specs};
 use crate::controller::{
     self, AuditLog, AuditTarget, AuditWriter, Commands, Ended, Inputs, Options, Recording, TransferOrder, Written,
@@ -45,6 +46,8 @@ pub struct Shared {
     pub(super) audit: AuditLog,
     /// The first revision of the first hub, for the demonstration.
     pub(super) first: watch::Sender<Option<Arc<DeclaredState>>>,
+    /// Where long work is shown.
+    pub(super) progress: Progress,
 }
 
 fn options(parts: &HubParts, single_pass: bool, first_contact: CancellationToken, audit: &AuditLog) -> Options {
@@ -94,6 +97,10 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
     loops.spawn(async move {
         reconcile_hub(options, controller_hub, inputs, metrics, token, rng).await;
     });
+    let (progress, sweeps) = (shared.progress.clone(), shared.metrics.controller.hub(&name).sweep().clone());
+    let (shown, token) = (name.clone(), cancel.clone());
+    let mut showing = JoinSet::new();
+    showing.spawn(async move { progress.follow(&shown, &sweeps, token).await });
     let (published, process) = (shared.published.clone(), shared.metrics.process.clone());
     let (token, rng) = (cancel.clone(), fastrand::Rng::new());
     let query_hub = name.clone();
@@ -127,6 +134,7 @@ pub async fn run_hub(parts: HubParts, shared: Shared, cancel: CancellationToken)
         }
     }
     drain(&mut loops).await;
+    drain(&mut showing).await;
     Ok(())
 }
 
@@ -231,7 +239,7 @@ pub async fn transfer_once(
 }
 
 /// Brings one hub to `state` once, and says how every twin stands. `prune`: twins whose manifest is gone are settled too.
-/// Writes are recorded in `audit`, if that is given.
+/// Writes are recorded in `audit`, if that is given; how far it is, `progress` shows.
 ///
 /// # Errors
 /// When the audit log cannot be opened, or the hub could not be swept at all.
@@ -240,6 +248,7 @@ pub async fn apply_once(
     state: Arc<DeclaredState>,
     prune: bool,
     audit: Option<&AuditTarget>,
+    progress: &Progress,
     cancel: CancellationToken,
 ) -> anyhow::Result<Ended> {
     let name = parts.name.clone();
@@ -253,7 +262,13 @@ pub async fn apply_once(
     let (_sender, receiver) = watch::channel(state);
     let hub = parts.paced(&metrics);
     let handle = metrics.controller.hub(&name);
-    let ended = reconcile_hub(options, hub, receiver.into(), handle, cancel, fastrand::Rng::new()).await;
+    let (shown, sweeps) = (CancellationToken::new(), handle.sweep().clone());
+    let pass = async {
+        let ended = reconcile_hub(options, hub, receiver.into(), handle, cancel, fastrand::Rng::new()).await;
+        shown.cancel();
+        ended
+    };
+    let (ended, ()) = tokio::join!(pass, progress.follow(&name, &sweeps, shown.clone()));
     audit.close().await;
     match &ended.error {
         Some(error) => bail!("hub {name}: {error}"),

@@ -14,7 +14,7 @@ use super::output::{Output, Style, counted};
 use super::plan_file::PlanFile;
 use super::stop::until_stopped;
 use super::validate::load;
-use crate::app::{apply_once, wall_clock};
+use crate::app::{Progress, apply_once, wall_clock};
 use crate::controller::{AuditTarget, PlannedWrite, Statuses, Surveyed, Written, apply_planned, survey};
 use crate::plan::{DeclaredState, Mode, SealAction, Synced, TwinFilter, TwinState};
 use crate::settings::parse_audit_log;
@@ -78,8 +78,12 @@ async fn run_pass(args: &ApplyArgs, opened: Opened, audit: Option<&AuditTarget>,
             bail!("nothing was applied; look at `geminid plan`, or say --yes");
         }
     }
+    // Audit lines on the same terminal would run through a bar.
+    let crowded = audit == Some(&AuditTarget::Stdout) && std::io::stdout().is_terminal();
+    let progress = if crowded { Progress::hidden() } else { opened.progress.clone() };
     let about = [("owner", opened.parts.scope.owner.to_string()), ("host", opened.parts.scope.host.clone())];
-    let pass = async |cancel| apply_once(opened.parts, snapshot.state.clone(), args.prune, audit, cancel).await;
+    let state = snapshot.state.clone();
+    let pass = async |cancel| apply_once(opened.parts, state, args.prune, audit, &progress, cancel).await;
     let (result, stopped) = until_stopped(pass).await?;
     let statuses = result?.statuses;
     if stopped {
@@ -113,7 +117,8 @@ async fn run_pass(args: &ApplyArgs, opened: Opened, audit: Option<&AuditTarget>,
 async fn removing(args: &ApplyArgs, opened: &Opened, state: &Arc<DeclaredState>) -> anyhow::Result<usize> {
     let parts = args.fleet.one.parts(&opened.settings)?;
     let now = wall_clock().as_second();
-    let plans = survey(Arc::new(parts.paced_alone()?), &opened.parts.scope, state, &TwinFilter::default(), now).await?;
+    let hub = opened.progress.work("looking for removals", state.twins.len()).reading(parts.paced_alone()?);
+    let plans = survey(Arc::new(hub), &opened.parts.scope, state, &TwinFilter::default(), now).await?;
     let loses = |surveyed: &&Surveyed| match surveyed {
         Surveyed::Plan(planned) => {
             let plan = &planned.plan;

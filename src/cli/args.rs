@@ -8,7 +8,7 @@ use clap::Args;
 use secrecy::SecretString;
 
 use super::trials::TrialArgs;
-use crate::app::{Colour, HubParts, LogOptions, hub_file, hub_parts, start_logging, wall_clock};
+use crate::app::{Colour, HubParts, LogOptions, Progress, hub_file, hub_parts, start_logging, wall_clock};
 use crate::emulator::HubOptions;
 use crate::plan::TwinFilter;
 use crate::settings::{self, Secret, Settings, hub_defaults};
@@ -115,6 +115,8 @@ pub(super) struct Opened {
     pub(super) colour: Colour,
     /// The settings that the hub is of.
     pub(super) settings: Settings,
+    /// Where long work is shown.
+    pub(super) progress: Progress,
 }
 
 impl OneHubArgs {
@@ -128,8 +130,9 @@ impl OneHubArgs {
     /// The one hub of these settings; from now on there are log lines.
     fn open(&self, settings: Settings) -> anyhow::Result<Opened> {
         let log = log_options(&settings, &self.log)?;
-        start_logging(&log, None)?;
-        Ok(Opened { parts: self.parts(&settings)?, colour: log.colour, settings })
+        let progress = Progress::stderr();
+        start_logging(&log, &progress, None)?;
+        Ok(Opened { parts: self.parts(&settings)?, colour: log.colour, settings, progress })
     }
 
     /// The one hub of these settings.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{LogArgs, log_options};
 use super::output::Output;
-use crate::app::{StopSignals, hub_file, start_logging, wall_clock};
+use crate::app::{Progress, StopSignals, hub_file, start_logging, wall_clock};
 use crate::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
 use crate::settings::Settings;
 use crate::twin::{Object, Value};
@@ -39,7 +39,7 @@ pub(super) async fn run(args: DeviceArgs) -> anyhow::Result<u8> {
         None => Trust::System,
     };
     let report = args.report.as_deref().map(reported).transpose()?;
-    start_logging(&log_options(&Settings::default(), &args.log)?, None)?;
+    start_logging(&log_options(&Settings::default(), &args.log)?, &Progress::hidden(), None)?;
     let caught = StopSignals::catch()?;
     let who = connection.who().to_string();
     let options = DeviceOptions {

@@ -4,6 +4,7 @@
 //! twin. A twin that cannot be read ends the export: a part must not pass for the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 use super::args::OneHubArgs;
 use super::export_files::{ManifestFolder, PROFILES};
 use super::output::{Output, counted};
+use crate::app::Progress;
 use crate::hub::{HubError, PAGE_SIZE_MAX, Pages, ReadTwins};
 use crate::manifest::{ExportedProfile, ExportedTwin, can_be_declared, factor_profiles};
 use crate::plan::{ProfileTarget, Subtree, row_twin};
@@ -51,22 +53,28 @@ pub(super) struct ExportArgs {
 pub(super) async fn run(args: ExportArgs) -> anyhow::Result<u8> {
     let by = args.profile_by.as_deref().map(profile_path).transpose()?;
     let asked = args.twins.iter().map(|text| twin_ref(text)).collect::<anyhow::Result<BTreeSet<_>>>()?;
-    let hub = Arc::new(args.one.open_to_read()?.parts.paced_alone()?);
+    let opened = args.one.open_to_read()?;
+    let hub = opened.parts.paced_alone()?;
     let mut folder = args.out.as_deref().map(|path| ManifestFolder::open(path, args.force)).transpose()?;
     let names = match &args.query {
-        Some(text) => named_by(&*hub, text).await?,
-        None if asked.is_empty() => all_twins(&*hub).await?,
+        Some(text) => named_by(&hub, text).await?,
+        None if asked.is_empty() => all_twins(&hub).await?,
         None => asked.clone(),
     };
     let mut out = Output::stdout();
     let mut exporting = Exporting { missing_is_wrong: !asked.is_empty(), by: by.is_some(), ..Exporting::default() };
     let mut names: Vec<TwinRef> = names.into_iter().filter(can_be_declared).collect();
+    // Manifests on the same terminal would run through a bar.
+    let crowded = folder.is_none() && std::io::stdout().is_terminal();
+    let progress = if crowded { Progress::hidden() } else { opened.progress };
+    let hub = Arc::new(progress.work("reading twins", names.len()).reading(hub));
     while !names.is_empty() {
         let rest = names.split_off(names.len().min(READS_MAX));
         for live in read_all(&hub, std::mem::replace(&mut names, rest)).await? {
             exporting.take(live, folder.as_mut(), &mut out)?;
         }
     }
+    drop(hub);
     exporting.finish(by.as_ref(), folder.as_mut(), &mut out)?;
     Ok(0)
 }

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{EmbeddedArgs, LogArgs, log_options};
 use super::output::Output;
-use crate::app::{StopSignals, start_logging};
+use crate::app::{Progress, StopSignals, start_logging};
 use crate::emulator::EmbeddedHub;
 use crate::settings::Settings;
 
@@ -21,7 +21,7 @@ pub(super) struct HubArgs {
 
 /// Runs an embedded hub until a signal.
 pub(super) async fn run(args: HubArgs) -> anyhow::Result<u8> {
-    start_logging(&log_options(&Settings::default(), &args.log)?, None)?;
+    start_logging(&log_options(&Settings::default(), &args.log)?, &Progress::hidden(), None)?;
     let signals = StopSignals::catch()?;
     let hub = EmbeddedHub::start(args.embedded.options()?).await?;
     let mut out = Output::stdout();

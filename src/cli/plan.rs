@@ -59,11 +59,12 @@ enum Format {
 /// Shows the plan: 0 no change, 1 changes, 2 when not everything could be planned.
 pub(super) async fn run(args: PlanArgs) -> anyhow::Result<u8> {
     let filter = args.filter.filter()?;
-    let Opened { parts, colour, .. } = args.fleet.open(Access::Service)?;
+    let Opened { parts, colour, progress, .. } = args.fleet.open(Access::Service)?;
     let (snapshot, problems) = load(&parts)?;
     let now = wall_clock().as_second();
     let scope = parts.scope.clone();
-    let plans = survey(Arc::new(parts.paced_alone()?), &scope, &snapshot.state, &filter, now).await?;
+    let hub = progress.work("reading twins", snapshot.state.twins.len()).reading(parts.paced_alone()?);
+    let plans = survey(Arc::new(hub), &scope, &snapshot.state, &filter, now).await?;
     if let Some(file) = &args.out {
         PlanFile::of(&scope, &snapshot.state.revision, &plans).write(file)?;
     }

@@ -16,8 +16,8 @@ use super::run::{Controller, Finished, MISPREDICTIONS_MAX};
 use super::sweep::{Swept, Untouched};
 use super::sweeping::until_utc_midnight;
 use crate::hub::{HubError, PageError};
-use crate::plan::{HeldReason, Outcome, Suspend, SweepMode};
-use crate::twin::TwinRef;
+use crate::plan::{HeldReason, Outcome, Suspend, SweepMode, TwinState};
+use crate::twin::{Near, TwinRef};
 
 /// Tries of one twin in a single pass before it counts as failed.
 const PASS_TRIES_MAX: u32 = 5;
@@ -84,7 +84,7 @@ impl<H: Access> Controller<H> {
         }
         self.rivals.forget_old(now);
         self.take_untouched(&swept.untouched, now);
-        for twin in &swept.nominated {
+        for twin in swept.nominated.keys() {
             if self.queue.nominate(twin, Lane::Sweep, now) {
                 self.report.added(Lane::Sweep);
             }
@@ -103,9 +103,14 @@ impl<H: Access> Controller<H> {
     /// Twins that a sweep found in sync without a read.
     fn take_untouched(&mut self, untouched: &Untouched, now: Duration) {
         let mut gate = self.context.gate();
+        if self.statuses.count(TwinState::Pending) == 0 && !gate.awaits_creates() {
+            // Nobody waits to hear of them.
+            return;
+        }
+        let mut near = Near::default();
         for twin in untouched.iter() {
             gate.creates_nothing(twin);
-            let pending = self.statuses.get(twin).is_some_and(|status| status.outcome == Outcome::Pending);
+            let pending = self.statuses.is_pending(&mut near, twin);
             // Whatever else is known of a twin is known from a later look than the row's.
             if pending && !self.queue.contains(twin) {
                 self.seen.insert(twin.clone(), ());
@@ -141,7 +146,8 @@ impl<H: Access> Controller<H> {
     fn judge_twin(&mut self, twin: &TwinRef, planned: bool, abandoned: bool) {
         let failures = self.statuses.get(twin).map_or(0, |status| status.failures);
         let given_up = abandoned || failures >= JUDGE_TRIES_MAX;
-        let awaited = self.first_nominated.as_mut().is_some_and(|twins| (planned || given_up) && twins.remove(twin));
+        let awaited =
+            self.first_nominated.as_mut().is_some_and(|twins| (planned || given_up) && twins.remove(twin).is_some());
         if awaited && !planned {
             self.context.gate().suspect(twin);
         }

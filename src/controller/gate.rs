@@ -186,6 +186,11 @@ impl Gate {
         self.creates.permit(twin, &self.fleet, &self.approvals, now)
     }
 
+    /// Whether any twin is counted as one that may have to be registered, or was refused that.
+    pub(super) fn awaits_creates(&self) -> bool {
+        self.creates.awaits()
+    }
+
     /// `twin` need not be registered: it exists, or nobody wants it.
     pub(super) fn creates_nothing(&mut self, twin: &TwinRef) {
         self.creates.settle(twin);

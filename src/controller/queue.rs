@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::hub::{self, LANES, Turns};
-use crate::twin::TwinRef;
+use crate::twin::{SortedMap, TwinMap, TwinRef};
 
 /// What a twin waits for; the lower is the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,11 +70,11 @@ pub struct Taken {
 /// The queue of one hub.
 #[derive(Debug, Clone)]
 pub struct Queue {
-    ready: BTreeMap<TwinRef, Entry>,
+    ready: TwinMap<Entry>,
     /// `ready` that is not due yet, by time.
-    waiting: BTreeSet<(Duration, TwinRef)>,
+    waiting: SortedMap<(Duration, TwinRef), ()>,
     /// `ready` that is due, by lane of the budget, lane and time.
-    due: [BTreeSet<(Lane, Duration, TwinRef)>; LANES],
+    due: [SortedMap<(Lane, Duration, TwinRef), ()>; LANES],
     due_by_lane: BTreeMap<Lane, usize>,
     turns: Turns<LANES>,
     running: BTreeSet<TwinRef>,
@@ -84,8 +84,8 @@ pub struct Queue {
 impl Default for Queue {
     fn default() -> Self {
         Self {
-            ready: BTreeMap::new(),
-            waiting: BTreeSet::new(),
+            ready: TwinMap::default(),
+            waiting: SortedMap::default(),
             due: Default::default(),
             due_by_lane: BTreeMap::new(),
             turns: Turns::new(hub::Lane::WEIGHTS),
@@ -106,7 +106,7 @@ impl Queue {
         }
         let merged = self.ready.get(twin).map_or(entry, |ready| ready.merged(entry));
         self.remove_ready(twin);
-        self.waiting.insert((merged.due, twin.clone()));
+        self.waiting.insert((merged.due, twin.clone()), ());
         self.ready.insert(twin.clone(), merged);
     }
 
@@ -137,7 +137,7 @@ impl Queue {
         self.promote(now);
         let due = &mut self.due;
         let turn = self.turns.next(|lane| !due[lane].is_empty())?;
-        let (lane, due, twin) = due[turn].pop_first()?;
+        let ((lane, due, twin), ()) = due[turn].pop_first()?;
         *self.due_by_lane.entry(lane).or_default() -= 1;
         self.ready.remove(&twin);
         self.running.insert(twin.clone());
@@ -166,8 +166,8 @@ impl Queue {
     /// When the next twin is due; in the past when one is.
     #[must_use]
     pub fn next_due(&self) -> Option<Duration> {
-        let due = self.due.iter().flatten().map(|(_, at, _)| *at).next();
-        due.or_else(|| self.waiting.first().map(|(at, _)| *at))
+        let due = self.due.iter().find_map(|due| due.first()).map(|((_, at, _), ())| *at);
+        due.or_else(|| self.waiting.first().map(|((at, _), ())| *at))
     }
 
     /// Twins that wait, due or not.
@@ -197,29 +197,26 @@ impl Queue {
     /// Twins that are due now and wait for a worker.
     pub fn depth(&mut self, now: Duration) -> usize {
         self.promote(now);
-        self.due.iter().map(BTreeSet::len).sum()
+        self.due.iter().map(SortedMap::len).sum()
     }
 
     fn promote(&mut self, now: Duration) {
-        while let Some((due, twin)) = self.waiting.pop_first() {
-            if due > now {
-                self.waiting.insert((due, twin));
-                break;
-            }
+        while self.waiting.first().is_some_and(|((due, _), ())| *due <= now) {
+            let Some(((due, twin), ())) = self.waiting.pop_first() else { break };
             let lane = self.ready.get(&twin).expect("whatever waits is ready").lane;
             let turn = lane.of_budget().index();
             if self.due[turn].is_empty() {
                 self.turns.comes(turn);
             }
-            self.due[turn].insert((lane, due, twin));
+            self.due[turn].insert((lane, due, twin), ());
             *self.due_by_lane.entry(lane).or_default() += 1;
         }
     }
 
     fn remove_ready(&mut self, twin: &TwinRef) {
-        if let Some(entry) = self.ready.get(twin) {
+        if let Some(entry) = self.ready.get(twin).copied() {
             self.waiting.remove(&(entry.due, twin.clone()));
-            if self.due[entry.lane.of_budget().index()].remove(&(entry.lane, entry.due, twin.clone())) {
+            if self.due[entry.lane.of_budget().index()].remove(&(entry.lane, entry.due, twin.clone())).is_some() {
                 *self.due_by_lane.entry(entry.lane).or_default() -= 1;
             }
         }

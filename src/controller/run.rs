@@ -118,7 +118,7 @@ pub(super) struct Controller<H> {
     pub(super) pacing: Pacing,
     pub(super) progress: ProgressMeter,
     /// What the first complete sweep nominated and is not planned yet; `None` before it.
-    pub(super) first_nominated: Option<BTreeSet<TwinRef>>,
+    pub(super) first_nominated: Option<TwinMap<()>>,
     pub(super) mispredictions: u32,
     /// Whether removals were held when last looked at: then their release is news for the queue.
     pub(super) removals_wait: bool,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::plan::{Held, HeldReason, Outcome, TwinState};
-use crate::twin::{TwinMap, TwinRef};
+use crate::twin::{ModuleId, Near, TwinMap, TwinRef};
 
 /// One twin as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,14 @@ impl Statuses {
     /// All twins, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&TwinRef, &TwinStatus)> {
         self.after(None)
+    }
+
+    /// Whether `twin` is known and was not looked at since it was declared; `near` is where the last one was found.
+    pub(super) fn is_pending(&self, near: &mut Near, twin: &TwinRef) -> bool {
+        let module = twin.module.as_ref().map(ModuleId::as_str);
+        let place = self.twins.find_near(near, twin.device.as_str(), module);
+        let status = place.and_then(|place| self.twins.at(place));
+        status.is_some_and(|(_, status)| status.outcome == Outcome::Pending)
     }
 
     /// Twins in `state`.

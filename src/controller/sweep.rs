@@ -54,7 +54,7 @@ pub(super) struct Swept {
     /// Devices of the hub, whoever declares them; `None` when they were not counted.
     pub(super) devices: Option<usize>,
     /// Twins to read, in order.
-    pub(super) nominated: BTreeSet<TwinRef>,
+    pub(super) nominated: TwinMap<()>,
     /// Twins that nobody touched since we sealed them, known without a read.
     pub(super) untouched: Untouched,
     /// Twins that carry our seal.
@@ -92,7 +92,7 @@ impl Swept {
         Self {
             mode,
             devices: None,
-            nominated: BTreeSet::new(),
+            nominated: TwinMap::default(),
             untouched: Untouched::default(),
             sealed: 0,
             modules: false,
@@ -132,7 +132,8 @@ async fn sweep<H: ReadTwins + Paced>(
     let hub = context.hub.in_lane(Lane::Sweep);
     let mut swept = Swept::new(options.mode, state.frozen.hides_nothing());
     if options.mode == SweepMode::Read {
-        swept.nominated.extend(state.twins.keys().chain(state.frozen.held.keys()).cloned());
+        let named = state.twins.keys().chain(state.frozen.held.keys());
+        swept.nominated.extend(named.map(|twin| (twin.clone(), ())));
         return Ok(swept);
     }
     for (profile, condition) in state.conditional() {
@@ -241,15 +242,15 @@ impl<'a, H> Round<'a, H> {
         let known = memory.find_near(&mut self.near_known, row.device, row.module);
         let known = known.and_then(|place| memory.at(place)).map(|(_, known)| known);
         let state = self.state;
-        let Some((place, (twin, manifest))) = place.and_then(|place| Some((place, state.twins.at(place)?))) else {
+        let Some((place, (twin, _))) = place.and_then(|place| Some((place, state.twins.at(place)?))) else {
             return self.take_other(row, known, moment);
         };
         let number = self.hashes.number(place);
         self.seen.mark(number);
         self.swept.modules |= row.module.is_some();
-        let suspended = manifest.suspend.is_some() && state.suspension(twin, moment.unix).is_some();
+        let suspended = self.hashes.may_be_suspended(place) && state.suspension(twin, moment.unix).is_some();
         if suspended {
-            self.swept.nominated.insert(twin.clone());
+            self.swept.nominated.insert(twin.clone(), ());
             return;
         }
         let verdict = if self.is_plain(twin) {
@@ -268,7 +269,7 @@ impl<'a, H> Round<'a, H> {
                 self.untouched.mark(number);
             }
             Verdict::Read => {
-                self.swept.nominated.insert(twin.clone());
+                self.swept.nominated.insert(twin.clone(), ());
             }
         }
     }
@@ -287,7 +288,7 @@ impl<'a, H> Round<'a, H> {
             Verdict::Skip => {}
             Verdict::Untouched => self.swept.untouched.others.push(twin.clone()),
             Verdict::Read => {
-                self.swept.nominated.insert(twin.clone());
+                self.swept.nominated.insert(twin.clone(), ());
             }
         }
         self.swept.modules |= row.module.is_some();
@@ -312,11 +313,11 @@ impl<'a, H> Round<'a, H> {
         let unseen = self.hashes.numbered().filter(|(number, _)| !self.seen.contains(*number)).map(|(_, twin)| twin);
         let held = state.frozen.held.keys().filter(|twin| !self.seen_others.contains(*twin));
         let nominated = unseen.chain(held).filter(|twin| !waits(twin));
-        self.swept.nominated.extend(nominated.cloned());
+        self.swept.nominated.extend(nominated.map(|twin| (twin.clone(), ())));
         // Members that nobody names; one with a row of its own was judged by that.
         let nameless = self.swept.members.values().flatten();
         let nameless = nameless.filter(|twin| !self.seen_others.contains(*twin) && !state.twins.contains_key(twin));
-        self.swept.nominated.extend(nameless.cloned().collect::<Vec<_>>());
+        self.swept.nominated.extend(nameless.map(|twin| (twin.clone(), ())));
         self.swept.sealed = self.seen.count() + self.seen_others.len();
         self.swept.untouched.declared = state.twins.clone();
         self.swept.untouched.marks = std::mem::take(&mut self.untouched);

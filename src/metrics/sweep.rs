@@ -68,6 +68,12 @@ pub struct SweepHandle {
 }
 
 impl SweepHandle {
+    /// Twins that the present sweep has still to look at.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        usize::try_from(self.remaining.get()).unwrap_or_default()
+    }
+
     /// How often sweeps are made.
     pub fn set_interval(&self, interval: Duration) {
         self.interval.set(seconds(interval));

@@ -219,6 +219,12 @@ impl ChangeGuard {
         self.tally.settle(twin);
     }
 
+    /// Whether there is any twin that it may happen to, or that was refused.
+    #[must_use]
+    pub fn awaits(&self) -> bool {
+        !self.refused.is_empty() || !self.tally.waiting().is_empty()
+    }
+
     /// Whether it may happen to `twin` now; counted before it does. `None` when it may.
     pub fn permit(
         &mut self,

@@ -183,11 +183,13 @@ fn hash_leaf(hasher: &mut Sha256, section: Section, path: &Path) {
     }
 }
 
-/// The first characters of a hash in base64url: at most 40.
+/// The first characters of a hash in base64url: at most 16.
 fn shortened<const LENGTH: usize>(hasher: Sha256) -> [u8; LENGTH] {
-    let mut text = [0; 64];
-    let written = URL_SAFE_NO_PAD.encode_slice(hasher.finalize(), &mut text);
-    debug_assert_eq!(written.ok(), Some(43), "256 bits are 43 characters");
+    /// Twelve bytes are sixteen characters.
+    const BYTES: usize = 12;
+    let mut text = [0; 16];
+    let written = URL_SAFE_NO_PAD.encode_slice(&hasher.finalize()[..BYTES], &mut text);
+    debug_assert_eq!(written.ok(), Some(text.len()));
     std::array::from_fn(|index| text[index])
 }
 

@@ -1,4 +1,4 @@
-//! A sorted map by twin, made for fleets: little more memory than its entries, and cheap to copy and compare.
+//! A sorted map made for fleets: little more memory than its entries, and cheap to copy and compare.
 //!
 //! Invariant: keys ascend, within each chunk and from one to the next; no chunk is empty.
 
@@ -8,19 +8,22 @@ use std::sync::Arc;
 
 use super::TwinRef;
 
-/// Twins of a chunk when it is made; one is split at twice as many.
+/// Entries of a chunk when it is made; one is split at twice as many.
 const CHUNK_SIZE: usize = 256;
+/// A chunk of fewer is put together with the next one, if there is room.
+const CHUNK_SIZE_MIN: usize = CHUNK_SIZE / 4;
 
-type Entry<V> = (TwinRef, V);
-/// A piece of a [`TwinMap`], by twin.
-pub type TwinChunk<V> = Arc<Vec<(TwinRef, V)>>;
+/// A piece of a [`SortedMap`].
+pub type Chunk<K, V> = Arc<Vec<(K, V)>>;
+/// A map by twin.
+pub type TwinMap<V> = SortedMap<TwinRef, V>;
 
-/// Something of each twin of a fleet. Clones share their chunks, and a change copies only the chunk that it falls into:
+/// Entries by key, usually something of each twin of a fleet. Clones share their chunks, and a change copies only the chunk that it falls into:
 /// states before and after a change of one file differ in little memory, and are compared in little time. A fleet that
 /// is put in by order fills its chunks.
 #[derive(Debug, Clone)]
-pub struct TwinMap<V> {
-    chunks: Vec<TwinChunk<V>>,
+pub struct SortedMap<K, V> {
+    chunks: Vec<Chunk<K, V>>,
     len: usize,
 }
 
@@ -33,24 +36,24 @@ pub struct Near {
     pub index: usize,
 }
 
-impl<V> Default for TwinMap<V> {
+impl<K, V> Default for SortedMap<K, V> {
     fn default() -> Self {
         Self { chunks: Vec::new(), len: 0 }
     }
 }
 
-impl<V> TwinMap<V> {
-    /// What `twin` has.
+impl<K: Ord, V> SortedMap<K, V> {
+    /// What `key` has.
     #[must_use]
-    pub fn get(&self, twin: &TwinRef) -> Option<&V> {
-        let at = self.find(twin)?;
+    pub fn get(&self, key: &K) -> Option<&V> {
+        let at = self.find(key)?;
         Some(&self.chunks[at.chunk][at.index].1)
     }
 
-    /// Whether `twin` is in the map.
+    /// Whether `key` is in the map.
     #[must_use]
-    pub fn contains_key(&self, twin: &TwinRef) -> bool {
-        self.find(twin).is_some()
+    pub fn contains_key(&self, key: &K) -> bool {
+        self.find(key).is_some()
     }
 
     /// How many there are.
@@ -65,82 +68,74 @@ impl<V> TwinMap<V> {
         self.len == 0
     }
 
-    /// All, by twin.
-    pub fn iter(&self) -> impl Iterator<Item = (&TwinRef, &V)> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|(twin, value)| (twin, value))
+    /// All, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|(key, value)| (key, value))
     }
 
-    /// Those after `twin` in order, or all.
-    pub fn after(&self, twin: Option<&TwinRef>) -> impl Iterator<Item = (&TwinRef, &V)> {
-        let first = twin.map_or(0, |twin| self.chunk_of(twin));
-        let skipped = move |(key, _): &&Entry<V>| twin.is_some_and(|twin| key <= twin);
+    /// Those after `key` in order, or all.
+    pub fn after(&self, key: Option<&K>) -> impl Iterator<Item = (&K, &V)> {
+        let first = key.map_or(0, |key| self.chunk_of(key));
+        let skipped = move |(entry, _): &&(K, V)| key.is_some_and(|key| entry <= key);
         let entries = self.chunks[first.min(self.chunks.len())..].iter().flat_map(|chunk| chunk.iter());
-        entries.skip_while(skipped).map(|(twin, value)| (twin, value))
+        entries.skip_while(skipped).map(|(key, value)| (key, value))
     }
 
-    /// The twins, in order.
-    pub fn keys(&self) -> impl Iterator<Item = &TwinRef> {
+    /// The first in order.
+    #[must_use]
+    pub fn first(&self) -> Option<(&K, &V)> {
+        self.chunks.first()?.first().map(|(key, value)| (key, value))
+    }
+
+    /// The keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.iter().map(|(twin, _)| twin)
     }
 
-    /// What they have, in the order of the twins.
+    /// What they have, in the order of the keys.
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|(_, value)| value)
     }
 
     /// The pieces the map is made of, in order. A piece that is one object in two maps is the same in both.
     #[must_use]
-    pub fn chunks(&self) -> &[TwinChunk<V>] {
+    pub fn chunks(&self) -> &[Chunk<K, V>] {
         &self.chunks
-    }
-
-    /// The place of the twin of this name; `near` is where the last one was found, and is moved there.
-    pub fn find_near(&self, near: &mut Near, device: &str, module: Option<&str>) -> Option<Near> {
-        let order = |key: &TwinRef| key.order_of_names(device, module);
-        let next = self.next_place(*near);
-        for candidate in [next, *near] {
-            let entry = self.chunks.get(candidate.chunk).and_then(|chunk| chunk.get(candidate.index));
-            if entry.is_some_and(|(key, _)| order(key).is_eq()) {
-                *near = candidate;
-                return Some(candidate);
-            }
-        }
-        let at = self.find_by(order)?;
-        *near = at;
-        Some(at)
     }
 
     /// The entry at a place that [`find_near`](Self::find_near) gave.
     #[must_use]
-    pub fn at(&self, place: Near) -> Option<(&TwinRef, &V)> {
-        self.chunks.get(place.chunk)?.get(place.index).map(|(twin, value)| (twin, value))
+    pub fn at(&self, place: Near) -> Option<(&K, &V)> {
+        self.chunks.get(place.chunk)?.get(place.index).map(|(key, value)| (key, value))
     }
 
-    fn next_place(&self, near: Near) -> Near {
+    /// The place after this one.
+    #[must_use]
+    pub fn next_place(&self, near: Near) -> Near {
         match self.chunks.get(near.chunk) {
             Some(chunk) if near.index + 1 >= chunk.len() => Near { chunk: near.chunk + 1, index: 0 },
             Some(_) | None => Near { index: near.index + 1, ..near },
         }
     }
 
-    fn find(&self, twin: &TwinRef) -> Option<Near> {
-        self.find_by(|key| key.cmp(twin))
+    fn find(&self, key: &K) -> Option<Near> {
+        self.find_by(|entry| entry.cmp(key))
     }
 
-    fn find_by(&self, order: impl Fn(&TwinRef) -> Ordering) -> Option<Near> {
-        let is_below = |chunk: &TwinChunk<V>| chunk.last().is_some_and(|(last, _)| order(last).is_lt());
+    fn find_by(&self, order: impl Fn(&K) -> Ordering) -> Option<Near> {
+        let is_below = |chunk: &Chunk<K, V>| chunk.last().is_some_and(|(last, _)| order(last).is_lt());
         let chunk = self.chunks.partition_point(is_below);
         let index = self.chunks.get(chunk)?.binary_search_by(|(key, _)| order(key)).ok()?;
         Some(Near { chunk, index })
     }
 
-    fn last(&self) -> Option<&TwinRef> {
+    fn last(&self) -> Option<&K> {
         Some(&self.chunks.last()?.last()?.0)
     }
 
-    /// The first chunk that may hold `twin`: the first whose last key is not below it.
-    fn chunk_of(&self, twin: &TwinRef) -> usize {
-        self.chunks.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| last < twin))
+    /// The first chunk that may hold `key`: the first whose last key is not below it.
+    fn chunk_of(&self, key: &K) -> usize {
+        self.chunks.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| last < key))
     }
 
     /// Takes all away.
@@ -149,25 +144,50 @@ impl<V> TwinMap<V> {
     }
 }
 
-impl<V: Clone> TwinMap<V> {
-    /// What `twin` has, to be changed.
-    pub fn get_mut(&mut self, twin: &TwinRef) -> Option<&mut V> {
-        let at = self.find(twin)?;
+impl<V> TwinMap<V> {
+    /// The place of the twin of this name; `near` is where the last one was found, and is moved there.
+    pub fn find_near(&self, near: &mut Near, device: &str, module: Option<&str>) -> Option<Near> {
+        let next = self.find_next(near, device, module);
+        if next.is_some() {
+            return next;
+        }
+        let at = self.find_by(|key| key.order_of_names(device, module))?;
+        *near = at;
+        Some(at)
+    }
+
+    /// The same if it is the twin found last, or the next one in order.
+    pub fn find_next(&self, near: &mut Near, device: &str, module: Option<&str>) -> Option<Near> {
+        for candidate in [self.next_place(*near), *near] {
+            let entry = self.chunks.get(candidate.chunk).and_then(|chunk| chunk.get(candidate.index));
+            if entry.is_some_and(|(key, _)| key.order_of_names(device, module).is_eq()) {
+                *near = candidate;
+                return Some(candidate);
+            }
+        }
+        None
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> SortedMap<K, V> {
+    /// What `key` has, to be changed.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        let at = self.find(key)?;
         Some(&mut Arc::make_mut(&mut self.chunks[at.chunk])[at.index].1)
     }
 
-    /// Gives `twin` this; answers what it had.
-    pub fn insert(&mut self, twin: TwinRef, value: V) -> Option<V> {
-        if self.last().is_none_or(|last| *last < twin) {
-            self.append(twin, value);
+    /// Gives `key` this; answers what it had.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        if self.last().is_none_or(|last| *last < key) {
+            self.append(key, value);
             return None;
         }
-        let at = self.chunk_of(&twin).min(self.chunks.len().saturating_sub(1));
+        let at = self.chunk_of(&key).min(self.chunks.len().saturating_sub(1));
         let chunk = Arc::make_mut(self.chunks.get_mut(at)?);
-        match chunk.binary_search_by(|(key, _)| key.cmp(&twin)) {
+        match chunk.binary_search_by(|(entry, _)| entry.cmp(&key)) {
             Ok(index) => Some(std::mem::replace(&mut chunk[index].1, value)),
             Err(index) => {
-                chunk.insert(index, (twin, value));
+                chunk.insert(index, (key, value));
                 self.len += 1;
                 if chunk.len() >= 2 * CHUNK_SIZE {
                     let second = chunk.split_off(CHUNK_SIZE);
@@ -178,25 +198,47 @@ impl<V: Clone> TwinMap<V> {
         }
     }
 
-    /// Takes what `twin` has away.
-    pub fn remove(&mut self, twin: &TwinRef) -> Option<V> {
-        let at = self.find(twin)?;
-        let chunk = &mut self.chunks[at.chunk];
-        let (_, value) = Arc::make_mut(chunk).remove(at.index);
+    /// Takes what `key` has away.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        let at = self.find(key)?;
+        self.take(at).map(|(_, value)| value)
+    }
+
+    /// Takes the first entry away.
+    pub fn pop_first(&mut self) -> Option<(K, V)> {
+        self.take(Near::default())
+    }
+
+    fn take(&mut self, at: Near) -> Option<(K, V)> {
+        let chunk = Arc::make_mut(self.chunks.get_mut(at.chunk)?);
+        let entry = chunk.remove(at.index);
         self.len -= 1;
         if chunk.is_empty() {
             self.chunks.remove(at.chunk);
+        } else if chunk.len() < CHUNK_SIZE_MIN {
+            self.put_together(at.chunk);
+            at.chunk.checked_sub(1).into_iter().for_each(|before| self.put_together(before));
         }
-        Some(value)
+        Some(entry)
     }
 
-    /// Adds a twin behind all others: a fleet in order needs no memory but its own.
-    fn append(&mut self, twin: TwinRef, value: V) {
+    /// Makes one chunk of this one and the next, if one of them is small and there is room.
+    fn put_together(&mut self, at: usize) {
+        let [one, next, ..] = &self.chunks[at..] else { return };
+        let is_small = one.len().min(next.len()) < CHUNK_SIZE_MIN;
+        if is_small && one.len() + next.len() <= CHUNK_SIZE {
+            let next = Arc::unwrap_or_clone(self.chunks.remove(at + 1));
+            Arc::make_mut(&mut self.chunks[at]).extend(next);
+        }
+    }
+
+    /// Adds an entry behind all others: a fleet in order needs no memory but its own.
+    fn append(&mut self, key: K, value: V) {
         match self.chunks.last_mut().filter(|chunk| chunk.len() < CHUNK_SIZE) {
-            Some(chunk) => Arc::make_mut(chunk).push((twin, value)),
+            Some(chunk) => Arc::make_mut(chunk).push((key, value)),
             None => {
                 let mut chunk = Vec::with_capacity(CHUNK_SIZE);
-                chunk.push((twin, value));
+                chunk.push((key, value));
                 self.chunks.push(Arc::new(chunk));
             }
         }
@@ -204,10 +246,10 @@ impl<V: Clone> TwinMap<V> {
     }
 }
 
-impl<T> TwinMap<Arc<T>> {
+impl<K: Ord, T> SortedMap<K, Arc<T>> {
     /// Every twin that only one of both has, or that has another object: what may be declared otherwise.
     #[must_use]
-    pub fn differing<'s>(&'s self, other: &'s Self) -> Vec<&'s TwinRef> {
+    pub fn differing<'s>(&'s self, other: &'s Self) -> Vec<&'s K> {
         let (mut one, mut two) = (Cursor::new(self), Cursor::new(other));
         let mut found = Vec::new();
         loop {
@@ -240,19 +282,19 @@ impl<T> TwinMap<Arc<T>> {
     }
 }
 
-/// A place in the order of a [`TwinMap`].
-struct Cursor<'a, V> {
-    chunks: &'a [TwinChunk<V>],
+/// A place in the order of a [`SortedMap`].
+struct Cursor<'a, K, V> {
+    chunks: &'a [Chunk<K, V>],
     index: usize,
 }
 
-impl<'a, V> Cursor<'a, V> {
-    fn new(twins: &'a TwinMap<V>) -> Self {
+impl<'a, K, V> Cursor<'a, K, V> {
+    fn new(twins: &'a SortedMap<K, V>) -> Self {
         Self { chunks: &twins.chunks, index: 0 }
     }
 
     /// The chunk that begins here.
-    fn whole_chunk(&self) -> Option<&'a TwinChunk<V>> {
+    fn whole_chunk(&self) -> Option<&'a Chunk<K, V>> {
         self.chunks.first().filter(|_| self.index == 0)
     }
 
@@ -261,7 +303,7 @@ impl<'a, V> Cursor<'a, V> {
         self.index = 0;
     }
 
-    fn entry(&self) -> Option<&'a Entry<V>> {
+    fn entry(&self) -> Option<&'a (K, V)> {
         self.chunks.first()?.get(self.index)
     }
 
@@ -273,7 +315,7 @@ impl<'a, V> Cursor<'a, V> {
     }
 }
 
-impl<T: PartialEq> PartialEq for TwinMap<Arc<T>> {
+impl<K: Ord, T: PartialEq> PartialEq for SortedMap<K, Arc<T>> {
     fn eq(&self, other: &Self) -> bool {
         // What is one object is equal to itself; the rest is compared by value.
         let equal = |twin| matches!((self.get(twin), other.get(twin)), (Some(one), Some(two)) if one == two);
@@ -281,40 +323,40 @@ impl<T: PartialEq> PartialEq for TwinMap<Arc<T>> {
     }
 }
 
-impl<T: Eq> Eq for TwinMap<Arc<T>> {}
+impl<K: Ord, T: Eq> Eq for SortedMap<K, Arc<T>> {}
 
-impl<V: Clone> FromIterator<Entry<V>> for TwinMap<V> {
-    /// Of two entries of one twin the later stays.
-    fn from_iter<I: IntoIterator<Item = Entry<V>>>(entries: I) -> Self {
+impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for SortedMap<K, V> {
+    /// Of two entries of one key the later stays.
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
         let mut twins = Self::default();
         twins.extend(entries);
         twins
     }
 }
 
-impl<V: Clone> From<BTreeMap<TwinRef, V>> for TwinMap<V> {
-    fn from(twins: BTreeMap<TwinRef, V>) -> Self {
+impl<K: Ord + Clone, V: Clone> From<BTreeMap<K, V>> for SortedMap<K, V> {
+    fn from(twins: BTreeMap<K, V>) -> Self {
         twins.into_iter().collect()
     }
 }
 
-impl<V: Clone, const N: usize> From<[Entry<V>; N]> for TwinMap<V> {
-    fn from(entries: [Entry<V>; N]) -> Self {
+impl<K: Ord + Clone, V: Clone, const N: usize> From<[(K, V); N]> for SortedMap<K, V> {
+    fn from(entries: [(K, V); N]) -> Self {
         entries.into_iter().collect()
     }
 }
 
-impl<V: Clone> IntoIterator for TwinMap<V> {
-    type Item = Entry<V>;
-    type IntoIter = std::vec::IntoIter<Entry<V>>;
+impl<K: Clone, V: Clone> IntoIterator for SortedMap<K, V> {
+    type Item = (K, V);
+    type IntoIter = std::vec::IntoIter<(K, V)>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.chunks.into_iter().flat_map(Arc::unwrap_or_clone).collect::<Vec<_>>().into_iter()
     }
 }
 
-impl<V: Clone> Extend<Entry<V>> for TwinMap<V> {
-    fn extend<I: IntoIterator<Item = Entry<V>>>(&mut self, entries: I) {
+impl<K: Ord + Clone, V: Clone> Extend<(K, V)> for SortedMap<K, V> {
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
         for (twin, manifest) in entries {
             self.insert(twin, manifest);
         }
@@ -360,6 +402,8 @@ mod tests {
             }
             prop_assert!(after.iter().eq(model.iter()) && after.len() == model.len());
             prop_assert!(after.chunks.iter().all(|chunk| !chunk.is_empty() && chunk.len() < 2 * CHUNK_SIZE));
+            let small = |pair: &[Chunk<TwinRef, Arc<usize>>]| pair[0].len() + pair[1].len() < CHUNK_SIZE_MIN;
+            prop_assert!(!after.chunks.windows(2).any(small), "a fleet that shrinks gives its memory back");
             prop_assert!((0..3_000).all(|number| after.get(&twin(number)) == model.get(&twin(number))));
             let same = |twin: &TwinRef| match (old.get(twin), model.get(twin)) {
                 (Some(one), Some(two)) => Arc::ptr_eq(one, two),
@@ -380,7 +424,11 @@ mod tests {
                 prop_assert!(after.after(Some(&twin(start))).eq(later), "{}", start);
             }
             prop_assert!(after.after(None).eq(model.iter()));
-            prop_assert_eq!(TwinMap::from(model), after);
+            prop_assert_eq!(TwinMap::from(model.clone()), after.clone());
+            while let Some(first) = model.pop_first() {
+                prop_assert_eq!(after.pop_first(), Some(first));
+            }
+            prop_assert!(after.pop_first().is_none() && after.is_empty() && after.chunks.is_empty());
         }
     }
 }

@@ -14,7 +14,7 @@ mod value;
 pub use document::{Section, Twin};
 pub use id::{DeviceId, ETag, IdError, ModuleId, TwinRef};
 pub use limits::{Rule, SECTION_DEPTH_MAX, Violation, check_key, check_section, section_size, size_max};
-pub use map::{Near, TwinChunk, TwinMap};
+pub use map::{Chunk, Near, SortedMap, TwinMap};
 pub use patch::{MergePatch, merge};
 pub use path::Path;
 pub use value::{Number, Object, Value, ValueError};
