@@ -199,7 +199,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
             "series",
         ],
     ),
-    ("strsim", &["manifest"]),
+    ("strsim", &["manifest", "query"]),
     ("tokio_rustls", &["emulator/server.rs", "emulator/mqtt/server.rs", "device", "hub/certificate.rs", "ops"]),
     ("utoipa", &["ops/api"]),
     ("utoipa_axum", &["ops/api"]),

@@ -34,6 +34,8 @@ pub use pages::{PageError, Pages};
 pub use rest::{ProxyOptions, RestHub, RestOptions, SetupError};
 pub use sas::{Clock, ConnectionString, ConnectionStringError, SignatureError};
 pub use texts::{Cell, RowsError, TextPage, TextRows};
+#[cfg(fuzzing)]
+pub use wire::probe_answers;
 
 use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef, Value};
 

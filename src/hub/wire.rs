@@ -81,6 +81,23 @@ pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
     Ok(Twin { twin_ref: asked.clone(), etag, device_etag, version, tags, desired, reported, system })
 }
 
+/// Reads `body` as each answer that a hub gives; for the fuzz target.
+///
+/// # Panics
+/// When something is taken that must not be.
+#[cfg(fuzzing)]
+pub fn probe_answers(body: &[u8]) {
+    let asked = TwinRef::device(DeviceId::new("d").expect("an id"));
+    if let Ok(twin) = twin(body, &asked) {
+        assert!(twin.twin_ref == asked && !twin.etag.as_str().is_empty());
+    }
+    if let Ok(rows) = rows(body) {
+        assert!(rows.iter().all(|row| row.as_object().is_some()));
+    }
+    let fault = fault(body, None);
+    assert!(fault.message.len() <= TEXT_MAX && fault.code.is_none_or(|code| code.len() <= CODE_MAX));
+}
+
 /// Whether the metadata of a section says of any leaf which configuration wrote it (`iot-hub.md` 1.4).
 fn names_a_writer(metadata: &Value) -> bool {
     metadata

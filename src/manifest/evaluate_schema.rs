@@ -103,7 +103,6 @@ mod tests {
             ),
             (format!("SELECT TOP 5 tags.p AS p FROM devices {SEALED}"), COUNT.to_owned(), "which rows TOP takes"),
             (format!("SELECT tags.p AS n FROM devices {SEALED}"), sum.to_owned(), "which row is the first"),
-            (format!("SELECT tags.p AS p FROM devices {SEALED} AND"), COUNT.to_owned(), "expected"),
             (format!("SELECT * FROM devices {SEALED}"), of_twin("tags.n"), ""),
             (format!("SELECT * FROM devices {SEALED}"), of_twin("version"), ""),
             (format!("SELECT * FROM devices {SEALED}"), of_twin("properties.reported.n"), ""),

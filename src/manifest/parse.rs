@@ -252,6 +252,10 @@ impl<'t> Places<'t> {
         found.into()
     }
 
+    fn checker<'p>(&'p self, problems: &'p mut Vec<Problem>) -> Checker<'p> {
+        Checker { source: self.text, problems }
+    }
+
     fn diagnostic(&self, problem: Problem) -> Diagnostic {
         let FileSpan { file, line, column } = self.span(problem.at);
         let severity = if problem.warning { Severity::Warning } else { Severity::Error };
@@ -267,14 +271,14 @@ fn read_document(
 ) -> ParsedDocument {
     let span = places.span(document.at);
     let before = problems.len();
-    let read = read_root(document, &span, places, &mut Checker { problems });
+    let read = read_root(document, &span, places, &mut places.checker(problems));
     match &read {
-        Some(Read::Twin(twin)) => shared.check_allowed(&mut Checker { problems }, &twin.wanted, &twin.leaves),
+        Some(Read::Twin(twin)) => shared.check_allowed(&mut places.checker(problems), &twin.wanted, &twin.leaves),
         Some(Read::Profile(profile, leaves)) => {
-            shared.check_allowed(&mut Checker { problems }, &profile.wanted, leaves);
+            shared.check_allowed(&mut places.checker(problems), &profile.wanted, leaves);
         }
         Some(Read::Query(query, _)) => {
-            let (checker, rules) = (&mut Checker { problems }, shared.rules);
+            let (checker, rules) = (&mut places.checker(problems), shared.rules);
             check_seals(checker, &rules.seals, &query.spec.evaluate, query.query_at);
             check_prefix(checker, &rules.metric_prefix, &query.spec.metrics, &query.metrics_at);
         }
@@ -283,7 +287,7 @@ fn read_document(
     let is_broken = document.is_broken || problems[before..].iter().any(|problem| !problem.warning);
     let content = match read.filter(|_| !is_broken) {
         Some(Read::Twin(twin)) => {
-            warn_if_nothing_is_declared(&mut Checker { problems }, document.at, &twin);
+            warn_if_nothing_is_declared(&mut places.checker(problems), document.at, &twin);
             declared_twin(twin, places, shared)
         }
         Some(Read::Profile(mut profile, leaves)) => {

@@ -97,9 +97,10 @@ fn read_selector(checker: &mut Checker<'_>, node: &Node, place: &dyn Fn(usize) -
     {
         match LiveCondition::parse(text, place(entry.value.at)) {
             Ok(condition) => selector.condition = Some(condition),
-            Err(message) => {
+            Err(error) => {
                 refused = true;
-                checker.error(entry.value.at, "spec.selector.where".to_owned(), "where", message);
+                let at = error.at.map_or(entry.value.at, |at| checker.place_within(&entry.value, text, at));
+                checker.error(at, "spec.selector.where".to_owned(), "where", error.message);
             }
         }
     }

@@ -109,10 +109,18 @@ fn read_name(checker: &mut Checker<'_>, root: &Fields<'_>) -> Option<String> {
 fn read_query(checker: &mut Checker<'_>, spec: &Fields<'_>) -> Option<(String, QueryShape, usize)> {
     let entry = checker.required(spec, "query", "give a text that begins with SELECT")?;
     let text = checker.text(&entry.value, "spec.query")?.trim();
+    let path = || "spec.query".to_owned();
     match shape_of(text) {
-        Ok(shape) => Some((text.to_owned(), shape, entry.value.at)),
-        Err((rule, message)) => {
-            checker.error(entry.value.at, "spec.query".to_owned(), rule, message);
+        Ok(shape) => {
+            if let Some(doubt) = &shape.doubt {
+                let at = checker.place_within(&entry.value, text, doubt.span.start);
+                checker.warning(at, path(), "query-function", doubt.to_string());
+            }
+            Some((text.to_owned(), shape, entry.value.at))
+        }
+        Err(refused) => {
+            let at = checker.place_within(&entry.value, text, refused.at);
+            checker.error(at, path(), refused.rule, refused.message);
             None
         }
     }

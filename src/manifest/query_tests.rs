@@ -38,7 +38,7 @@ const TWIN_QUERIES: &[(&str, &[&str])] = &[
     ),
     (
         "  query: UPDATE devices\n  metrics:\n  - name: twinquery_n\n    help: N.\n    value: {count: true}\n",
-        &["query-select 5:10: error: a query begins with SELECT (spec.query)"],
+        &["query-syntax 5:10: error: found `UPDATE`, expected SELECT (spec.query)"],
     ),
     (
         "  query: SELECT * FROM devices.jobs\n  metrics:\n  - name: twinquery_n\n    help: N.\n    value: {count: true}\n",
@@ -138,10 +138,16 @@ const TWIN_QUERIES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "  query: SELECT COUNT() AS n, tags.a FROM devices\n  metrics:\n  - name: twinquery_n\n    help: N.\n    value: {count: true}\n",
+        "  query: SELECT COUNT() AS n, MAX(tags.a) FROM devices\n  metrics:\n  - name: twinquery_n\n    help: N.\n    value: {count: true}\n",
         &[
             "count-of-aggregate 5:10: warning: count: true counts rows, and this query always has one; write value: {column: ...} with the column's alias (spec.query)",
-            "missing-alias 5:10: warning: the hub may name the column of \"tags.a\" differently; write AS and a name (spec.query)",
+            "missing-alias 5:10: warning: the hub may name the column of \"MAX(tags.a)\" differently; write AS and a name (spec.query)",
+        ],
+    ),
+    (
+        "  query: SELECT COUNT() AS n, tags.a FROM devices\n  metrics:\n  - name: twinquery_n\n    help: N.\n    value: {column: n}\n",
+        &[
+            "query-syntax 5:31: error: the column `tags.a` must stand in GROUP BY, since the query has groups (spec.query)",
         ],
     ),
     (

@@ -13,6 +13,8 @@ const SIMILARITY_MIN: f64 = 0.8;
 
 /// Collects the problems of one document.
 pub(super) struct Checker<'p> {
+    /// The file's text, that offsets are of.
+    pub(super) source: &'p str,
     pub(super) problems: &'p mut Vec<Problem>,
 }
 
@@ -47,6 +49,12 @@ impl Checker<'_> {
 
     pub(super) fn warning(&mut self, at: usize, path: String, rule: &'static str, message: impl Into<String>) {
         self.problems.push(Problem { at, warning: true, path, rule, message: message.into() });
+    }
+
+    /// Where in the file the byte `at` of `text` stands, which is what `node` says; the node's own place where that
+    /// cannot be told.
+    pub(super) fn place_within(&self, node: &Node, text: &str, at: usize) -> usize {
+        place_within(self.source, node.at, text, at).unwrap_or(node.at)
     }
 
     /// `node` as a mapping of the fields of `shape`. Those for later are refused as not supported yet, any other as
@@ -180,6 +188,40 @@ impl Checker<'_> {
     }
 }
 
+/// The offset in `source` of the byte `at` of `text`, a scalar written from `start` on: plain, quoted or as a block. White
+/// space counts as one, since folding changes it; escapes cannot be followed.
+fn place_within(source: &str, start: usize, text: &str, at: usize) -> Option<usize> {
+    let scalar = source.get(start..)?;
+    let first = scalar.chars().next()?;
+    let quote = ['"', '\''].into_iter().find(|quote| *quote == first);
+    let written = start + quote.map_or(0, char::len_utf8);
+    aligned(source, written, quote, text, at).or_else(|| {
+        // A block stands at its key, and is written from the next line on.
+        let (head, _) = scalar.split_once('\n')?;
+        let is_block = head.rsplit(' ').next()?.starts_with(['|', '>']);
+        is_block.then(|| aligned(source, start + head.len(), None, text, at))?
+    })
+}
+
+fn aligned(source: &str, start: usize, quote: Option<char>, text: &str, at: usize) -> Option<usize> {
+    let mut written = source.get(start..)?.char_indices().peekable();
+    for (offset, wanted) in text.char_indices().filter(|(_, wanted)| !wanted.is_whitespace()) {
+        while written.next_if(|(_, character)| character.is_whitespace()).is_some() {}
+        let (found, character) = written.next()?;
+        if character != wanted {
+            return None;
+        }
+        if offset >= at {
+            return Some(start + found);
+        }
+        if quote == Some('\'') && character == '\'' {
+            written.next_if(|(_, doubled)| *doubled == '\'')?;
+        }
+    }
+    // The end of the text: behind its last character.
+    written.next().map(|(found, _)| start + found)
+}
+
 /// `did you mean "x"?` for the most alike of `names`.
 pub(super) fn did_you_mean<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     let folded = word.to_lowercase();
@@ -231,6 +273,28 @@ mod tests {
         for (seconds, text) in [(90, "1m30s"), (300, "5m"), (5400, "1h30m"), (0, "0s")] {
             assert_eq!(show_duration(Duration::from_secs(seconds)), text);
         }
+    }
+
+    #[test]
+    fn a_place_in_a_scalar_is_found_however_it_is_written() {
+        let text = "a = 'x' AND b == 1";
+        let at = text.find("== 1").unwrap() + 1;
+        for (written, found) in [
+            ("a = 'x' AND b == 1", Some("= 1")),
+            ("\"a = 'x' AND b == 1\"", Some("= 1\"")),
+            ("'a = ''x'' AND b == 1'", Some("= 1'")),
+            ("|\n  a = 'x'\n  AND b == 1\n", Some("= 1\n")),
+            (">-\n  a = 'x'\n  AND b\n  == 1\n", Some("= 1\n")),
+            ("\"a = '\\x78' AND b == 1\"", None),
+            ("", None),
+        ] {
+            let source = format!("where: {written}");
+            let start = if written.starts_with(['|', '>']) { 0 } else { 7 };
+            let place = place_within(&source, start, text, at);
+            assert_eq!(place.map(|at| &source[at..]), found, "{written}");
+        }
+        assert_eq!(place_within("'a = '", 0, "a =", 3), Some(4), "the end of the text");
+        assert_eq!(place_within("\"a =\"", 0, "a =", 3), Some(4));
     }
 
     #[test]

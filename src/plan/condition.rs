@@ -40,18 +40,35 @@ pub struct LiveCondition {
     pub place: FileSpan,
 }
 
+/// Why a text is no condition that may be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ConditionError {
+    /// What is wrong and the remedy, in one sentence.
+    pub message: String,
+    /// The byte of the text where it stops being a condition; without it the whole text is meant.
+    pub at: Option<usize>,
+}
+
+impl From<String> for ConditionError {
+    fn from(message: String) -> Self {
+        Self { message, at: None }
+    }
+}
+
 impl LiveCondition {
     /// Takes `text`, which stands at `place`.
     ///
     /// # Errors
-    /// What is wrong with it and the remedy, in one sentence.
-    pub fn parse(text: &str, place: FileSpan) -> Result<Self, String> {
+    /// What is wrong with it, and where.
+    pub fn parse(text: &str, place: FileSpan) -> Result<Self, ConditionError> {
         if text.len() > TEXT_SIZE_MAX {
-            return Err(format!("a condition has at most {TEXT_SIZE_MAX} bytes, this one has {}", text.len()));
+            return Err(format!("a condition has at most {TEXT_SIZE_MAX} bytes, this one has {}", text.len()).into());
         }
-        let expr = parse_condition(text).map_err(|error| error.to_string())?;
+        let expr = parse_condition(text)
+            .map_err(|error| ConditionError { message: error.to_string(), at: Some(error.span.start) })?;
         if depth(&expr) > DEPTH_MAX {
-            return Err(format!("a condition nests at most {DEPTH_MAX} deep; flatten it"));
+            return Err(format!("a condition nests at most {DEPTH_MAX} deep; flatten it").into());
         }
         for attribute in expr.attributes() {
             check_attribute(attribute)?;
@@ -188,13 +205,13 @@ mod tests {
             ("tags.a = ", "expected"),
             ("tags.a = 1 GROUP BY x", "expected"),
         ] {
-            let error = LiveCondition::parse(text, place()).unwrap_err();
+            let error = LiveCondition::parse(text, place()).unwrap_err().message;
             assert!(error.contains(refusal), "{text}: {error}");
         }
         let long = format!("tags.a = '{}'", "x".repeat(2000));
-        assert!(LiveCondition::parse(&long, place()).unwrap_err().contains("at most 2000 bytes"));
+        assert!(LiveCondition::parse(&long, place()).unwrap_err().message.contains("at most 2000 bytes"));
         let deep = format!("{}tags.a = 1{}", "NOT (".repeat(32), ")".repeat(32));
-        assert!(LiveCondition::parse(&deep, place()).unwrap_err().contains("at most 32 deep"));
+        assert!(LiveCondition::parse(&deep, place()).unwrap_err().message.contains("at most 32 deep"));
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod twin_plan;
 mod wanted;
 
 pub use approval::{APPROVAL_LIFE, Approval, Approvals, GuardKind};
-pub use condition::LiveCondition;
+pub use condition::{ConditionError, LiveCondition};
 pub use cost::{
     BUSY_PART, SweepCost, SweepMode, SweepPlan, SweepRates, SweepSettings, SweepSize, plan_sweep, verify_is_due,
 };

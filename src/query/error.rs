@@ -9,6 +9,8 @@ use super::parser::{DEPTH_MAX, LENGTH_MAX};
 
 /// The most characters of a query that an error repeats.
 const QUOTED_MAX: usize = 40;
+/// How alike two words must be for a did-you-mean, as Jaro-Winkler similarity.
+const SIMILARITY_MIN: f64 = 0.8;
 
 /// A piece of a query text, in bytes; `start <= end`, both on character borders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,12 +80,14 @@ pub enum ParseErrorKind {
     #[error("found {0}, expected a number such as 1, -2.5, 1e3 or 0x1F")]
     Number(String),
     /// Something in the wrong place.
-    #[error("found {found}, expected {expected}")]
+    #[error("found {found}, expected {expected}{}", did_you_mean(.meant))]
     Unexpected {
         /// What stands there.
         found: String,
         /// What could stand there.
         expected: &'static str,
+        /// The word of the language that is much like what stands there.
+        meant: Option<&'static str>,
     },
     /// A word of the language used as a name.
     #[error("found the reserved word {0}, expected a name; as a key it is written [[{0}]]")]
@@ -119,8 +123,13 @@ pub enum Unsupported {
     )]
     Function(Function),
     /// No function at all.
-    #[error("{0} is no function of the query language")]
-    UnknownFunction(String),
+    #[error("{name} is no function of the query language{}", did_you_mean(.meant))]
+    UnknownFunction {
+        /// What stands there.
+        name: String,
+        /// The function whose name is much like it.
+        meant: Option<&'static str>,
+    },
     /// A function among the columns.
     #[error("found {0} among the columns, where only COUNT, AVG, SUM, MIN and MAX may be called")]
     FunctionInSelect(String),
@@ -138,6 +147,20 @@ fn takes(function: Function) -> String {
         (fewest, most) if fewest == most => format!("{fewest} arguments"),
         (fewest, most) => format!("{fewest} to {most} arguments"),
     }
+}
+
+fn did_you_mean(meant: &Option<&'static str>) -> String {
+    meant.map(|word| format!("; did you mean {word}?")).unwrap_or_default()
+}
+
+/// The one of `words` that is most like `word`, if any is much like it.
+pub(super) fn most_alike(word: &str, words: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let folded = word.to_lowercase();
+    words
+        .map(|candidate| (strsim::jaro_winkler(&folded, &candidate.to_lowercase()), candidate))
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
 }
 
 /// `text` for a message: escaped, in quotes, at most 40 characters of it.

@@ -99,6 +99,11 @@ impl Function {
         TABLE.iter().map(|(function, ..)| *function)
     }
 
+    /// The names that `dialect` takes.
+    pub(super) fn names(dialect: Dialect) -> impl Iterator<Item = &'static str> {
+        Self::all().filter(move |function| function.is_in(dialect)).map(Self::as_str)
+    }
+
     /// The function of a name in any case.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {

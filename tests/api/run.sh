@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Lets schemathesis judge the status API of a running daemon by the document that the daemon serves.
+# Lets schemathesis judge the status API of a running daemon by the document that the daemon serves, and a validator of
+# others judge the JSON Schemas of manifests by the shipped ones.
 #
 # GEMINID  the binary to judge  [default: built here, target/debug/geminid]
 set -euo pipefail
@@ -30,6 +31,7 @@ if [ -z "${GEMINID:-}" ]; then
 fi
 [ -x "$GEMINID" ] || { echo "no such program: $GEMINID" >&2; exit 1; }
 set_up_python
+"$work/venv/bin/python" "$here/manifests.py" "$GEMINID" "$root/manifests" "$root/fleet"
 
 run=$(mktemp -d "$work/run.XXXXXX")
 cp -r "$root/manifests" "$run/manifests"

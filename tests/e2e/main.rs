@@ -9,6 +9,7 @@ mod bad_input;
 mod canary;
 mod exports;
 mod fleet;
+mod flips;
 mod hubs;
 mod kill;
 mod plans;

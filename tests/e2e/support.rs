@@ -97,9 +97,14 @@ impl World {
 
     /// `geminid run` on an embedded hub whose folder is `state`; returns when it announced itself.
     pub(crate) async fn run_embedded(&self, state: &str, more: &[&str]) -> Process {
-        let fixed = ["run", "--embedded-hub", "--manifests", "manifests", "--state-dir", state];
+        self.run_embedded_with(state, &[&["--manifests", "manifests"], more].concat()).await
+    }
+
+    /// The same without manifests; `options` say where these are.
+    pub(crate) async fn run_embedded_with(&self, state: &str, options: &[&str]) -> Process {
+        let fixed = ["run", "--embedded-hub", "--state-dir", state];
         let free = ["--listen", "127.0.0.1:0", "--hub-https", "127.0.0.1:0", "--hub-mqtts", "127.0.0.1:0"];
-        let process = self.start(&[&fixed[..], &free, more].concat());
+        let process = self.start(&[&fixed[..], &free, options].concat());
         process.wait_for("the daemon's announcement", || process.stdout().contains("stop")).await;
         self.client(state);
         process

@@ -14,7 +14,7 @@
 //! the text is refused.
 
 use super::super::ast::{Call, Comparator, Expr, Literal, Operand, Operator};
-use super::super::error::{ParseError, ParseErrorKind, Span, Unsupported, quoted};
+use super::super::error::{ParseError, ParseErrorKind, Span, Unsupported, most_alike, quoted};
 use super::super::function::Function;
 use super::super::lexer::{Symbol, Token};
 use super::super::print::is_reserved;
@@ -182,8 +182,11 @@ impl Parser<'_> {
 
     fn call(&mut self, name: &str) -> Result<Parsed, ParseError> {
         let span = self.span();
-        let function =
-            Function::named(name).ok_or_else(|| unsupported(Unsupported::UnknownFunction(quoted(name)), span))?;
+        let unknown = || {
+            let meant = most_alike(name, Function::names(self.dialect));
+            unsupported(Unsupported::UnknownFunction { name: quoted(name), meant }, span)
+        };
+        let function = Function::named(name).ok_or_else(unknown)?;
         if !function.is_in(self.dialect) {
             return Err(unsupported(Unsupported::Function(function), span));
         }
@@ -229,7 +232,7 @@ impl Parser<'_> {
         match part(self, VALUE)? {
             Parsed::Value(operand, depth) => Ok((operand, depth)),
             Parsed::Condition(_) => {
-                let kind = ParseErrorKind::Unexpected { found: "a condition".to_owned(), expected: VALUE };
+                let kind = ParseErrorKind::Unexpected { found: "a condition".to_owned(), expected: VALUE, meant: None };
                 Err(ParseError { kind, span })
             }
         }

@@ -2,9 +2,12 @@
 //!
 //! Invariant: there is always a token to look at; at the end the parser stays on [`Token::End`].
 
-use super::super::error::{ParseError, ParseErrorKind, Span, quoted};
+use super::super::error::{ParseError, ParseErrorKind, Span, most_alike, quoted};
 use super::super::lexer::{Symbol, Token};
 use super::Parser;
+
+/// Shorter words are like every other; none of them is taken for another one.
+const ALIKE_LENGTH_MIN: usize = 3;
 
 impl Parser<'_> {
     pub(super) fn peek(&self) -> &Token {
@@ -56,6 +59,24 @@ impl Parser<'_> {
                 quoted(&self.text[span.start..span.end])
             }
         };
-        ParseError { kind: ParseErrorKind::Unexpected { found, expected }, span }
+        let meant = match self.peek() {
+            Token::Word(word) if word.len() >= ALIKE_LENGTH_MIN => most_alike(word, words_of(expected)),
+            Token::Word(_)
+            | Token::Bracketed(_)
+            | Token::Number(_)
+            | Token::String(_)
+            | Token::Symbol(_)
+            | Token::End => None,
+        };
+        ParseError { kind: ParseErrorKind::Unexpected { found, expected, meant }, span }
     }
+}
+
+/// The words of the language in what was expected: keywords stand there in upper case, collections as FROM has them.
+fn words_of(expected: &'static str) -> impl Iterator<Item = &'static str> {
+    let is_word = |word: &&str| {
+        word.len() > 1
+            && (word.bytes().all(|byte| byte.is_ascii_uppercase()) || ["devices", "modules", "jobs"].contains(word))
+    };
+    expected.split(|character: char| !character.is_ascii_alphabetic()).filter(is_word)
 }

@@ -108,6 +108,36 @@ fn refusal(text: &str) -> (String, usize) {
 }
 
 #[test]
+fn a_misspelt_word_of_the_language_is_told_which_one_it_may_be() {
+    for (text, words, column) in [
+        (
+            "SELECT * FROM devicez",
+            "found `devicez`, expected devices, devices.modules or devices.jobs; did you mean devices?",
+            15,
+        ),
+        (
+            "SELECT * FROM devices.module",
+            "found `module`, expected devices, devices.modules or devices.jobs; did you mean modules?",
+            23,
+        ),
+        (
+            "SELECT * FROM devices WHER a = 1",
+            "found `WHER`, expected WHERE, GROUP BY or the end of the query; did you mean WHERE?",
+            23,
+        ),
+        ("SELET * FROM devices", "found `SELET`, expected SELECT; did you mean SELECT?", 1),
+        (
+            "SELECT * FROM devices WHERE STARTWITH(a, 'b')",
+            "`STARTWITH` is no function of the query language; did you mean STARTSWITH?",
+            29,
+        ),
+        ("SELECT * FROM devices WHERE a = 1 b", "found `b`, expected AND, OR, GROUP BY or the end of the query", 35),
+    ] {
+        assert_eq!(refusal(text), (words.to_owned(), column), "{text}");
+    }
+}
+
+#[test]
 fn what_is_no_query_is_named_with_its_place() {
     for (text, message, column) in [
         ("", "found the end of the query, expected SELECT", 1),
