@@ -11,6 +11,7 @@ mod checks;
 mod exports;
 mod fleet;
 mod flips;
+mod hubs;
 mod kill;
 mod plans;
 mod readme;
