@@ -52,13 +52,14 @@ async fn a_signal_amid_a_thousand_writes_loses_none_and_repeats_none() {
         .collect();
     world.write("manifests/fleet.yaml", &fleet);
     let hub = ["hub", "--state-dir", "state", "--hub-https", "127.0.0.1:0", "--hub-mqtts", "127.0.0.1:0"];
-    let filled = ["--fill-devices", "1000", "--fill-template", "twin.json", "--hub-faults", "--fault-plan", "slow.json"];
+    let filled =
+        ["--fill-devices", "1000", "--fill-template", "twin.json", "--hub-faults", "--fault-plan", "slow.json"];
     let hub = world.start(&[&hub[..], &filled].concat());
     hub.wait_for("the hub's announcement", || hub.stdout().contains("stop")).await;
     let client = world.client("state");
 
     let mut daemon = world.run_on("state/hub.json", &[]).await;
-    let patched = r#"geminid_hub_requests_total{hub="embedded",operation="patch"}"#;
+    let patched = r#"geminid_hub_requests_total{code="200",hub="embedded",operation="patch"}"#;
     daemon.wait_until("writes", async || daemon.metric(patched).await.filter(|count| *count > AMID)).await;
     let signalled = clock();
     daemon.signal("TERM");
