@@ -29,7 +29,10 @@ pub(crate) fn child(count: usize) {
     let more = || measure::resident().saturating_sub(base);
     let mut queue = Queue::default();
     let now = Duration::from_secs(1);
-    twins.iter().for_each(|twin| queue.add(twin, Lane::Sweep, now));
+    queue.depth(now);
+    for twin in &twins {
+        queue.nominate(twin, Lane::Sweep, now);
+    }
     assert_eq!(queue.depth(now), count);
     let all_due = more();
     let mut rng = fastrand::Rng::with_seed(7);

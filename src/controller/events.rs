@@ -84,6 +84,8 @@ impl<H: Access> Controller<H> {
         }
         self.rivals.forget_old(now);
         self.take_untouched(&swept.untouched, now);
+        // What is due now is not to stand in two lines, even for a moment: it may be the whole fleet.
+        self.queue.depth(now);
         for twin in swept.nominated.keys() {
             if self.queue.nominate(twin, Lane::Sweep, now) {
                 self.report.added(Lane::Sweep);

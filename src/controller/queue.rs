@@ -76,6 +76,8 @@ pub struct Queue {
     /// `ready` that is due, by lane of the budget, lane and time.
     due: [SortedMap<(Lane, Duration, TwinRef), ()>; LANES],
     due_by_lane: BTreeMap<Lane, usize>,
+    /// The latest time anybody asked with: what is due by then never waits.
+    reached: Duration,
     turns: Turns<LANES>,
     running: BTreeSet<TwinRef>,
     dirty: BTreeMap<TwinRef, Entry>,
@@ -88,6 +90,7 @@ impl Default for Queue {
             waiting: SortedMap::default(),
             due: Default::default(),
             due_by_lane: BTreeMap::new(),
+            reached: Duration::ZERO,
             turns: Turns::new(hub::Lane::WEIGHTS),
             running: BTreeSet::new(),
             dirty: BTreeMap::new(),
@@ -106,8 +109,12 @@ impl Queue {
         }
         let merged = self.ready.get(twin).map_or(entry, |ready| ready.merged(entry));
         self.remove_ready(twin);
-        self.waiting.insert((merged.due, twin.clone()), ());
         self.ready.insert(twin.clone(), merged);
+        if merged.due <= self.reached {
+            self.falls_due(merged.lane, merged.due, twin.clone());
+        } else {
+            self.waiting.insert((merged.due, twin.clone()), ());
+        }
     }
 
     /// Like [`add`](Self::add), but leaves a twin alone that waits or runs already: a sweep must not cut a backoff
@@ -201,16 +208,21 @@ impl Queue {
     }
 
     fn promote(&mut self, now: Duration) {
+        self.reached = self.reached.max(now);
         while self.waiting.first().is_some_and(|((due, _), ())| *due <= now) {
             let Some(((due, twin), ())) = self.waiting.pop_first() else { break };
             let lane = self.ready.get(&twin).expect("whatever waits is ready").lane;
-            let turn = lane.of_budget().index();
-            if self.due[turn].is_empty() {
-                self.turns.comes(turn);
-            }
-            self.due[turn].insert((lane, due, twin), ());
-            *self.due_by_lane.entry(lane).or_default() += 1;
+            self.falls_due(lane, due, twin);
         }
+    }
+
+    fn falls_due(&mut self, lane: Lane, due: Duration, twin: TwinRef) {
+        let turn = lane.of_budget().index();
+        if self.due[turn].is_empty() {
+            self.turns.comes(turn);
+        }
+        self.due[turn].insert((lane, due, twin), ());
+        *self.due_by_lane.entry(lane).or_default() += 1;
     }
 
     fn remove_ready(&mut self, twin: &TwinRef) {
@@ -306,5 +318,18 @@ mod tests {
         assert!(queue.nominate(&twin("b"), Lane::Sweep, at(0)));
         queue.forget(&twin("b"));
         assert_eq!(take(&mut queue, 99), None);
+    }
+
+    #[test]
+    fn what_is_due_by_the_latest_time_asked_with_waits_in_no_second_line() {
+        let mut queue = Queue::default();
+        assert_eq!(queue.depth(at(10)), 0);
+        queue.add(&twin("now"), Lane::Sweep, at(10));
+        queue.add(&twin("later"), Lane::Git, at(11));
+        queue.add(&twin("early"), Lane::Sweep, at(3));
+        assert_eq!((queue.waiting.len(), queue.len(), queue.next_due()), (1, 3, Some(at(3))));
+        let order: Vec<_> = std::iter::from_fn(|| take(&mut queue, 11)).collect();
+        assert_eq!(order, ["later", "early", "now"], "lanes go by weight, in a lane the longest due first");
+        assert_eq!((queue.due_in(Lane::Sweep, at(11)), queue.len()), (0, 0));
     }
 }
