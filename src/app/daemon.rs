@@ -23,7 +23,7 @@ use crate::controller::AuditTarget;
 use crate::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
 use crate::emulator::{ConnectionInfo, EmbeddedHub, HubHandle, HubOptions};
 use crate::exporter::Published;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OpsMetrics};
 use crate::ops::api::{Api, ApiOptions};
 use crate::ops::{self, Access, AccessFiles, Ops, Readiness};
 use crate::plan::{DeclaredState, leaves_of};
@@ -96,7 +96,8 @@ pub async fn run_daemon(
         Some(address) => Some(listen(address, "api_listen").await?),
         None => None,
     };
-    let api = Api::new(api_options(&settings, &names, api_listener.as_ref().unwrap_or(&listener))?);
+    let api_socket = api_listener.as_ref().unwrap_or(&listener);
+    let api = Api::new(api_options(&settings, &names, api_socket, metrics.ops.clone())?);
     let (first, first_receiver) = watch::channel(None);
     let readiness = Readiness::new(&names);
     let shared = Shared { metrics, published: Published::default(), readiness, api, audit, first, progress };
@@ -206,13 +207,19 @@ async fn listen(address: &str, setting: &str) -> anyhow::Result<TcpListener> {
     listener.with_context(|| format!("cannot listen on {address}; choose another address with {setting}"))
 }
 
-fn api_options(settings: &Settings, names: &[&str], listener: &TcpListener) -> anyhow::Result<ApiOptions> {
+fn api_options(
+    settings: &Settings,
+    names: &[&str],
+    listener: &TcpListener,
+    metrics: OpsMetrics,
+) -> anyhow::Result<ApiOptions> {
     let address = listener.local_addr().context("the listening socket has no address")?;
     Ok(ApiOptions {
         hubs: names.iter().map(|name| (*name).to_owned()).collect(),
         token_file: settings.api_token_file.clone(),
         remote: !address.ip().is_loopback(),
         now: system_time,
+        metrics,
     })
 }
 

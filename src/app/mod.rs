@@ -3,6 +3,7 @@
 //! Invariants: every task lives in a `JoinSet` that is awaited; one token ends them all, and the order of ending is
 //! the order of need: loops drain before the embedded hub under them stops.
 
+mod check;
 mod connect;
 mod daemon;
 mod logging;
@@ -12,6 +13,7 @@ mod shutdown;
 mod source;
 mod trial;
 
+pub use check::{Check, Needs, Standing, check_hub};
 pub use connect::{HubParts, PacedHub, default_rules, hub_file, hub_parts, manifest_rules, wall_clock};
 pub use daemon::{Announcement, EmbeddedAddresses, run_daemon};
 pub use logging::{Colour, LogOptions, start_logging};

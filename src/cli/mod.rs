@@ -7,6 +7,7 @@ mod adopt;
 mod apply;
 mod approve;
 mod args;
+mod check;
 mod completion;
 mod device;
 mod diagnostics;
@@ -59,6 +60,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Write live twins as manifests: what is exported plans no change
     Export(export::ExportArgs),
+    /// Look at settings, login, rights and manifests before anything is run, and say what is missing
+    Check(check::CheckArgs),
     /// Check manifests without a hub
     Validate(validate::ValidateArgs),
     /// Ask the hub with its own query language
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => block_on(run::run(*args)),
         Command::Apply(args) => block_on(apply::run(args)),
         Command::Plan(args) => block_on(plan::run(args)),
+        Command::Check(args) => block_on(check::run(args)),
         Command::Validate(args) => validate::run(&args),
         Command::Query(args) => block_on(query::run(args)),
         Command::Hub(args) => block_on(hub::run(args)),

@@ -3,13 +3,14 @@
 //! Invariants: nothing is asked without an end; an error is one sentence; the token is never printed. The client reads
 //! what it knows of an answer and leaves the rest: a newer daemon may say more.
 
+use std::error::Error as _;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Certificate, Client, Method, RequestBuilder};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
@@ -25,6 +26,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 const ANSWER_SIZE_MAX: usize = 16 * 1024 * 1024;
 /// The longest token read, in bytes.
 const TOKEN_SIZE_MAX: u64 = 4096;
+/// The largest file of authorities read, in bytes.
+const CA_SIZE_MAX: u64 = 1024 * 1024;
 
 /// Which daemon to ask.
 #[derive(Debug, Clone, Args)]
@@ -35,6 +38,9 @@ pub(super) struct ServerArgs {
     /// File with the bearer token that the daemon's `api_token_file` holds
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Trust the authorities in this file too, for a server with a certificate of one's own
+    #[arg(long, value_name = "FILE")]
+    server_ca_file: Option<PathBuf>,
 }
 
 /// How to show an answer.
@@ -70,7 +76,14 @@ impl ServerArgs {
             read.map_err(|error| anyhow!("--token-file: cannot read {}: {error}", file.display()))?;
             anyhow::Ok(SecretString::from(text.trim()))
         });
-        let http = Client::builder()
+        let mut http = Client::builder();
+        if let Some(file) = &self.server_ca_file {
+            if !address.starts_with("https://") {
+                bail!("--server-ca-file is for a --server with https://, this is {address}");
+            }
+            http = http.tls_certs_merge(authorities(file)?);
+        }
+        let http = http
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIME_MAX)
@@ -78,6 +91,17 @@ impl ServerArgs {
             .build()
             .context("cannot set up HTTP")?;
         Ok(Server { http, address, token: token.transpose()? })
+    }
+}
+
+fn authorities(file: &Path) -> anyhow::Result<Vec<Certificate>> {
+    let mut pem = Vec::new();
+    let opened = std::fs::File::open(file);
+    let read = opened.and_then(|opened| opened.take(CA_SIZE_MAX).read_to_end(&mut pem));
+    read.map_err(|error| anyhow!("--server-ca-file: cannot read {}: {error}", file.display()))?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) | Err(_) => bail!("--server-ca-file: {} holds no certificate in PEM", file.display()),
     }
 }
 
@@ -124,7 +148,9 @@ impl Server {
         let address = &self.address;
         let mut answer = request.send().await.map_err(|error| {
             let error = error.without_url();
-            if error.is_connect() {
+            if let Some(why) = untrusted(&error) {
+                anyhow!("the certificate of {address} is not trusted ({why}); name its authority with --server-ca-file")
+            } else if error.is_connect() {
                 anyhow!("no daemon answers at {address}; start one with `geminid run`, or name it with --server")
             } else if error.is_timeout() {
                 anyhow!("the daemon at {address} did not answer within {} s", ANSWER_TIME_MAX.as_secs())
@@ -153,6 +179,12 @@ impl Server {
             (_, _) => bail!("what answers at {address} with {status} is no geminid; name the daemon with --server"),
         }
     }
+}
+
+/// What is wrong with the server's certificate, when that is why it was not asked.
+fn untrusted(error: &reqwest::Error) -> Option<String> {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.map(ToString::to_string).filter(|text| text.contains("certificate")).last()
 }
 
 /// The items of a list.

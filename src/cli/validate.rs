@@ -94,6 +94,7 @@ pub(super) fn load(parts: &HubParts) -> anyhow::Result<(Snapshot, usize)> {
     Ok((snapshot, problems))
 }
 
-fn errors(snapshot: &Snapshot) -> usize {
+/// How many of what was found are errors.
+pub(super) fn errors(snapshot: &Snapshot) -> usize {
     snapshot.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
 }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::asked::Request;
 use super::explain::Explained;
-use crate::hub::SweepAlong;
+use crate::hub::{Allowance, SweepAlong};
 use crate::plan::{Approval, Condition, DeclaredHash, DeclaredState, GuardKind, TwinState};
 use crate::twin::TwinRef;
 
@@ -104,7 +104,7 @@ pub struct Refused(pub String);
 pub struct LoopEnded;
 
 /// How a hub stands, with some of its twins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Overview {
     /// The hub's name in the settings.
     pub hub: String,
@@ -112,6 +112,8 @@ pub struct Overview {
     pub revision: String,
     /// Whether the hub answers.
     pub up: bool,
+    /// What may be asked of the hub now; all of it without a limit where no tier is set.
+    pub allowance: Allowance,
     /// What guards hold now, each with why, and with what would let it pass if an approval can.
     pub holds: Vec<GuardHold>,
     /// Twins managed.

@@ -9,6 +9,7 @@ mod asked;
 mod audit;
 mod backoff;
 mod change;
+mod chorus;
 mod command;
 mod events;
 mod explain;

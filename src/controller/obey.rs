@@ -173,6 +173,7 @@ impl<H: Access> Controller<H> {
             hub: self.options.hub.clone(),
             revision: self.state.revision.clone(),
             up: !self.health.is_down(),
+            allowance: self.context.hub.allowance(),
             holds,
             total: self.statuses.len(),
             states: TwinState::ALL

@@ -152,6 +152,7 @@ mod tests {
             reads_per_second: Some(50.0),
             messages_per_day: Some(40_000),
             message_size: Some(4096),
+            ..Allowance::default()
         };
         let one = DeclaredSize { twins: 1, conditions: 0, modules: false, judged: true, along: None };
         let mut pacing = Pacing::new(settings);

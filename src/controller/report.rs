@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinError;
 use tracing::{debug, error, info, warn};
 
+use super::chorus::Chorus;
 use super::journal::Journal;
 use super::pacing::Progress;
 use super::queue::Lane;
@@ -40,6 +41,8 @@ pub(super) struct Report {
     sweep_failing: bool,
     /// Kind and interval of sweeps that were told last.
     sweep_told: Option<(SweepMode, Duration)>,
+    /// How many twins were named for each reason.
+    chorus: Chorus,
     /// How old the present work was when its progress was said last.
     progress_said: Duration,
 }
@@ -57,6 +60,7 @@ impl Report {
             change_holds: BTreeMap::new(),
             sweep_failing: false,
             sweep_told: None,
+            chorus: Chorus::default(),
             progress_said: Duration::ZERO,
         }
     }
@@ -80,7 +84,7 @@ impl Report {
     }
 
     pub(super) fn reconciled(
-        &self,
+        &mut self,
         result: &Reconciled,
         took: Duration,
         news: bool,
@@ -101,7 +105,7 @@ impl Report {
         let trouble = condition.is_some_and(|condition| condition.synced != Synced::True);
         let reason = condition.map_or("Released", |condition| condition.reason);
         let message = Self::message(result);
-        if news && trouble {
+        if news && trouble && self.chorus.names(reason, (self.wall_clock)()) {
             warn!(%hub, %twin, reason, "{message}");
         } else {
             debug!(%hub, %twin, reason, message, duration_ms = u64::try_from(took.as_millis()).ok(), "reconciled");
@@ -150,6 +154,14 @@ impl Report {
         }
         if result.cause == Cause::Drift && !result.changes.is_empty() {
             self.metrics.drifted(target_of(&result.changes));
+        }
+    }
+
+    /// Says of how many twins nothing was said; all of it once things have `settled`.
+    pub(super) fn unnamed(&mut self, settled: bool) {
+        let hub = &self.hub;
+        for (reason, twins) in self.chorus.end((self.wall_clock)(), settled) {
+            warn!(%hub, reason, twins, "so many more twins are not in sync for this reason; `geminid get` lists them");
         }
     }
 

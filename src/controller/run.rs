@@ -344,6 +344,7 @@ impl<H: Access> Controller<H> {
         let settled = self.running.is_empty() && self.queue.depth(now) == 0;
         self.report.removals(hold.as_ref(), waiting, settled);
         self.report.changes(&changes, settled);
+        self.report.unnamed(settled);
         released.iter().for_each(|twin| self.add(twin, Lane::Sweep, now));
         if hold.is_some() {
             self.removals_wait = true;

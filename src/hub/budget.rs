@@ -93,8 +93,14 @@ pub struct Allowance {
     pub queries_per_second: Option<f64>,
     /// Twins read a second; `None` without a limit.
     pub reads_per_second: Option<f64>,
+    /// Twins written a second; `None` without a limit.
+    pub writes_per_second: Option<f64>,
+    /// Devices registered a second; `None` without a limit.
+    pub creates_per_second: Option<f64>,
     /// Messages a day that are ours; `None` without a limit.
     pub messages_per_day: Option<u64>,
+    /// Those of the day that are spent, as estimated.
+    pub messages_used: u64,
     /// Bytes of one message; `None` where messages do not count.
     pub message_size: Option<usize>,
 }
@@ -272,12 +278,17 @@ impl HubBudget {
     /// What it allows now.
     #[must_use]
     pub fn allowance(&self) -> Allowance {
-        let state = self.state();
+        let now = self.unix_seconds();
+        let mut state = self.state();
+        let messages_used = state.quota.used(now);
         let rate = |operation| state.operations.get(&operation).map(|paces| paces.bucket.per_second());
         Allowance {
             queries_per_second: rate(Operation::Query),
             reads_per_second: rate(Operation::Get),
+            writes_per_second: rate(Operation::Patch),
+            creates_per_second: rate(Operation::Create),
             messages_per_day: state.quota.limit(),
+            messages_used,
             message_size: self.0.options.tier.map(|(tier, _)| tier.message_size()),
         }
     }

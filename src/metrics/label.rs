@@ -202,6 +202,8 @@ label! {
         Livez = "livez",
         /// `/readyz`.
         Readyz = "readyz",
+        /// Anything beneath `/api/v1`.
+        Api = "api",
         /// Any other path.
         Unknown = "unknown",
     }

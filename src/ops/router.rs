@@ -28,6 +28,8 @@ const RENDERS_MAX: usize = 2;
 const EXPOSITION_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 /// Seconds after which a refused scrape may come again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// Where the status API begins.
+const API_ROOT: &str = "/api/v1";
 const INDEX: &str = "<!doctype html><title>geminid</title><h1>geminid</h1>\
 <p><a href=\"/metrics\">/metrics</a> <a href=\"/livez\">/livez</a> <a href=\"/readyz\">/readyz</a></p>\n";
 
@@ -77,6 +79,7 @@ async fn count(State(state): State<AppState>, request: Request, next: Next) -> R
         "/" => Some(Handler::Index),
         "/livez" => Some(Handler::Livez),
         "/readyz" => Some(Handler::Readyz),
+        path if is_api(path) => Some(Handler::Api),
         _ => Some(Handler::Unknown),
     };
     let response = next.run(request).await;
@@ -84,6 +87,11 @@ async fn count(State(state): State<AppState>, request: Request, next: Next) -> R
         state.ops.metrics.answered(handler, Code::of_status(response.status().as_u16()));
     }
     response
+}
+
+/// Whether a path is the status API's, known or not.
+pub(super) fn is_api(path: &str) -> bool {
+    path.strip_prefix(API_ROOT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 async fn readyz(State(state): State<AppState>) -> Response {

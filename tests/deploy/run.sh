@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Renders every overlay of deploy/kubernetes with kubectl and judges what came out: by the schemas of Kubernetes, and by
-# the rules in rules.py. Prints "N passed, N failed". What it needs is put beneath target/.
+# the rules in rules.py; then judges deploy/compose.yaml. Prints "N passed, N failed" for each. What it needs is put beneath target/.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tools=$PWD/target/deploy-check
@@ -25,14 +25,12 @@ if [ ! -x "$kubectl" ]; then
   dpkg -x "$apt"/kubectl_*.deb "$tools/root"
 fi
 
-if [ ! -x "$tools/venv/bin/python" ]; then
-  python3 -m venv "$tools/venv"
-  "$tools/venv/bin/pip" install --quiet --disable-pip-version-check kubernetes-validate==1.37.0 PyYAML
-fi
+python=$(bash tests/deploy/python.sh)
 
 rendered=$(mktemp -d)
 trap 'rm -rf "$rendered"' EXIT
 for folder in deploy/kubernetes/base deploy/kubernetes/overlays/*/; do
   "$kubectl" kustomize "$folder" >"$rendered/$(basename "$folder").yaml"
 done
-"$tools/venv/bin/python" tests/deploy/rules.py "$rendered"/*.yaml
+"$python" tests/deploy/rules.py "$rendered"/*.yaml
+"$python" tests/deploy/compose.py deploy/compose.yaml "$(dirname "$(dirname "$python")")"/docker_compose-*.whl docs/cli.md

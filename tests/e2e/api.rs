@@ -165,3 +165,31 @@ async fn slow_clients_hold_up_nobody_and_another_host_s_name_is_refused() {
     assert!(answer.starts_with("HTTP/1.1 421 ") && answer.contains("the Host header is neither"), "{answer}");
     assert_eq!(daemon.interrupt().await, 0, "clients that wait do not hold up the end");
 }
+
+#[tokio::test]
+async fn a_server_with_a_certificate_of_its_own_is_asked_with_its_authority() {
+    let world = World::new();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    world.write("cert.pem", &made.cert.pem());
+    world.write("key.pem", &made.signing_key.serialize_pem());
+    world.write("web.yml", "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n");
+    world.write("manifests/d1.yaml", &device("d1", 1));
+    let daemon = world.run_embedded("state", &["--web-config", "web.yml"]).await;
+    let asked = Asked { world: &world, server: server(&daemon) };
+    assert!(asked.server.starts_with("https://"), "{}", asked.server);
+    let served = async || asked.run(&["get", "-o", "name", "--server-ca-file", "cert.pem"]).await;
+    daemon
+        .wait_until("the first twin", async || (served().await == (0, "d1\n".into(), String::new())).then_some(()))
+        .await;
+    let plain = Asked { world: &world, server: asked.server.replace("https", "http") };
+    for (asked, arguments, expected) in [
+        (&asked, &["get"][..], "name its authority with --server-ca-file"),
+        (&asked, &["get", "--server-ca-file", "key.pem"], "key.pem holds no certificate in PEM"),
+        (&asked, &["get", "--server-ca-file", "none.pem"], "--server-ca-file: cannot read none.pem"),
+        (&plain, &["get", "--server-ca-file", "cert.pem"], "is for a --server with https://"),
+    ] {
+        let (code, out, err) = asked.run(arguments).await;
+        assert_eq!((code, out.as_str(), err.lines().count()), (2, "", 1), "{arguments:?}: {err}");
+        assert!(err.contains(expected), "{arguments:?}: {err}");
+    }
+}

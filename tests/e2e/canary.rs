@@ -9,7 +9,7 @@ use std::path::Path;
 
 use geminid::twin::{Section, Value};
 
-use crate::support::{World, leaf};
+use crate::support::{Process, World, leaf};
 
 const DECLARED: &str = "canary-declared-7f3a";
 const EDITED: &str = "canary-edited-91bc";
@@ -26,6 +26,22 @@ fn manifest(password: &str, sensitive: bool) -> String {
 fn assert_silent(what: &str, text: &str) {
     for secret in [DECLARED, EDITED, LIVE, "SharedAccessKey=", "&sig="] {
         assert!(!text.contains(secret), "{what} holds {secret}:\n{text}");
+    }
+}
+
+/// The answers of the API name the leaf, and hide its values.
+async fn assert_api_silent(daemon: &Process) {
+    for (path, says) in [
+        ("/api/v1/version", "formatVersion"),
+        ("/api/v1/hubs", "embedded"),
+        ("/api/v1/twins", "d1"),
+        ("/api/v1/hubs/embedded/twins/d1", "wifi.password"),
+        ("/api/v1/events", "wifi.password"),
+        ("/api/v1/requests/none", "NotFound"),
+    ] {
+        let (_, text) = daemon.get(path).await;
+        assert!(text.contains(says), "{path} says nothing that could hold a secret: {text}");
+        assert_silent(path, &text);
     }
 }
 
@@ -50,6 +66,8 @@ async fn a_planted_secret_is_in_no_output_no_log_no_metric_and_no_audit_line() {
         assert_silent(path, &daemon.get(path).await.1);
     }
 
+    client.set("d1", Section::Desired, &["wifi", "password"], Value::from(LIVE)).await;
+    assert_api_silent(&daemon).await;
     client.set("d1", Section::Desired, &["wifi", "password"], Value::from(LIVE)).await;
     let on_hub = ["--hub-json", "state/hub.json", "--manifests", "manifests", "--log-level", "trace"];
     for verb in [

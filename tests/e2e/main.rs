@@ -7,9 +7,12 @@
 mod api;
 mod bad_input;
 mod canary;
+mod checks;
+mod drain;
 mod exports;
 mod fleet;
 mod flips;
+mod hubs;
 mod kill;
 mod plans;
 mod readme;

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -31,7 +31,9 @@ use utoipa::openapi::{LicenseBuilder, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::router::is_api;
 use crate::controller::{Commands, Journal};
+use crate::metrics::{Code, Handler, OpsMetrics};
 use crate::plan::DeclaredState;
 use problem::Problem;
 
@@ -64,6 +66,8 @@ pub struct ApiOptions {
     pub remote: bool,
     /// The wall clock.
     pub now: fn() -> SystemTime,
+    /// Where requests are counted.
+    pub metrics: OpsMetrics,
 }
 
 /// The API of this process. Clones share the hubs.
@@ -100,6 +104,7 @@ impl Api {
             .layer(DefaultBodyLimit::max(BODY_SIZE_MAX))
             .layer(middleware::from_fn_with_state(self.clone(), door::keep))
             .layer(middleware::from_fn(limit_time))
+            .layer(middleware::from_fn_with_state(self.clone(), count))
             .with_state(self)
     }
 
@@ -164,6 +169,14 @@ fn routes_and_document() -> (Router<Api>, OpenApi) {
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     document.components.get_or_insert_default().add_security_scheme("token", bearer);
     (router, document)
+}
+
+/// Counts a request, the refused ones too. Served on a port of its own, the API is asked for other paths as well.
+async fn count(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let handler = if is_api(request.uri().path()) { Handler::Api } else { Handler::Unknown };
+    let response = next.run(request).await;
+    api.options.metrics.answered(handler, Code::of_status(response.status().as_u16()));
+    response
 }
 
 /// Ends a request that takes too long, so that a client that sends half a body keeps no worker.

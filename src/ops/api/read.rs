@@ -6,8 +6,8 @@ use axum::extract::{Path, Query, State};
 
 use super::problem::Problem;
 use super::wire::{
-    EventListView, EventView, EventsQuery, FORMAT_VERSION, HoldView, HubListView, HubView, ProblemView, RequestView,
-    VersionView, parse_twin, rounded_up, timestamp,
+    BudgetView, EventListView, EventView, EventsQuery, FORMAT_VERSION, HoldView, HubListView, HubView, ProblemView,
+    RequestView, VersionView, parse_twin, rounded_up, timestamp,
 };
 use super::{Api, HubHandle};
 use crate::controller::{Page, RequestState};
@@ -48,6 +48,7 @@ pub(super) async fn hubs(State(api): State<Api>) -> Result<Json<HubListView>, Pr
 
 async fn hub_view(name: String, hub: &HubHandle) -> Result<HubView, Problem> {
     let overview = hub.commands.overview(Page::default()).await?;
+    let budget = BudgetView::of(&overview);
     let states = overview.states.iter().map(|(state, count)| (state.as_str().to_owned(), *count));
     Ok(HubView {
         name,
@@ -61,6 +62,7 @@ async fn hub_view(name: String, hub: &HubHandle) -> Result<HubView, Problem> {
         last_sweep: overview.last_sweep.map(timestamp),
         next_sweep_seconds: overview.next_sweep.map(rounded_up),
         last_handled_reconcile: overview.handled,
+        budget,
         holds: overview.holds.iter().map(HoldView::of).collect(),
     })
 }
@@ -78,6 +80,7 @@ fn unloaded(name: String) -> HubView {
         last_sweep: None,
         next_sweep_seconds: None,
         last_handled_reconcile: None,
+        budget: None,
         holds: Vec::new(),
     }
 }

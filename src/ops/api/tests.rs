@@ -4,13 +4,17 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Method, header};
 use tower::ServiceExt as _;
 
+use prometheus::{Registry, TextEncoder};
+
 use super::*;
+use crate::metrics::Metrics;
 
 const TOKEN: &str = "canary-0123456789abcdef";
 
 fn api(remote: bool, token_file: Option<PathBuf>) -> Router {
     let now = || SystemTime::UNIX_EPOCH;
-    Api::new(ApiOptions { hubs: vec!["prod".to_owned()], token_file, remote, now }).router()
+    let metrics = Metrics::register(&Registry::new(), &["prod"]).unwrap().ops;
+    Api::new(ApiOptions { hubs: vec!["prod".to_owned()], token_file, remote, now, metrics }).router()
 }
 
 async fn ask(router: &Router, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
@@ -158,4 +162,31 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
     ");
     let (status, text) = ask(&router, Method::GET, "/api/v1/openapi.json", &[("host", "localhost")], "").await;
     assert_eq!((status, text + "\n"), (200, openapi_json()));
+}
+
+#[tokio::test]
+async fn every_request_is_counted_the_refused_ones_too() {
+    let registry = Registry::new();
+    let metrics = Metrics::register(&registry, &["prod"]).unwrap().ops;
+    let now = || SystemTime::UNIX_EPOCH;
+    let options = ApiOptions { hubs: vec!["prod".to_owned()], token_file: None, remote: false, now, metrics };
+    let router = Api::new(options).router();
+    for (method, path, host) in [
+        (Method::GET, "/api/v1/version", "localhost"),
+        (Method::GET, "/api/v1/twins", "localhost"),
+        (Method::GET, "/api/v1/version", "evil.example"),
+        (Method::POST, "/api/v1/reconcile", "localhost"),
+        (Method::GET, "/nothing", "localhost"),
+    ] {
+        ask(&router, method, path, &[("host", host)], "{}").await;
+    }
+    let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    for line in [
+        r#"geminid_http_requests_total{code="200",handler="api"} 2"#,
+        r#"geminid_http_requests_total{code="403",handler="api"} 1"#,
+        r#"geminid_http_requests_total{code="421",handler="api"} 1"#,
+        r#"geminid_http_requests_total{code="404",handler="unknown"} 1"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "no line {line} in {text}");
+    }
 }

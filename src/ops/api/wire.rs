@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::controller::{Event, ExplainedLeaf, GuardHold, Holder, TwinReport};
+use crate::controller::{Event, ExplainedLeaf, GuardHold, Holder, Overview, TwinReport};
 use crate::plan::{Approval, Synced};
 use crate::twin::TwinRef;
 
@@ -79,8 +79,44 @@ pub(super) struct HubView {
     /// The token of the last request to reconcile all twins that was acted on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_handled_reconcile: Option<String>,
+    /// What may be asked of it now; absent until the manifests were loaded once, and where no tier is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) budget: Option<BudgetView>,
     /// What guards hold now.
     pub(super) holds: Vec<HoldView>,
+}
+
+/// What of a hub's rates and messages is ours. Rates fall while the hub throttles or slows down.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Budget)]
+pub(super) struct BudgetView {
+    /// Pages of queries a second.
+    pub(super) queries_per_second: f64,
+    /// Twins read a second.
+    pub(super) reads_per_second: f64,
+    /// Twins written a second.
+    pub(super) writes_per_second: f64,
+    /// Devices registered a second.
+    pub(super) creates_per_second: f64,
+    /// Messages a day (UTC).
+    pub(super) messages_per_day: u64,
+    /// Those of today that are spent, as estimated; from the start of the process.
+    pub(super) messages_used: u64,
+}
+
+impl BudgetView {
+    pub(super) fn of(overview: &Overview) -> Option<Self> {
+        let allowance = &overview.allowance;
+        Some(Self {
+            queries_per_second: allowance.queries_per_second?,
+            reads_per_second: allowance.reads_per_second?,
+            writes_per_second: allowance.writes_per_second?,
+            creates_per_second: allowance.creates_per_second?,
+            messages_per_day: allowance.messages_per_day?,
+            messages_used: allowance.messages_used,
+        })
+    }
 }
 
 /// What one guard holds.
