@@ -26,7 +26,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 const TRICKLE: Duration = Duration::from_millis(200);
 /// Far more than any head.
 const HUGE_HEAD_BYTES: usize = 4 * 1024 * 1024;
-/// A ClientHello begins so; the rest never comes.
+/// A `ClientHello` begins so; the rest never comes.
 const HALF_HELLO: &[u8] = &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01];
 
 /// Where they come.
@@ -209,8 +209,8 @@ where
         if port == Port::HubMqtts { &[0x10, 0xff, 0xff, 0xff, 0x7f] } else { b"GET /metrics HTTP/1.1\r\nX-Filler: " };
     match hostile {
         Hostile::Slowloris => {
-            let mut bytes = begin.iter().copied().chain(std::iter::repeat(b'x'));
-            while let Some(byte) = bytes.next() {
+            let bytes = begin.iter().copied().chain(std::iter::repeat(b'x'));
+            for byte in bytes {
                 stream.write_all(&[byte]).await?;
                 stream.flush().await?;
                 tokio::time::sleep(TRICKLE).await;
