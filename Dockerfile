@@ -21,7 +21,7 @@ ARG GEMINID_REVISION=unknown
 # The stubs above are younger than the sources.
 RUN touch src/lib.rs src/main.rs \
  && GEMINID_REVISION="${GEMINID_REVISION}" GEMINID_RUSTC="$(rustc --version)" cargo build --profile dist --locked --bin geminid \
- && bash deploy/image/root.sh target/dist/geminid /out
+ && bash deploy/image/root.sh target/dist/geminid /out /own
 
 FROM scratch
 ARG GEMINID_REVISION=unknown
@@ -33,7 +33,7 @@ LABEL org.opencontainers.image.title="geminid" \
       org.opencontainers.image.revision="${GEMINID_REVISION}"
 COPY --from=build /out/ /
 # The one place that may be written to, where a volume is mounted on it: an audit log, an embedded hub.
-COPY --from=build --chown=65532:65532 /out/var/lib/geminid/ /var/lib/geminid/
+COPY --from=build --chown=65532:65532 /own/ /var/lib/
 USER 65532:65532
 EXPOSE 9797
 ENTRYPOINT ["/usr/local/bin/geminid"]

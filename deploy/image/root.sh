@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Lays out the root file system of the image: a binary, the libraries it is linked with, CA certificates, one user. Runs in
-# the build stage, on the Debian whose files it takes; says of each package which version that was, for scanners.
-#   root.sh BINARY FOLDER
+# the build stage, on the Debian whose files it takes; says of each package which version that was, for scanners. What is
+# to belong to that user lies in a folder of its own.
+#   root.sh BINARY FOLDER FOLDER_OF_THE_USER
 set -euo pipefail
-binary=$1 root=$2
+binary=$1 root=$2 own=$3
 
 install -D -m 0755 "$binary" "$root/usr/local/bin/geminid"
 install -D -m 0644 LICENSE "$root/usr/share/doc/geminid/LICENSE"
@@ -30,5 +31,6 @@ install -D -m 0644 /etc/os-release "$root/etc/os-release"
 echo 'nonroot:x:65532:65532:nonroot:/:/sbin/nologin' >"$root/etc/passwd"
 echo 'nonroot:x:65532:' >"$root/etc/group"
 # Folders that a runtime mounts settings, manifests and secrets into, the root being read-only.
-mkdir -p "$root/etc/geminid" "$root/manifests" "$root/run/secrets/geminid" "$root/var/lib/geminid" "$root/tmp"
+mkdir -p "$root/etc/geminid" "$root/manifests" "$root/run/secrets/geminid" "$root/tmp"
+mkdir -p "$own/geminid"
 chmod 1777 "$root/tmp"

@@ -88,7 +88,7 @@ check "the user is not root" equal "$(of_config .OCIv1.Config.User)" "$uid:$uid"
 check "the entry point is the binary, without a shell" equal "$(of_config '.OCIv1.Config.Entrypoint')" "[/usr/local/bin/geminid]"
 check "the command is the daemon, and never the embedded hub" equal "$(of_config .OCIv1.Config.Cmd)" \
   "[run --settings /etc/geminid/settings.toml]"
-check "the port is told" equal "$(of_config .OCIv1.Config.ExposedPorts)" "map[9797:{}]"
+check "the port is told" equal "$(of_config .OCIv1.Config.ExposedPorts)" "map[9797/tcp:{}]"
 check "no variable is set but the path" equal "$(of_config .OCIv1.Config.Env)" \
   "[PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin]"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -110,6 +110,9 @@ check "it tells a scanner its packages" equal "$(ls "$tree/var/lib/dpkg/status.d
 check "the licence is in it" cmp LICENSE "$tree/usr/share/doc/geminid/LICENSE"
 check "no path of the builder is in the binary" equal "$(grep -acE '/usr/local/cargo/registry|/src/src/' "$tree/usr/local/bin/geminid")" 0
 
+# Where a runtime mounts what no image brings: devices, processes, the names of hosts.
+mkdir -p "$tree/dev" "$tree/proc"
+touch "$tree/etc/hosts" "$tree/etc/resolv.conf"
 # Runs a command of the image in its root, read-only, as its user and without any right that a user has not.
 #   inside NAME OUTSIDE:INSIDE[:ro]... -- arguments
 inside() {
@@ -124,10 +127,16 @@ inside() {
       shift
     done
     shift
+    mount -t tmpfs -o mode=0755 devices "$tree/dev"
+    for device in null zero random urandom; do
+      touch "$tree/dev/$device"
+      mount --bind "/dev/$device" "$tree/dev/$device"
+    done
+    for path in /proc /etc/hosts /etc/resolv.conf; do mount --bind "$path" "$tree$path"; done
     mount -o remount,bind,ro "$tree"
     cd /
-    exec env -i setpriv --no-new-privs --bounding-set=-all,+setuid,+setgid,+sys_chroot \
-      chroot --userspec="$uid:$uid" --groups= "$tree" /usr/local/bin/geminid "$@"' \
+    exec env -i "$(command -v setpriv)" --no-new-privs --bounding-set=-all,+setuid,+setgid,+sys_chroot \
+      "$(command -v chroot)" --userspec="$uid:$uid" --groups= "$tree" /usr/local/bin/geminid "$@"' \
     inside "$tree" "$uid" "${@:2}" >"$work/$1.log" 2>&1 &
   last=$!
   pids+=("$last")
