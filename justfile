@@ -33,3 +33,7 @@ fuzz *targets:
 # Seeded histories of the reconciler against people, Git, faults and crashes; one alone with GEMINID_SEED=n.
 seeds count="20000":
     GEMINID_SEEDS={{count}} cargo test --release --locked --test simulation
+
+# Daemon and hub killed at random for so many minutes.
+kills minutes="5":
+    GEMINID_KILL_SECONDS=$(({{minutes}} * 60)) cargo test --locked --test faults killed

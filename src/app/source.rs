@@ -58,10 +58,14 @@ impl Source {
             self.loader = Some(loader);
             match result {
                 Ok(snapshot) => {
+                    self.watcher.loaded();
                     self.loaded(&snapshot);
                     return snapshot;
                 }
-                Err(error) => self.failed(&error.to_string(), error.category()),
+                Err(error) => {
+                    self.watcher.load_failed();
+                    self.failed(&error.to_string(), error.category());
+                }
             }
         }
     }

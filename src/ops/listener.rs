@@ -1,19 +1,21 @@
 //! A TCP listener with bounds: how many connections, and how long one may be silent.
 //!
-//! Invariant: a connection beyond the bound waits in the backlog; one that neither reads nor writes a byte for
-//! [`IDLE_MAX`] is closed, so that nobody can hold all of them for ever.
+//! Invariant: there are at most [`CONNECTIONS_MAX`] connections; one more takes the place of the one that was answered
+//! longest ago, so that nobody keeps others out by holding connections, however slowly bytes trickle in. One that
+//! neither reads nor writes a byte for [`IDLE_MAX`] is closed.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::access::Access;
 use super::tls::MaybeTls;
@@ -26,13 +28,13 @@ pub(super) const IDLE_MAX: Duration = Duration::from_secs(90);
 /// A listener whose connections are bounded.
 pub(super) struct BoundedListener {
     listener: TcpListener,
-    permits: Arc<Semaphore>,
+    seats: Seats,
     access: Access,
 }
 
 impl BoundedListener {
     pub(super) fn new(listener: TcpListener, access: Access) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), access }
+        Self { listener, seats: Seats::default(), access }
     }
 }
 
@@ -41,9 +43,8 @@ impl axum::serve::Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
         let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        (BoundedStream::new(MaybeTls::new(stream, self.access.tls()), Some(permit)), address)
+        (BoundedStream::new(MaybeTls::new(stream, self.access.tls()), self.seats.take()), address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -51,16 +52,77 @@ impl axum::serve::Listener for BoundedListener {
     }
 }
 
-/// A connection that ends when it is silent for too long.
+/// The places of all connections.
+#[derive(Clone, Default)]
+struct Seats(Arc<Mutex<Taken>>);
+
+#[derive(Default)]
+struct Taken {
+    /// By the number of the last answer, or of the arrival before the first: the longest ago is the first.
+    by_answer: BTreeMap<u64, CancellationToken>,
+    last: u64,
+}
+
+impl Seats {
+    /// A place, if need be that of the connection that was answered longest ago.
+    fn take(&self) -> Seat {
+        let leave = CancellationToken::new();
+        let number = self.change(|taken| {
+            if taken.by_answer.len() >= CONNECTIONS_MAX
+                && let Some((_, stalest)) = taken.by_answer.pop_first()
+            {
+                stalest.cancel();
+            }
+            taken.insert(leave.clone())
+        });
+        Seat { seats: self.clone(), number, leave: Box::pin(leave.cancelled_owned()) }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Taken) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Taken {
+    fn insert(&mut self, leave: CancellationToken) -> u64 {
+        self.last += 1;
+        self.by_answer.insert(self.last, leave);
+        self.last
+    }
+}
+
+/// The place of one connection, free again when dropped.
+struct Seat {
+    seats: Seats,
+    number: u64,
+    leave: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Seat {
+    fn answered(&mut self) {
+        let number = self.number;
+        // Whoever lost its place meanwhile gets none back by an answer.
+        let renewed = self.seats.change(|taken| taken.by_answer.remove(&number).map(|leave| taken.insert(leave)));
+        self.number = renewed.unwrap_or(number);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.seats.change(|taken| taken.by_answer.remove(&self.number));
+    }
+}
+
+/// A connection that ends when it is silent for too long, or another one needs its place.
 pub(super) struct BoundedStream<S> {
     stream: S,
     idle: Pin<Box<Sleep>>,
-    _permit: Option<OwnedSemaphorePermit>,
+    seat: Seat,
 }
 
 impl<S> BoundedStream<S> {
-    fn new(stream: S, permit: Option<OwnedSemaphorePermit>) -> Self {
-        Self { stream, idle: Box::pin(tokio::time::sleep(IDLE_MAX)), _permit: permit }
+    fn new(stream: S, seat: Seat) -> Self {
+        Self { stream, idle: Box::pin(tokio::time::sleep(IDLE_MAX)), seat }
     }
 
     /// Lets progress restart the clock, and a lack of it end the connection.
@@ -70,8 +132,19 @@ impl<S> BoundedStream<S> {
                 self.idle.set(tokio::time::sleep(IDLE_MAX));
                 Poll::Ready(result)
             }
+            Poll::Pending if self.seat.leave.as_mut().poll(context).is_ready() => {
+                Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+            }
             Poll::Pending => self.idle.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into())),
         }
+    }
+
+    /// The same for bytes of an answer.
+    fn judge_answer<T>(&mut self, polled: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.seat.answered();
+        }
+        self.judge(polled, context)
     }
 }
 
@@ -89,7 +162,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.judge(polled, context)
+        self.judge_answer(polled, context)
     }
 
     fn poll_write_vectored(
@@ -98,7 +171,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.judge(polled, context)
+        self.judge_answer(polled, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -123,7 +196,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_connection_ends_and_a_busy_one_does_not() {
         let (near, mut far) = tokio::io::duplex(4);
-        let mut near = BoundedStream::new(near, None);
+        let mut near = BoundedStream::new(near, Seats::default().take());
         let mut byte = [0];
         for _ in 0..3 {
             tokio::time::sleep(IDLE_MAX * 2 / 3).await;
@@ -136,8 +209,36 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_ends_the_connection() {
         let (near, _far) = tokio::io::duplex(4);
-        let mut near = BoundedStream::new(near, None);
+        let mut near = BoundedStream::new(near, Seats::default().take());
         let written = near.write_all(b"more than four bytes").await;
         assert_eq!(written.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_takes_the_place_of_the_one_answered_longest_ago() {
+        let seats = Seats::default();
+        let mut streams: Vec<_> = (0..CONNECTIONS_MAX)
+            .map(|_| {
+                let (near, far) = tokio::io::duplex(64);
+                (BoundedStream::new(near, seats.take()), far)
+            })
+            .collect();
+        // The first one is answered, the second one only asks.
+        streams[0].0.write_all(b"answer").await.unwrap();
+        streams[1].1.write_all(b"q").await.unwrap();
+        let mut byte = [0];
+        streams[1].0.read_exact(&mut byte).await.unwrap();
+
+        let _one_more = seats.take();
+        let thrown_out = streams[1].0.read(&mut byte).await.map_err(|error| error.kind());
+        assert_eq!(thrown_out, Err(io::ErrorKind::ConnectionAborted));
+        for (index, (stream, far)) in streams.iter_mut().enumerate() {
+            if index != 1 {
+                far.write_all(b"x").await.unwrap();
+                stream.read_exact(&mut byte).await.unwrap();
+            }
+        }
+        streams.clear();
+        assert_eq!(seats.change(|taken| taken.by_answer.len()), 1, "places are given back");
     }
 }

@@ -15,6 +15,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::layout::Layout;
 
+/// The time after the first failed load before the source is loaded again.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Tries to watch one root before polling has to do.
 const ATTEMPTS_MAX: usize = 3;
 /// Entries named in one hint; more of them, and reading everything is as well.
@@ -64,6 +66,8 @@ pub struct Watcher {
     pending: Option<Hint>,
     /// When the next hint is due without any event.
     poll_at: Option<Instant>,
+    /// The time to the next hint while loads fail.
+    retry: Option<Duration>,
     /// Whether the root was found when last looked for.
     was_found: bool,
     /// Whether it was said already that events do not work.
@@ -106,6 +110,7 @@ impl Watcher {
             armed: None,
             pending: None,
             poll_at: None,
+            retry: None,
             was_found: true,
             has_warned: false,
         }
@@ -122,12 +127,24 @@ impl Watcher {
         self.pending.take().unwrap_or(Hint::Whole)
     }
 
+    /// What was hinted at could not be loaded: without any event the next hint comes sooner than a poll, and each time
+    /// this is said again after twice the time, up to that of a poll.
+    pub fn load_failed(&mut self) {
+        let next = self.retry.map_or(RETRY_FIRST, |last| last * 2);
+        self.retry = Some(next.min(self.options.poll));
+    }
+
+    /// What was hinted at was loaded.
+    pub fn loaded(&mut self) {
+        self.retry = None;
+    }
+
     /// Waits until a hint is due; answers whether it is one for the whole, whatever events said.
     async fn wait(&mut self) -> bool {
         if self.look().await {
             return true;
         }
-        let poll = *self.poll_at.get_or_insert_with(|| now() + self.options.poll);
+        let poll = *self.poll_at.get_or_insert_with(|| now() + self.retry.unwrap_or(self.options.poll));
         loop {
             let wake = if self.armed.is_some() { poll } else { poll.min(now() + self.options.poll_missing) };
             let has_event = self.pending.is_some() || self.signal.is_set();
@@ -376,6 +393,26 @@ mod tests {
         assert!(waiting.is_err(), "a missing root is told once");
         fs::create_dir(&root).unwrap();
         assert!(is_hinted(&mut watcher).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_load_that_failed_is_tried_again_after_a_pause_that_grows_to_that_of_a_poll() {
+        let folder = tempfile::tempdir().unwrap();
+        let poll = WatchOptions { poll: Duration::from_secs(60), ..WatchOptions::default() };
+        let mut watcher = Watcher::new(folder.path().to_owned(), poll);
+        watcher.changed().await;
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            watcher.load_failed();
+            assert_eq!(until_hint(&mut watcher).await, Duration::from_secs(seconds));
+        }
+        watcher.loaded();
+        assert_eq!(until_hint(&mut watcher).await, Duration::from_secs(60));
+    }
+
+    async fn until_hint(watcher: &mut Watcher) -> Duration {
+        let before = now();
+        assert_eq!(watcher.changed().await, Hint::Whole);
+        now() - before
     }
 
     #[tokio::test]

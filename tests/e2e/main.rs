@@ -8,6 +8,7 @@ mod api;
 mod bad_input;
 mod canary;
 mod checks;
+mod credentials;
 mod drain;
 mod exports;
 mod fleet;

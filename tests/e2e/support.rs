@@ -63,11 +63,16 @@ impl World {
 
     /// The same with variables.
     pub(crate) fn start_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+        self.spawn(&mut Command::new(env!("CARGO_BIN_EXE_geminid")), arguments, variables)
+    }
+
+    /// The same by another program that becomes the binary.
+    pub(crate) fn spawn(&self, program: &mut Command, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         let number = self.processes.get();
         self.processes.set(number + 1);
         let stream = |name: &str| self.path(&format!("said/{number}.{name}"));
         let (stdout, stderr) = (stream("stdout"), stream("stderr"));
-        let child = Command::new(env!("CARGO_BIN_EXE_geminid"))
+        let child = program
             .args(arguments)
             .current_dir(self.folder.path())
             .env_clear()
@@ -136,8 +141,9 @@ impl World {
         Client(RestHub::new(connection, &options).unwrap())
     }
 
-    /// Registers a module on the hub in `state`, as a deployment tool does: geminid itself never does that.
-    pub(crate) async fn create_module(&self, state: &str, device: &str, module: &str) {
+    /// The hub in `state` for a client that speaks HTTP by itself: its address with the port, a token with all rights
+    /// that lasts ten minutes, and a client that trusts its authority.
+    pub(crate) fn raw_client(&self, state: &str) -> (String, String, reqwest::Client) {
         let json = self.hub_json(state);
         let text = json["ownerConnectionString"].as_str().unwrap();
         let part = |name: &str| text.split(';').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')).unwrap();
@@ -152,12 +158,16 @@ impl World {
         let signature = percent_encoding::utf8_percent_encode(&signature, percent_encoding::NON_ALPHANUMERIC);
         let ca = reqwest::Certificate::from_pem(&fs::read(json["caFile"].as_str().unwrap()).unwrap()).unwrap();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).add_root_certificate(ca).build().unwrap();
+        let token = format!("SharedAccessSignature sr={host}&sig={signature}&se={expiry}&skn={policy}");
+        (address.to_owned(), token, http)
+    }
+
+    /// Registers a module on the hub in `state`, as a deployment tool does: geminid itself never does that.
+    pub(crate) async fn create_module(&self, state: &str, device: &str, module: &str) {
+        let (address, token, http) = self.raw_client(state);
         let answer = http
             .put(format!("https://{address}/devices/{device}/modules/{module}?api-version=2021-04-12"))
-            .header(
-                "Authorization",
-                format!("SharedAccessSignature sr={host}&sig={signature}&se={expiry}&skn={policy}"),
-            )
+            .header("Authorization", token)
             .json(&serde_json::json!({ "deviceId": device, "moduleId": module }))
             .send()
             .await
@@ -192,6 +202,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it said on standard output so far.
     pub(crate) fn stdout(&self) -> String {
         read(&self.stdout)
@@ -234,7 +249,7 @@ impl Process {
 
     /// Sends a signal by its name, such as `INT`.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
+        let sent = Command::new("kill").args([format!("-{name}"), self.id().to_string()]).status().unwrap();
         assert!(sent.success(), "the process is there to take the signal");
     }
 
@@ -260,11 +275,16 @@ impl Process {
 
     /// Asks its own port; status and body.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        self.try_get(path).await.unwrap()
+    }
+
+    /// The same where others may take the connection's place.
+    pub(crate) async fn try_get(&self, path: &str) -> Result<(u16, String), reqwest::Error> {
         let address = self.announced("metrics ");
         let address = address.trim_end_matches("/metrics");
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        let answer = http.get(format!("{address}{path}")).send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let answer = http.get(format!("{address}{path}")).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
     }
 
     /// The value of the series that begins with `series`.
