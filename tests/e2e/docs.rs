@@ -23,6 +23,8 @@ const SERVED_AT: &str = "127.0.0.1:9797";
 /// What a long-running command needs so that tests beside each other do not meet; given flags stay.
 const FREE_PORTS: [(&str, &str); 3] =
     [("--listen", "127.0.0.1:0"), ("--hub-https", "127.0.0.1:0"), ("--hub-mqtts", "127.0.0.1:0")];
+/// Where curl and its kin are.
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Commands that were run before this one can be.
 const RUN_BEFORE: [&str; 2] = ["cargo test", "cargo build --release --locked"];
 /// Languages of blocks that are no commands and no manifests.
@@ -146,12 +148,12 @@ impl Reader<'_> {
         let is_changes = matches!(command.split_whitespace().collect::<Vec<_>>()[..], ["geminid", "plan" | "diff", ..]);
         let mut last = String::new();
         let ended = crate::support::eventually(async || {
-            let path = format!("{}:{}", self.world.path("bin").display(), std::env::var("PATH").unwrap_or_default());
+            
             let output = Command::new("sh")
-                .args(["-c", &command])
+                .args(["-c", &format!("PATH={}:$PATH; {command}", self.world.path("bin").display())])
                 .current_dir(self.world.path(""))
                 .env_clear()
-                .env("PATH", path)
+                .env("PATH", SYSTEM_PATH)
                 .env("GIT_CONFIG_GLOBAL", "/dev/null")
                 .output()
                 .unwrap();
@@ -236,7 +238,8 @@ fn every_manifest_of_the_documentation_loads_without_a_word_or_says_why_not() {
             }
             "sh" | "yaml" | "yml" => {}
             other => {
-                assert!(OTHERS.contains(&other), "{place}: nothing is known of blocks in {other:?}; write sh or yaml")
+                assert!(OTHERS.contains(&other), "{place}: nothing is known of blocks in {other:?}; write sh or yaml");
+            }
             }
         }
     }
