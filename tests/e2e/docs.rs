@@ -148,7 +148,6 @@ impl Reader<'_> {
         let is_changes = matches!(command.split_whitespace().collect::<Vec<_>>()[..], ["geminid", "plan" | "diff", ..]);
         let mut last = String::new();
         let ended = crate::support::eventually(async || {
-            
             let output = Command::new("sh")
                 .args(["-c", &format!("PATH={}:$PATH; {command}", self.world.path("bin").display())])
                 .current_dir(self.world.path(""))
@@ -239,7 +238,6 @@ fn every_manifest_of_the_documentation_loads_without_a_word_or_says_why_not() {
             "sh" | "yaml" | "yml" => {}
             other => {
                 assert!(OTHERS.contains(&other), "{place}: nothing is known of blocks in {other:?}; write sh or yaml");
-            }
             }
         }
     }
