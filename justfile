@@ -37,3 +37,11 @@ seeds count="20000":
 # Daemon and hub killed at random for so many minutes.
 kills minutes="5":
     GEMINID_KILL_SECONDS=$(({{minutes}} * 60)) cargo test --locked --test faults killed
+
+# What the binary is made of, as CycloneDX: geminid.cdx.json; needs cargo-cyclonedx 0.5.9.
+sbom:
+    cargo cyclonedx --format json --spec-version 1.5 --no-build-deps
+
+# Licences, sources, doubles and advisories of the dependencies against deny.toml; needs cargo-deny 0.20.2.
+deny:
+    cargo deny --locked check

@@ -394,7 +394,7 @@ async fn a_sensitive_value_is_shown_to_nobody_not_even_when_it_is_declared_no_mo
     for state in [before.state, after.state] {
         let everything = geminid::plan::TwinFilter::default();
         let (reader, state) = (Arc::new(hub.clone()), Arc::new(state));
-        let plans = geminid::controller::survey(reader, &scope, &state, &everything, 0).await.unwrap();
+        let plans = geminid::controller::survey(reader, &scope, &state, &everything, None, 0).await.unwrap();
         let geminid::controller::Surveyed::Plan(found) = &plans[&TwinRef::device(device("a"))] else {
             panic!("a plan")
         };

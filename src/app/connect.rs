@@ -75,7 +75,7 @@ impl HubParts {
             self.settings.suspend.then(|| format!("`hubs.{}.suspend` in the settings", self.name))
         };
         let guards = GuardLimits { removals, creates, updates, from };
-        Policy { guards, mode: self.mode, suspend, prune: true }
+        Policy { guards, mode: self.mode, suspend, prune: true, approvals: Vec::new() }
     }
 }
 

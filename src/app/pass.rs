@@ -22,7 +22,7 @@ use crate::hub::{AlongColumns, Lane, Paced, SweepAlong, WriteTwins};
 use crate::metrics::{ControllerHub, Metrics};
 use crate::ops::Readiness;
 use crate::ops::api::{Api, HubHandle};
-use crate::plan::{DeclaredState, Mode, TransferPlan};
+use crate::plan::{Approval, DeclaredState, Mode, TransferPlan};
 use crate::source::Snapshot;
 use crate::twin::TwinRef;
 
@@ -247,6 +247,7 @@ pub async fn apply_once(
     parts: HubParts,
     state: Arc<DeclaredState>,
     prune: bool,
+    approvals: Vec<Approval>,
     audit: Option<&AuditTarget>,
     progress: &Progress,
     cancel: CancellationToken,
@@ -259,6 +260,7 @@ pub async fn apply_once(
     // A pass sweeps once; the interval only says how long its series would be good for.
     options.sweep = Duration::from_secs(60);
     options.policy.prune = prune;
+    options.policy.approvals = approvals;
     let (_sender, receiver) = watch::channel(state);
     let hub = parts.paced(&metrics);
     let handle = metrics.controller.hub(&name);

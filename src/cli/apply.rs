@@ -9,14 +9,17 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use super::approval::{ApprovalArgs, with_flag};
 use super::args::{Access, FleetArgs, Opened};
 use super::output::{Output, Style, counted};
 use super::plan_file::PlanFile;
 use super::stop::until_stopped;
 use super::validate::load;
 use crate::app::{Progress, apply_once, wall_clock};
-use crate::controller::{AuditTarget, PlannedWrite, Statuses, Surveyed, Written, apply_planned, survey};
-use crate::plan::{DeclaredState, Mode, SealAction, Synced, TwinFilter, TwinState};
+use crate::controller::{AuditTarget, PlannedWrite, Statuses, Surveyed, TwinStatus, Written, apply_planned, survey};
+use crate::plan::{
+    Approval, DeclaredState, GuardKind, GuardLimits, Mode, Outcome, SealAction, Synced, TwinFilter, TwinState,
+};
 use crate::settings::parse_audit_log;
 use crate::twin::TwinRef;
 
@@ -37,6 +40,8 @@ pub(super) struct ApplyArgs {
     /// Settle twins whose manifest is gone, too: take the seal away, and what it owns where the policy is `clear`
     #[arg(long, conflicts_with = "plan")]
     prune: bool,
+    #[command(flatten)]
+    approvals: ApprovalArgs,
     /// Remove without asking; nobody is asked where standard input is no terminal
     #[arg(short, long)]
     yes: bool,
@@ -65,7 +70,7 @@ pub(super) async fn run(args: ApplyArgs) -> anyhow::Result<u8> {
         Some(_) if audit.is_some() => {
             bail!("the writes of a kept plan are not recorded in an audit log; leave the log out, or apply manifests")
         }
-        Some(file) => run_plan(opened, file, asks, args.output).await,
+        Some(file) => run_plan(&args, opened, file, asks).await,
         None => run_pass(&args, opened, audit.as_ref(), asks).await,
     }
 }
@@ -82,8 +87,9 @@ async fn run_pass(args: &ApplyArgs, opened: Opened, audit: Option<&AuditTarget>,
     let crowded = audit == Some(&AuditTarget::Stdout) && std::io::stdout().is_terminal();
     let progress = if crowded { Progress::hidden() } else { opened.progress.clone() };
     let about = [("owner", opened.parts.scope.owner.to_string()), ("host", opened.parts.scope.host.clone())];
+    let approvals = args.approvals.parse(&opened.parts.name, &snapshot.state.revision)?;
     let state = snapshot.state.clone();
-    let pass = async |cancel| apply_once(opened.parts, state, args.prune, audit, &progress, cancel).await;
+    let pass = async |cancel| apply_once(opened.parts, state, args.prune, approvals, audit, &progress, cancel).await;
     let (result, stopped) = until_stopped(pass).await?;
     let statuses = result?.statuses;
     if stopped {
@@ -100,7 +106,7 @@ async fn run_pass(args: &ApplyArgs, opened: Opened, audit: Option<&AuditTarget>,
                 "twins": statuses.iter().map(|(twin, status)| {
                     let condition = status.outcome.condition();
                     json!({
-                        "twin": twin.to_string(), "message": status.message,
+                        "twin": twin.to_string(), "message": message_of(status),
                         "reason": condition.map(|condition| condition.reason),
                         "state": condition.map(|condition| condition.state.as_str()),
                     })
@@ -118,7 +124,7 @@ async fn removing(args: &ApplyArgs, opened: &Opened, state: &Arc<DeclaredState>)
     let parts = args.fleet.one.parts(&opened.settings)?;
     let now = wall_clock().as_second();
     let hub = opened.progress.work("looking for removals", state.twins.len()).reading(parts.paced_alone()?);
-    let plans = survey(Arc::new(hub), &opened.parts.scope, state, &TwinFilter::default(), now).await?;
+    let plans = survey(Arc::new(hub), &opened.parts.scope, state, &TwinFilter::default(), None, now).await?;
     let loses = |surveyed: &&Surveyed| match surveyed {
         Surveyed::Plan(planned) => {
             let plan = &planned.plan;
@@ -140,11 +146,31 @@ fn confirmed(removing: usize) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
+/// What is told of a twin, with what lets it pass here.
+fn message_of(status: &TwinStatus) -> String {
+    match &status.outcome {
+        Outcome::Held(reason) => with_flag(&status.message, reason.approval()),
+        Outcome::InSync
+        | Outcome::Applied
+        | Outcome::Drifted
+        | Outcome::Kept
+        | Outcome::Pending
+        | Outcome::Conflict
+        | Outcome::Throttled
+        | Outcome::Missing
+        | Outcome::Rejected
+        | Outcome::Unauthorized
+        | Outcome::Quota
+        | Outcome::Failed
+        | Outcome::Released => status.message.clone(),
+    }
+}
+
 /// The twins that are not in sync, and the counts.
 fn tell<W: std::io::Write>(statuses: &Statuses, out: &mut Output<W>) {
     for (twin, status) in statuses.iter() {
         if let Some(condition) = status.outcome.condition().filter(|condition| condition.synced != Synced::True) {
-            out.styled(Style::Trouble, &format!("{twin}: {}: {}", condition.reason, status.message));
+            out.styled(Style::Trouble, &format!("{twin}: {}: {}", condition.reason, message_of(status)));
         }
     }
     let in_sync = statuses.count(TwinState::InSync);
@@ -152,7 +178,7 @@ fn tell<W: std::io::Write>(statuses: &Statuses, out: &mut Output<W>) {
 }
 
 /// Applies a kept plan: 0 when everything declared is at the hub, 1 when a twin was refused or the plan left one out.
-async fn run_plan(opened: Opened, file: &Path, asks: bool, format: Format) -> anyhow::Result<u8> {
+async fn run_plan(args: &ApplyArgs, opened: Opened, file: &Path, asks: bool) -> anyhow::Result<u8> {
     let plan = PlanFile::read(file)?;
     plan.check_scope(&opened.parts.scope)?;
     let rules = opened.parts.rules();
@@ -162,6 +188,13 @@ async fn run_plan(opened: Opened, file: &Path, asks: bool, format: Format) -> an
     if rules.mode == Mode::Observe {
         bail!("mode observe writes nothing; set another mode to apply the plan");
     }
+    if rules.mode == Mode::Upsert && plan.removing > 0 {
+        bail!(
+            "the plan removes from {}, and mode upsert removes nothing; plan again in that mode",
+            counted(plan.removing, "twin")
+        );
+    }
+    ask_guards(&plan, &rules.guards, &args.approvals.parse(&opened.parts.name, &plan.revision)?)?;
     if asks && plan.removing > 0 && !confirmed(plan.removing)? {
         bail!("nothing was applied; say --yes to apply the plan with its removals");
     }
@@ -178,11 +211,36 @@ async fn run_plan(opened: Opened, file: &Path, asks: bool, format: Format) -> an
     let good = |written: &Written| matches!(written, Written::Applied | Written::Before);
     let all_good = plan.left.is_empty() && results.values().all(good);
     let mut out = Output::coloured_stdout(opened.colour);
-    match format {
+    match args.output {
         Format::Text => tell_plan(&plan, &results, &mut out),
         Format::Json => out.json(&plan_json(&plan, &results, all_good)),
     }
     Ok(u8::from(!all_good))
+}
+
+/// Refuses a plan that does more than the guards of these settings let pass: it is applied whole or not at all.
+fn ask_guards(plan: &PlanFile, limits: &GuardLimits, approvals: &[Approval]) -> anyhow::Result<()> {
+    let registering = plan.writes.iter().filter(|write| write.create).count();
+    for (guard, limit, count, verb) in [
+        (GuardKind::Removals, limits.of_removals(), plan.removing, "lose something"),
+        (GuardKind::Creates, limits.of_creates(), registering, "be registered"),
+        (GuardKind::Updates, limits.of_updates(), plan.updating, "be changed"),
+    ] {
+        let empty = guard == GuardKind::Removals && plan.fleet == 0;
+        let (guard, allowed) = if empty { (GuardKind::Empty, 0) } else { (guard, limit.allowed(plan.fleet)) };
+        // A guard of all the fleet holds nothing, as in the daemon.
+        let open = limit.share >= 1.0 && guard != GuardKind::Removals && guard != GuardKind::Empty;
+        let approved = approvals.iter().filter(|approval| approval.guard == guard).map(|approval| approval.count).max();
+        if !open && count > allowed.max(approved.unwrap_or_default()) {
+            let revision = &plan.revision;
+            bail!(
+                "{} would {verb} and the guard {guard} lets {allowed} pass; nothing was applied; \
+                 --approve '{guard}/{revision}/{count}' lets it pass",
+                counted(count, "twin")
+            );
+        }
+    }
+    Ok(())
 }
 
 fn sentence(written: &Written) -> String {

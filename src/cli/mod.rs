@@ -5,6 +5,7 @@
 
 mod adopt;
 mod apply;
+mod approval;
 mod approve;
 mod args;
 mod check;

@@ -10,15 +10,18 @@ mod view;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::bail;
 use clap::Args;
 
+use super::approval::ApprovalArgs;
 use super::args::{Access, FilterArgs, FleetArgs, Opened};
 use super::output::Output;
 use super::plan_file::PlanFile;
 use super::validate::load;
 use crate::app::wall_clock;
-use crate::controller::survey;
+use crate::controller::{Judge, survey};
 use crate::manifest::to_yaml;
+use crate::plan::{Mode, Policy, TwinFilter};
 use crate::twin::Value;
 use view::{About, View};
 
@@ -29,6 +32,8 @@ pub(super) struct PlanArgs {
     fleet: FleetArgs,
     #[command(flatten)]
     filter: FilterArgs,
+    #[command(flatten)]
+    approvals: ApprovalArgs,
     /// Every twin, also those in sync and those that only get their seal, and values at full length
     #[arg(long)]
     detailed: bool,
@@ -63,13 +68,25 @@ pub(super) async fn run(args: PlanArgs) -> anyhow::Result<u8> {
     let (snapshot, problems) = load(&parts)?;
     let now = wall_clock().as_second();
     let scope = parts.scope.clone();
-    let hub = progress.work("reading twins", snapshot.state.twins.len()).reading(parts.paced_alone()?);
-    let plans = survey(Arc::new(hub), &scope, &snapshot.state, &filter, now).await?;
-    if let Some(file) = &args.out {
-        PlanFile::of(&scope, &snapshot.state.revision, &plans).write(file)?;
+    let whole = filter == TwinFilter::default();
+    if !whole && !args.approvals.is_empty() {
+        bail!("--approve is for the whole fleet, and guards are not asked about a part of it; leave the filter out");
     }
-    let about =
-        About { owner: scope.owner.to_string(), host: scope.host, revision: snapshot.state.revision.clone(), problems };
+    let (name, mut policy) = (parts.name.clone(), parts.rules());
+    policy.approvals = args.approvals.parse(&name, &snapshot.state.revision)?;
+    let notices = notices(&policy, whole);
+    if policy.mode == Mode::Observe {
+        // What would be done is shown, under the notice that it is not.
+        policy.mode = Mode::Sync;
+    }
+    let judge = whole.then_some(Judge { hub: &name, policy: &policy });
+    let hub = progress.work("reading twins", snapshot.state.twins.len()).reading(parts.paced_alone()?);
+    let plans = survey(Arc::new(hub), &scope, &snapshot.state, &filter, judge, now).await?;
+    if let Some(file) = &args.out {
+        PlanFile::of(&scope, &snapshot.state, &plans).write(file)?;
+    }
+    let (owner, revision) = (scope.owner.to_string(), snapshot.state.revision.clone());
+    let about = About { owner, host: scope.host, revision, problems, notices };
     let view = View::new(&plans, about, args.detailed);
     let mut out = Output::coloured_stdout(colour);
     match args.output {
@@ -83,4 +100,21 @@ pub(super) async fn run(args: PlanArgs) -> anyhow::Result<u8> {
         out.line(&format!("kept in {}; apply exactly this with `geminid apply {0}`", file.display()));
     }
     Ok(view.exit_code())
+}
+
+/// What stands over the whole plan: what a daemon with these settings would not do at all.
+fn notices(policy: &Policy, whole: bool) -> Vec<String> {
+    let mut notices = Vec::new();
+    if let Some(reason) = &policy.suspend {
+        notices.push(format!("nothing of this is done: suspended by {reason}; set it to false to go on"));
+    }
+    match policy.mode {
+        Mode::Sync => {}
+        Mode::Upsert => notices.push("nothing is removed in mode upsert".to_owned()),
+        Mode::Observe => notices.push("nothing of this is done in mode observe; `mode = \"sync\"` writes".to_owned()),
+    }
+    if !whole {
+        notices.push("guards were not asked: this is a part of the fleet".to_owned());
+    }
+    notices
 }

@@ -13,11 +13,11 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value as Json, json};
 
 use crate::controller::{PlannedTwin, PlannedWrite, Surveyed};
-use crate::plan::{SealAction, SealScope};
+use crate::plan::{DeclaredState, SealAction, SealScope};
 use crate::twin::{DeviceId, ETag, MergePatch, ModuleId, Object, TwinRef, Value};
 
 /// The version of the file.
-const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 2;
 /// The largest file read, in bytes: a million twins of a few leaves.
 const SIZE_MAX: u64 = 1024 * 1024 * 1024;
 /// Readable and writable by the owner alone.
@@ -32,19 +32,25 @@ pub(super) struct PlanFile {
     pub(super) writes: Vec<PlannedWrite>,
     /// Twins that lose a leaf or their seal by it.
     pub(super) removing: usize,
+    /// Twins in which a leaf is set.
+    pub(super) updating: usize,
+    /// Twins declared: what the guards' shares are of.
+    pub(super) fleet: usize,
     /// Twins that are not in sync afterwards, with the reason.
     pub(super) left: BTreeMap<TwinRef, String>,
 }
 
 impl PlanFile {
     /// What a survey would write.
-    pub(super) fn of(scope: &SealScope, revision: &str, plans: &BTreeMap<TwinRef, Surveyed>) -> Self {
+    pub(super) fn of(scope: &SealScope, state: &DeclaredState, plans: &BTreeMap<TwinRef, Surveyed>) -> Self {
         let mut file = Self {
             owner: scope.owner.to_string(),
             host: scope.host.clone(),
-            revision: revision.to_owned(),
+            revision: state.revision.clone(),
             writes: Vec::new(),
             removing: 0,
+            updating: 0,
+            fleet: state.twins.len(),
             left: BTreeMap::new(),
         };
         for (twin, surveyed) in plans {
@@ -71,6 +77,7 @@ impl PlanFile {
         let Some((patch, etag)) = patch.zip(planned.etag.clone()) else { return };
         let loses = plan.changes.iter().any(|change| change.to.is_none()) || plan.seal == SealAction::Remove;
         self.removing += usize::from(loses);
+        self.updating += usize::from(plan.changes.iter().any(|change| change.to.is_some()));
         self.writes.push(PlannedWrite { twin: twin.clone(), create, etag, patch });
     }
 
@@ -145,6 +152,8 @@ impl PlanFile {
             "host": self.host,
             "revision": self.revision,
             "removing": self.removing,
+            "updating": self.updating,
+            "fleet": self.fleet,
             "writes": writes.collect::<Vec<Json>>(),
             "left": left.collect::<Vec<Json>>(),
         })
@@ -154,13 +163,18 @@ impl PlanFile {
         let list = |name: &str| json.get(name).and_then(Json::as_array).with_context(|| format!("no list {name}"));
         let writes: Vec<PlannedWrite> = list("writes")?.iter().map(write_of).collect::<anyhow::Result<_>>()?;
         let left = list("left")?.iter().map(|entry| Ok((twin_of(entry)?, text(entry, "reason")?)));
-        let removing = json.get("removing").and_then(Json::as_u64).context("no number removing")?;
+        let number = |name: &str| {
+            let number = json.get(name).and_then(Json::as_u64).with_context(|| format!("no number {name}"))?;
+            usize::try_from(number).with_context(|| format!("{name} is out of range"))
+        };
         Ok(Self {
             owner: text(json, "owner")?,
             host: text(json, "host")?,
             revision: text(json, "revision")?,
             writes,
-            removing: usize::try_from(removing).context("removing is out of range")?,
+            removing: number("removing")?,
+            updating: number("updating")?,
+            fleet: number("fleet")?,
             left: left.collect::<anyhow::Result<_>>()?,
         })
     }
@@ -220,6 +234,8 @@ mod tests {
             revision: "r1".to_owned(),
             writes: vec![write(TwinRef::device(device.clone()), true, tags), write(module, false, desired)],
             removing: 1,
+            updating: 1,
+            fleet: 2,
             left: BTreeMap::from([(TwinRef::device(device), "held: no".to_owned())]),
         }
     }
@@ -245,7 +261,7 @@ mod tests {
         for (text, expected) in [
             ("canary".to_owned(), "is no plan: no JSON at line 1"),
             ("{}".to_owned(), "it has no formatVersion"),
-            (good.replace(r#""formatVersion":1"#, r#""formatVersion":2"#), "has format 2, this version reads 1"),
+            (good.replace(r#""formatVersion":2"#, r#""formatVersion":3"#), "has format 3, this version reads 2"),
             (good.replace("AAE=", "*"), "an etag that could not guard a write"),
             (good.replace(r#""d1""#, r#""d 1""#), "an id may not hold ' '"),
             (good.replace(r#""writes""#, r#""w""#), "no list writes"),

@@ -11,7 +11,7 @@ use super::change::StateChange;
 use super::command::{GuardHold, Refused};
 use crate::plan::{
     Approval, Approvals, ChangeGuard, ChangeHold, Declaration, DeclaredState, Departures, FleetSize, GuardKind,
-    LiveCondition, Members, Mode, Policy, Profile, RemovalGuard, RemovalHold, Removals,
+    LiveCondition, Members, Mode, Policy, Profile, RemovalGuard, RemovalHold, Removals, TwinPlan,
 };
 use crate::twin::TwinRef;
 
@@ -39,6 +39,11 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(hub: &str, policy: &Policy) -> Self {
+        let mut approvals = Approvals::default();
+        for approval in &policy.approvals {
+            // One too many lets nothing pass, and what it was for is held and shown.
+            approvals.grant(approval, Duration::ZERO);
+        }
         Self {
             state: Arc::default(),
             guard: RemovalGuard::new(policy.guards.of_removals()),
@@ -46,7 +51,7 @@ impl Gate {
             creates: ChangeGuard::new(GuardKind::Creates, policy.guards.of_creates()),
             updates: ChangeGuard::new(GuardKind::Updates, policy.guards.of_updates()),
             shapes: BTreeMap::new(),
-            approvals: Approvals::default(),
+            approvals,
             fleet: FleetSize { hub: hub.to_owned(), ..FleetSize::default() },
             policy: policy.clone(),
             members: Members::new(),
@@ -178,6 +183,19 @@ impl Gate {
             } else {
                 self.updates.settle(twin);
             }
+        }
+    }
+
+    /// `twin` was planned by somebody who only looks: what it would do counts before anything of the fleet is judged.
+    pub(super) fn foresee(&mut self, twin: &TwinRef, create: bool, plan: &TwinPlan) {
+        if create {
+            self.creates.expect(twin);
+        }
+        if plan.removes {
+            self.guard.wait(twin);
+        }
+        if plan.updates() {
+            self.updates.expect(twin);
         }
     }
 

@@ -45,5 +45,5 @@ pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;
 pub use run::{Ended, Options, observe, run};
 pub use status::{Statuses, TwinStatus};
-pub use survey::{PlannedTwin, Surveyed, survey};
+pub use survey::{Judge, PlannedTwin, Surveyed, survey};
 pub use transfer::{Recording, TransferOrder, survey_transfer, transfer};

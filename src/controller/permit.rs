@@ -2,30 +2,44 @@
 //!
 //! Invariant: whatever a guard counts is counted before it is made.
 
+use std::time::Duration;
+
 use super::access::Access;
+use super::gate::Gate;
 use super::reconcile::Context;
-use crate::plan::{Declaration, HeldReason, Permits, RemovalHold, TwinPlan, plan_twin};
+use crate::plan::{Declaration, HeldReason, Permits, RemovalHold, SealScope, TwinPlan, plan_twin};
 use crate::twin::Twin;
 
 /// The plan for `live`. Where nobody writes, nothing is asked of the guards: the plan shows all there is to do.
 pub(super) fn permitted_plan<H: Access>(context: &Context<H>, declaration: &Declaration, live: &Twin) -> TwinPlan {
-    let mut permits = Permits::ALL;
-    let plan = |permits: &Permits| plan_twin(&context.scope, declaration, live, permits);
-    let mut wanted = plan(&permits);
+    let wanted = plan_twin(&context.scope, declaration, live, &Permits::ALL);
     if context.hub.writer().is_none() {
         return wanted;
     }
-    let twin = &live.twin_ref;
-    let now = context.now();
     let mut gate = context.gate();
-    gate.creates_nothing(twin);
+    gate.creates_nothing(&live.twin_ref);
+    permitted(&mut gate, &context.scope, declaration, live, wanted, context.now())
+}
+
+/// What `gate` lets pass of `wanted`, the plan with everything permitted.
+pub(super) fn permitted(
+    gate: &mut Gate,
+    scope: &SealScope,
+    declaration: &Declaration,
+    live: &Twin,
+    mut wanted: TwinPlan,
+    now: Duration,
+) -> TwinPlan {
+    let mut permits = Permits::ALL;
+    let plan = |permits: &Permits| plan_twin(scope, declaration, live, permits);
+    let twin = &live.twin_ref;
     let lost = wanted.lost();
     if gate.shape_approved(twin, lost, now) {
         permits.shapes = true;
         wanted = plan(&permits);
     }
     if wanted.removes {
-        permits.removals = if context.scope.seals {
+        permits.removals = if scope.seals {
             gate.permit(twin, *declaration == Declaration::Absent, now)
         } else {
             gate.never(twin, RemovalHold::NoOwnership)

@@ -1,6 +1,6 @@
 //! How one hub is treated: what its settings let happen at all.
 
-use super::GuardLimits;
+use super::{Approval, GuardLimits};
 
 /// What is done about differences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,10 +46,18 @@ pub struct Policy {
     pub suspend: Option<String>,
     /// Whether twins whose manifest is gone are settled: always by the daemon, by a single pass on request only.
     pub prune: bool,
+    /// What somebody let pass before the start.
+    pub approvals: Vec<Approval>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { guards: GuardLimits::default(), mode: Mode::default(), suspend: None, prune: true }
+        Self {
+            guards: GuardLimits::default(),
+            mode: Mode::default(),
+            suspend: None,
+            prune: true,
+            approvals: Vec::new(),
+        }
     }
 }

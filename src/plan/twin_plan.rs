@@ -246,6 +246,30 @@ impl HeldReason {
     }
 }
 
+impl HeldReason {
+    /// The approval that would let it pass, if one can.
+    #[must_use]
+    pub fn approval(&self) -> Option<&Approval> {
+        match self {
+            Self::ShapeConflict { approve, .. } => approve.as_deref(),
+            Self::Removal(hold) | Self::Leaving { hold, .. } => hold.approval(),
+            Self::Guarded(hold) => Some(&hold.approve),
+            Self::OwnershipConflict { .. }
+            | Self::SealNewer { .. }
+            | Self::SealTooLarge { .. }
+            | Self::SectionTooLarge { .. }
+            | Self::ManifestBroken(_)
+            | Self::SourceIncomplete(_)
+            | Self::Suspended(_)
+            | Self::ProfileTie(_)
+            | Self::Contested(_)
+            | Self::SealContested
+            | Self::DuplicateOwner
+            | Self::DeletedOutside => None,
+        }
+    }
+}
+
 impl fmt::Display for HeldReason {
     /// One sentence: what, and the way out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

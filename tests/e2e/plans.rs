@@ -141,3 +141,67 @@ async fn apply_tells_programs_of_every_twin() {
     assert_eq!(code, 1);
     insta::assert_snapshot!("apply_text", out);
 }
+
+#[tokio::test]
+async fn a_plan_holds_what_the_daemon_would_hold_and_an_approval_lets_it_pass_without_one() {
+    let world = World::new();
+    let _hub = world.hub("state", "127.0.0.1:0").await;
+    let settings = |more: &str, guards: &str| {
+        let connection = world.hub_json("state")["ownerConnectionString"].as_str().unwrap().to_owned();
+        world.write("hub.secret", &connection);
+        world.write(
+            "settings.toml",
+            &format!(
+                "owner = \"o\"\n{more}\n[hubs.h]\nmanifests = \"manifests\"\nconnection_string_file = \"hub.secret\"\n\
+                 ca_file = \"state/ca.pem\"\n[hubs.h.guards]\ncreates = \"10%\"\nfrom = 1\n{guards}\n"
+            ),
+        );
+    };
+    settings("", "");
+    for name in ["a", "b", "c"] {
+        world.write(&format!("manifests/{name}.yaml"), &device(name, 1));
+    }
+    let set = ["--settings", "settings.toml"];
+    let run = async |arguments: &[&str]| world.run(&[arguments, &set].concat()).await;
+    let (code, out, err) = run(&["plan"]).await;
+    assert!(
+        code == 1 && out.contains("Held back (3 twins)") && out.contains("3 twins would be registered"),
+        "{out}{err}"
+    );
+    let flag = out.split('\'').nth(1).unwrap().to_owned();
+    assert!(flag.starts_with("creates/") && flag.ends_with("/3"), "{flag}");
+    let (code, out, err) = run(&["plan", "--approve", &flag, "--out", "plan.json"]).await;
+    assert!(code == 1 && out.contains("To register (3 twins)") && !out.contains("held"), "{out}{err}");
+    let (code, _, err) = run(&["plan", "--approve", "creates/other/3"]).await;
+    assert!(code == 2 && err.contains("not at other; plan again"), "{err}");
+    let (code, _, err) = run(&["plan", "--approve", &flag, "--device", "a*"]).await;
+    assert!(code == 2 && err.contains("leave the filter out"), "{err}");
+    let (code, out, _) = run(&["plan", "--device", "a*"]).await;
+    assert!(code == 1 && out.contains("guards were not asked"), "{out}");
+
+    let (code, _, err) = run(&["apply", "plan.json"]).await;
+    assert!(code == 2 && err.contains("nothing was applied") && err.contains(&flag), "{err}");
+    for (more, expected) in [("mode = \"observe\"", "mode observe"), ("suspend = true", "suspended by `suspend`")] {
+        settings(more, "");
+        let (code, out, err) = run(&["plan"]).await;
+        assert!(code == 1 && out.contains(expected), "{out}{err}");
+        let (code, _, err) = run(&["apply", "plan.json", "--approve", &flag]).await;
+        assert!(code == 2 && err.contains(expected), "{err}");
+        assert!(world.client("state").find("a").await.is_none(), "{more}");
+    }
+    settings("", "");
+    let (code, out, err) = run(&["apply", "plan.json", "--approve", &flag]).await;
+    assert!(code == 0 && out.starts_with("3 planned writes: 3 applied"), "{out}{err}");
+
+    for name in ["b", "c"] {
+        fs::remove_file(world.path(&format!("manifests/{name}.yaml"))).unwrap();
+    }
+    let (code, out, err) = run(&["plan"]).await;
+    assert!(code == 1 && out.contains("2 twins would lose something"), "{out}{err}");
+    let flag = out.split('\'').nth(1).unwrap().to_owned();
+    let (code, out, err) = run(&["apply", "--prune"]).await;
+    assert!(code == 1 && out.contains(&flag), "{out}{err}");
+    let (code, out, err) = run(&["apply", "--prune", "--approve", &flag]).await;
+    assert!(code == 0, "{out}{err}");
+    assert_eq!(run(&["plan"]).await.0, 0);
+}

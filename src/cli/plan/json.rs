@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::view::{Group, Operation, View, planned, why_not};
+use crate::cli::approval::with_flag;
 use crate::controller::Surveyed;
 use crate::plan::{Change, Held, SealAction};
 use crate::twin::{ModuleId, TwinRef, Value};
@@ -31,6 +32,7 @@ pub(super) fn document(view: &View<'_>) -> Json {
             "leavesAdded": counts.leaves_added, "leavesChanged": counts.leaves_changed,
             "leavesRemoved": counts.leaves_removed,
         },
+        "notices": view.about.notices,
         "otherOwners": view.other_owners,
         "twins": twins,
     })
@@ -74,7 +76,7 @@ fn change_json(change: &Change) -> Json {
 fn held_json(held: &Held) -> Json {
     json!({
         "reason": held.reason.as_str(),
-        "message": held.reason.to_string(),
+        "message": with_flag(&held.reason.to_string(), held.reason.approval()),
         "change": held.change.as_ref().map(change_json),
     })
 }

@@ -34,6 +34,9 @@ pub(super) fn document(view: &View<'_>) -> String {
         let errors = counted(about.problems, "error");
         text.push_str(&format!("\n**{errors} in the manifests**: nothing is removed until they can be read again\n"));
     }
+    for notice in &about.notices {
+        text.push_str(&format!("\n**{notice}**\n"));
+    }
     if !view.other_owners.is_empty() {
         let mut met: Vec<String> = view
             .other_owners

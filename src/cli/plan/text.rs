@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::view::{Operation, View, phrase, planned, why_not};
+use crate::cli::approval::with_flag;
 use crate::cli::output::{Output, Style, counted};
 use crate::controller::Surveyed;
 use crate::plan::Held;
@@ -23,6 +24,7 @@ pub(super) fn write<W: Write>(view: &View<'_>, out: &mut Output<W>) {
     if counts.outside > 0 {
         out.line(&format!("changed outside: {}", counted(counts.outside, "twin")));
     }
+    view.about.notices.iter().for_each(|notice| out.styled(Style::Trouble, notice));
     if !view.other_owners.is_empty() {
         let met: Vec<String> =
             view.other_owners.iter().map(|(owner, twins)| format!("{owner} ({})", counted(*twins, "twin"))).collect();
@@ -50,8 +52,9 @@ fn write_twin<W: Write>(view: &View<'_>, twin: &TwinRef, surveyed: &Surveyed, ou
 
 /// What is held and why.
 pub(super) fn held_text(view: &View<'_>, held: &Held) -> String {
+    let reason = with_flag(&held.reason.to_string(), held.reason.approval());
     match &held.change {
-        Some(change) => format!("{}: held: {}", view.change(change), held.reason),
-        None => format!("held: {}", held.reason),
+        Some(change) => format!("{}: held: {reason}", view.change(change)),
+        None => format!("held: {reason}"),
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct About {
     pub(super) revision: String,
     /// Errors in the manifests.
     pub(super) problems: usize,
+    /// What stands over the whole plan, each one sentence.
+    pub(super) notices: Vec<String>,
 }
 
 /// Where a twin is shown, in the order of showing.
