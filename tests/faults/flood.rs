@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::health::{Footprint, assert_few_complaints};
+use crate::health::{Footprint, complaints};
 use crate::support::{World, eventually, has_power_level, service_writes};
 
 const TWINS: usize = 10_000;
@@ -15,6 +15,8 @@ const REPLACED: usize = 8;
 const EVERY: Duration = Duration::from_secs(1);
 /// Ten thousand twins take their time in an unoptimised build on two cores.
 const LOOKS: usize = 6;
+/// How often a source that never rests may be complained of, between two loads that were good.
+const UNSTEADY_MAX: usize = 3;
 /// Every so many twins is looked at.
 const SAMPLE: usize = 97;
 
@@ -85,7 +87,10 @@ async fn ten_thousand_manifests_replaced_every_second_end_at_the_last() {
         assert!(has_power_level(&twin, last), "{}: {:?}", name(index), twin.desired);
         assert!(service_writes(&twin.etag) <= last as u64, "more writes than manifests: {}", name(index));
     }
-    assert_few_complaints(&daemon, 0, 0);
+    // Where a load takes longer than a second no revision stays for long enough, which is said and waited out.
+    let said = complaints(&daemon);
+    let unsteady = said.iter().filter(|line| line.contains("kept changing while it was read")).count();
+    assert!(unsteady == said.len() && unsteady <= UNSTEADY_MAX, "{said:#?}");
     before.assert_back(&daemon, 0).await;
     assert_eq!(daemon.interrupt().await, 0, "{}", daemon.stderr());
 }
