@@ -1,9 +1,11 @@
 //! What every hub behind [`WriteTwins`] does: one suite, run against the hub without a socket and, through the REST
-//! client, against the embedded hub over HTTPS. What the two must not differ in is what floors above rely on.
+//! client, against the embedded hub over HTTPS; and against any hub that `GEMINID_CONTRACT_HUB` names. What they must
+//! not differ in is what floors above rely on.
 
 #![expect(clippy::unwrap_used, reason = "a test unwraps, and so do its helpers")]
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -14,6 +16,8 @@ use geminid::hub::{
     ConnectionString, Continuation, HubError, PageError, Pages, QueryPage, ReadTwins, RestHub, RestOptions, WriteTwins,
 };
 use geminid::twin::{DeviceId, ETag, MergePatch, ModuleId, Object, Twin, TwinRef, Value};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
 /// A REST client and the hub it talks to, whose folder goes when this does.
 struct Served {
@@ -94,6 +98,135 @@ impl WriteTwins for Served {
     async fn create_device(&self, device: &DeviceId) -> Result<(), HubError> {
         self.rest.create_device(device).await
     }
+}
+
+/// A hub in Azure, or another one that somebody named; devices of a check have a prefix of their own there and are
+/// deleted in the end.
+struct Named {
+    rest: RestHub,
+    connection_string: String,
+    ca_pem: Option<Vec<u8>>,
+    prefix: String,
+    created: Mutex<Vec<DeviceId>>,
+}
+
+impl Named {
+    /// The hub of `GEMINID_CONTRACT_HUB`, the connection string of a policy that may register devices; with
+    /// `GEMINID_CONTRACT_CA`, its authority's file. `None` when no hub is named.
+    #[expect(clippy::disallowed_methods, reason = "whoever has a hub says so in the environment")]
+    fn find(check: &str) -> Option<Self> {
+        let connection_string = std::env::var("GEMINID_CONTRACT_HUB").ok()?;
+        let ca_pem = std::env::var("GEMINID_CONTRACT_CA").ok().map(|file| std::fs::read(file).unwrap());
+        let mut options = RestOptions::new(CLOCK);
+        options.extra_ca_pem.clone_from(&ca_pem);
+        let rest = RestHub::new(ConnectionString::parse(&connection_string).unwrap(), &options).unwrap();
+        let prefix = format!("geminid-contract-{:08x}-{check}-", fastrand::u32(..));
+        Some(Self { rest, connection_string, ca_pem, prefix, created: Mutex::default() })
+    }
+
+    fn there(&self, twin: &TwinRef) -> TwinRef {
+        TwinRef { device: self.device(&twin.device), module: twin.module.clone() }
+    }
+
+    fn device(&self, device: &DeviceId) -> DeviceId {
+        id(&format!("{}{device}", self.prefix))
+    }
+
+    /// An answer as if the device had no prefix.
+    fn here<T>(&self, twin: &TwinRef, answer: Result<T, HubError>) -> Result<T, HubError> {
+        answer.map_err(|error| {
+            if matches!(error, HubError::NotFound(_)) {
+                HubError::NotFound(twin.clone())
+            } else if matches!(error, HubError::AlreadyExists(_)) {
+                HubError::AlreadyExists(twin.device.clone())
+            } else {
+                error
+            }
+        })
+    }
+
+    /// Deletes what was registered.
+    async fn clean_up(self) {
+        let part =
+            |name: &str| self.connection_string.split(';').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        let (address, policy) = (part("HostName").unwrap(), part("SharedAccessKeyName").unwrap());
+        let host = address.split(':').next().unwrap();
+        let end = CLOCK().as_second() + 600;
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&BASE64.decode(part("SharedAccessKey").unwrap()).unwrap()).unwrap();
+        mac.update(format!("{host}\n{end}").as_bytes());
+        let signature = BASE64.encode(mac.finalize().into_bytes());
+        let signature = percent_encoding::utf8_percent_encode(&signature, percent_encoding::NON_ALPHANUMERIC);
+        let token = format!("SharedAccessSignature sr={host}&sig={signature}&se={end}&skn={policy}");
+        let authority = self.ca_pem.iter().map(|pem| reqwest::Certificate::from_pem(pem).unwrap());
+        let http = authority.fold(reqwest::Client::builder().no_proxy(), reqwest::ClientBuilder::add_root_certificate);
+        let http = http.build().unwrap();
+        for device in self.created.into_inner().unwrap() {
+            let address = format!("https://{address}/devices/{device}?api-version=2021-04-12");
+            let answer = http.delete(address).header("Authorization", &token).header("If-Match", "*").send().await;
+            assert_eq!(answer.unwrap().status().as_u16(), 204, "{device} is left behind");
+        }
+    }
+}
+
+impl ReadTwins for Named {
+    async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
+        let answer = self.rest.get_twin(&self.there(twin)).await;
+        self.here(twin, answer.map(|live| Twin { twin_ref: twin.clone(), ..live }))
+    }
+
+    async fn query_page(
+        &self,
+        query: &str,
+        page_size: usize,
+        from: Option<&Continuation>,
+    ) -> Result<QueryPage, HubError> {
+        self.rest.query_page(query, page_size, from).await
+    }
+}
+
+impl WriteTwins for Named {
+    async fn patch_twin(&self, twin: &TwinRef, patch: &MergePatch, etag: &ETag) -> Result<Twin, HubError> {
+        let answer = self.rest.patch_twin(&self.there(twin), patch, etag).await;
+        self.here(twin, answer.map(|live| Twin { twin_ref: twin.clone(), ..live }))
+    }
+
+    async fn create_device(&self, device: &DeviceId) -> Result<(), HubError> {
+        let there = self.device(device);
+        let answer = self.rest.create_device(&there).await;
+        if answer.is_ok() {
+            self.created.lock().unwrap().push(there);
+        }
+        self.here(&TwinRef::device(device.clone()), answer)
+    }
+}
+
+/// Runs each check against the hub that the environment names, and nothing where it names none: a hub that is used by
+/// others has rows of its own, so only what is about single twins is asked there.
+macro_rules! on_a_named_hub {
+    ($($check:ident)*) => {
+        mod on_a_named_hub {
+            $(#[tokio::test]
+            async fn $check() {
+                if let Some(hub) = super::Named::find(stringify!($check)) {
+                    super::$check(&hub).await;
+                    hub.clean_up().await;
+                }
+            })*
+        }
+    };
+}
+
+on_a_named_hub! {
+    what_is_not_registered_is_not_found
+    a_device_is_created_once
+    a_fresh_twin_is_empty
+    a_patch_merges_and_null_deletes
+    values_come_back_as_they_were_written
+    a_stale_etag_writes_nothing
+    of_two_writers_one_wins
+    the_etag_counts_the_writes_of_services
+    a_patch_beyond_the_limits_writes_nothing
 }
 
 /// Runs each check against both hubs, a new one each.
