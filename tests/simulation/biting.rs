@@ -16,12 +16,16 @@ const FREE: Settings = Settings::open(None);
 
 /// A hub with devices that have the tag `foreign`, and one owner who declares the tag `a` of each.
 fn witness(settings: Settings) -> Witness {
+    witness_of(settings, r#"{"a":1}"#)
+}
+
+fn witness_of(settings: Settings, declared: &str) -> Witness {
     let hub = SimHub::new();
     let mut state = DeclaredState::default();
     for n in 0..DEVICES {
         hub.create(&device(&id(n))).unwrap();
         hub.edit(&device(&id(n)), &tags(r#"{"a":0,"foreign":1}"#)).unwrap();
-        state.twins.insert(twin(&id(n)), manifest(object(r#"{"a":1}"#), RemovalPolicy::Clear));
+        state.twins.insert(twin(&id(n)), manifest(object(declared), RemovalPolicy::Clear));
     }
     let state = Arc::new(state);
     let states = Arc::new(Mutex::new([Arc::clone(&state), state]));
@@ -107,6 +111,17 @@ async fn more_removals_than_the_guard_allows() {
 #[should_panic(expected = "more were changed")]
 async fn more_changes_than_the_guard_allows() {
     guarded(GuardLimits { updates: 0.0, ..GuardLimits::OPEN }, r#"{"a":1}"#).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_a_removal_empties_is_no_change() {
+    let guards = GuardLimits { updates: 0.0, from: 2, ..GuardLimits::OPEN };
+    let hub = witness_of(Settings { guards, ..FREE }, r#"{"a":{"b":null}}"#);
+    for n in 0..3 {
+        hub.hub.edit(&device(&id(n)), &tags(r#"{"a":{"b":1}}"#)).unwrap();
+        patch(&hub, n, &tags(r#"{"a":{"b":null},"geminid":{"demo":{"v":1}}}"#)).await;
+    }
+    hub.deeds.lock().unwrap().assert_allowed();
 }
 
 #[tokio::test(start_paused = true)]

@@ -139,7 +139,12 @@ impl Witness {
             let (old, new) = (before.section(section), before.section_after(section, patch));
             let (old, new) = (leaves(old), leaves(&new));
             let is_seal = |path: &Path| section == Section::Tags && path.keys()[0] == SEAL_KEY;
-            effect.sets |= new.iter().any(|(path, value)| !is_seal(path) && old.get(path) != Some(value));
+            // An object that only lost what was in it was not set.
+            let emptied = |path: &Path, value: &Value| {
+                *value == Value::empty_object() && old.keys().any(|other| other != path && path.covers(other))
+            };
+            let is_set = |path: &Path, value: &Value| old.get(path) != Some(value) && !emptied(path, value);
+            effect.sets |= new.iter().any(|(path, value)| !is_seal(path) && is_set(path, value));
             for (path, value) in old {
                 if new.get(&path) == Some(&value) {
                     continue;
