@@ -184,10 +184,7 @@ fn tell_plan<W: std::io::Write>(order: &TransferOrder, shown: &Shown, out: &mut 
 /// Whether a manifest or an unconditional profile declares something at `leaf`, above or below it.
 fn is_declared(order: &TransferOrder, twin: &TwinRef, leaf: &Leaf) -> bool {
     let declaration = crate::plan::declare(&order.state, twin, None);
-    let touches = |other: &Leaf| {
-        other.section == leaf.section && (other.path.covers(&leaf.path) || leaf.path.covers(&other.path))
-    };
-    declaration.declared().is_some_and(|declared| declared.leaves.keys().any(touches))
+    declaration.declared().is_some_and(|declared| declared.concerns(leaf))
 }
 
 fn tell_result<W: std::io::Write>(

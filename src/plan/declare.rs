@@ -63,6 +63,17 @@ pub struct Declared {
     pub joined: BTreeSet<String>,
 }
 
+impl Declared {
+    /// Whether `leaf` is declared, or stands above or below a declared leaf: so it could stand in that one's way.
+    #[must_use]
+    pub fn concerns(&self, leaf: &Leaf) -> bool {
+        let related = |other: &Leaf| {
+            other.section == leaf.section && (other.path.covers(&leaf.path) || leaf.path.covers(&other.path))
+        };
+        self.leaves.keys().any(related)
+    }
+}
+
 /// Two profiles of one priority that want different values at one path, or one above the other.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tie {

@@ -130,7 +130,7 @@ impl<'a> Theirs<'a> {
         let (mut moved, mut kept, mut rest) = (Vec::new(), Vec::new(), seal.owned.clone());
         let is_live = |leaf: &Leaf| at(live, leaf).is_some();
         for (hash, leaves) in named.iter().filter(|(hash, _)| seal.owned.contains(hash)) {
-            let wanted = |leaf: &Leaf| undeclared || declared.is_some_and(|declared| concerns(declared, leaf));
+            let wanted = |leaf: &Leaf| undeclared || declared.is_some_and(|declared| declared.concerns(leaf));
             match leaves.as_slice() {
                 [leaf] if wanted(leaf) => {
                     rest.remove(hash);
@@ -192,14 +192,6 @@ fn candidates(declared: Option<&Declared>, live: &Twin) -> BTreeSet<Leaf> {
         }
     }
     found
-}
-
-/// Whether `leaf` is declared, or stands above or below a declared leaf: so it could stand in that one's way.
-fn concerns(declared: &Declared, leaf: &Leaf) -> bool {
-    let related = |other: &Leaf| {
-        other.section == leaf.section && (other.path.covers(&leaf.path) || leaf.path.covers(&other.path))
-    };
-    declared.leaves.keys().any(related)
 }
 
 fn at<'a>(live: &'a Twin, leaf: &Leaf) -> Option<&'a Value> {
