@@ -130,6 +130,7 @@ impl Serialize for StampsBelow<'_> {
 
 /// The device or module of a record that has an outline; its sections are read when somebody asks for them.
 #[must_use]
+#[expect(clippy::missing_panics_doc, reason = "only records that have an outline come here")]
 pub fn unpacked(key: &str, record: &Arc<[u8]>) -> Device {
     let quickly = Fields::of(record).and_then(|fields| fields.device(key, record));
     quickly.unwrap_or_else(|| read_device(key, record).expect("a record that has an outline is read"))
