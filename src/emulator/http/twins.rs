@@ -24,12 +24,16 @@ pub(super) async fn get(call: &Call<'_>, id: &TwinRef) -> Result<Response<Body>,
 
 pub(super) async fn patch(call: &Call<'_>, id: &TwinRef) -> Result<Response<Body>, Refusal> {
     let patch = wire::twin_write(call.body)?;
-    call.hub.write_and(|registry, _, now| registry.patch_twin(id, &patch, &call.if_match, now), |change| written(&change)).await
+    call.hub
+        .write_and(|registry, _, now| registry.patch_twin(id, &patch, &call.if_match, now), |change| written(&change))
+        .await
 }
 
 pub(super) async fn replace(call: &Call<'_>, id: &TwinRef) -> Result<Response<Body>, Refusal> {
     let whole = wire::twin_write(call.body)?;
-    call.hub.write_and(|registry, _, now| registry.replace_twin(id, &whole, &call.if_match, now), |change| written(&change)).await
+    call.hub
+        .write_and(|registry, _, now| registry.replace_twin(id, &whole, &call.if_match, now), |change| written(&change))
+        .await
 }
 
 pub(super) async fn call_method(call: &Call<'_>, id: &TwinRef) -> Result<Response<Body>, Refusal> {
