@@ -98,7 +98,7 @@ pub(crate) struct Files {
 impl Files {
     pub(crate) fn write(folder: &Path, count: usize) -> Self {
         let files = Self { manifests: folder.join("manifests"), wanted: folder.join("wanted.json") };
-        twins::write_manifests(&files.manifests, count);
+        twins::write_manifests(&files.manifests, count, twins::POWER_LEVEL);
         twins::write_wanted(&files.wanted, count);
         files
     }

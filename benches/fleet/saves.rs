@@ -45,7 +45,7 @@ pub(crate) async fn saves(folder: &Path, arguments: &Arguments) -> Saves {
     for number in 0..count {
         let path = manifests.join(twins::place(number));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, twins::manifest(number, 3)).unwrap();
+        fs::write(path, twins::manifest(number, twins::POWER_LEVEL)).unwrap();
     }
     let host = host(0);
     let https = format!("{host}:0");

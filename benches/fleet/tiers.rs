@@ -66,7 +66,8 @@ async fn under(folder: &Path, arguments: &Arguments, tier: Tier, index: u32) -> 
     let https = format!("{host}:0");
     let setting = Setting { name: "hub", devices: count, host, https, more: &more };
     let hub = Hub::start(&folder, &setting).await;
-    write_other_manifests(&manifests, count);
+    // Another value than the hub was filled with: to let the twins drift would itself be throttled.
+    twins::write_manifests(&manifests, count, twins::POWER_LEVEL + 1);
     let settings = settings(&folder, &hub, &manifests, tier.name);
     let mut command = super::geminid();
     command.arg("apply").arg("--settings").arg(settings);
@@ -83,13 +84,6 @@ async fn under(folder: &Path, arguments: &Arguments, tier: Tier, index: u32) -> 
     let windows = windows(&times, shortest.as_secs_f64() * BEGINNING, window_s).map(|rate| rate / share);
     let shortest_s = count as f64 / share;
     UnderTier { tier: tier.name, twins: count, share, shortest_s, cost, whole, windows, window_s, refused }
-}
-
-/// Manifests of another value than the hub was filled with: to let the twins drift would itself be throttled.
-fn write_other_manifests(folder: &Path, count: usize) {
-    fs::create_dir_all(folder).unwrap();
-    let all: String = (0..count).map(|number| twins::manifest(number, 4)).collect();
-    fs::write(folder.join("fleet.yaml"), all).unwrap();
 }
 
 fn settings(folder: &Path, hub: &Hub, manifests: &Path, tier: &str) -> PathBuf {

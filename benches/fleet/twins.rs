@@ -16,6 +16,8 @@ pub(crate) const TEMPLATE: &str = r#"{"deviceId":"device-{n}","tags":{"location"
 "firmware":{"version":"4.11.1","state":"idle"},"battery":87,"uptime_s":864000,
 "sensors":{"temperature":21.5,"humidity":44,"pressure":1013.2},"lastBoot":"2026-11-20T08:15:00Z",
 "modem":{"imei":"35693803564{n}","signal":-71,"operator":"Example Mobile"}}}}"#;
+/// The power level that is wanted of every twin, and that a hub is filled with.
+pub(crate) const POWER_LEVEL: usize = 3;
 /// Manifests of one file, where not every twin has a file of its own.
 const TWINS_A_FILE: usize = 100;
 /// Files of one folder.
@@ -29,7 +31,7 @@ pub(crate) fn id(number: usize) -> String {
 fn wanted(number: usize) -> (Value, Value) {
     let tags = json!({"location": {"region": "EU", "plant": format!("plant-{number}")}, "owner": "team-fleet"});
     let desired = json!({
-        "telemetry": {"interval_s": 60, "batch": 20}, "power_level": 3, "firmware": {"version": "4.11.2"},
+        "telemetry": {"interval_s": 60, "batch": 20}, "power_level": POWER_LEVEL, "firmware": {"version": "4.11.2"},
     });
     (tags, desired)
 }
@@ -71,7 +73,7 @@ pub(crate) fn level(round: usize) -> usize {
 /// A patch that brings a twin back, as large as any contender's.
 pub(crate) fn remedy(number: usize) -> String {
     let plant = format!("plant-{number}");
-    json!({"tags": {"location": {"plant": plant}}, "properties": {"desired": {"power_level": 3}}}).to_string()
+    json!({"tags": {"location": {"plant": plant}}, "properties": {"desired": {"power_level": POWER_LEVEL}}}).to_string()
 }
 
 /// Writes what is wanted of `count` twins as JSON, for programs that know no manifests.
@@ -83,13 +85,14 @@ pub(crate) fn write_wanted(path: &Path, count: usize) {
     fs::write(path, Value::Array((0..count).map(entry).collect()).to_string()).unwrap();
 }
 
-/// Writes the same as manifests, a hundred twins a file.
-pub(crate) fn write_manifests(folder: &Path, count: usize) {
+/// Writes the same as manifests, a hundred twins a file, with a power level of one's choice.
+pub(crate) fn write_manifests(folder: &Path, count: usize, power_level: usize) {
     for file in 0..count.div_ceil(TWINS_A_FILE) {
         let group = folder.join(format!("group-{:03}", file / FILES_A_FOLDER));
         fs::create_dir_all(&group).unwrap();
         let numbers = file * TWINS_A_FILE..count.min((file + 1) * TWINS_A_FILE);
-        fs::write(group.join(format!("{file:05}.yaml")), numbers.map(|n| manifest(n, 3)).collect::<String>()).unwrap();
+        fs::write(group.join(format!("{file:05}.yaml")), numbers.map(|n| manifest(n, power_level)).collect::<String>())
+            .unwrap();
     }
 }
 
