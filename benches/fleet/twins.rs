@@ -45,12 +45,8 @@ pub(crate) fn holds(twin: &Value) -> bool {
 }
 
 fn includes(have: &Value, want: &Value) -> bool {
-    match want {
-        Value::Object(fields) => {
-            fields.iter().all(|(key, want)| have.get(key).is_some_and(|have| includes(have, want)))
-        }
-        _ => have == want,
-    }
+    let Some(fields) = want.as_object() else { return have == want };
+    fields.iter().all(|(key, want)| have.get(key).is_some_and(|have| includes(have, want)))
 }
 
 /// A patch that moves two leaves of a twin away from what is wanted, and takes away the seals that geminid wrote.
