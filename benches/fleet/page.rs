@@ -122,52 +122,83 @@ fn saves(saves: &Saves) -> String {
 
 /// A row for each target that is measured here.
 fn targets(measured: &Measured, race: &Race) -> String {
-    let mut table = "| what | target | measured | |\n|---|---|---|---|\n".to_owned();
-    let mut row = |what: &str, target: &str, figure: String, is_met: bool| {
-        let verdict = if is_met { "met" } else { "**missed**" };
-        table.push_str(&format!("| {what} | {target} | {figure} | {verdict} |\n"));
-    };
-    let twins = grouped(race.count as f64);
-    for (contender, cpu, wall) in
-        [(Contender::Python(16), CPU_OF_PYTHON, WALL_OF_PYTHON), (Contender::Node(16), CPU_OF_NODE, WALL_OF_NODE)]
-    {
-        let name = contender.name();
-        let figure = race.times_geminid(contender, |cost| cost.cpu_s);
-        let target = format!("{cpu:.0} x geminid's or more");
-        row(
-            &format!("{twins} drifted twins: client CPU, {name}"),
-            &target,
-            format!("{} x", short(figure)),
-            figure >= cpu,
-        );
-        let figure = race.times_geminid(contender, |cost| cost.wall_s);
-        let target = format!("{wall:.0} x geminid's or more");
-        row(&format!("the same: wall, {name}"), &target, format!("{} x", short(figure)), figure >= wall);
-    }
+    let mut rows = against_sdks(race);
     for tier in &measured.tiers {
         let ([least, most], window) = (tier.windows, tier.window_s);
-        let is_met = least >= SHARE_LEAST && most <= 1.0 + BURST_S / window && tier.refused == 0;
-        let target = format!("{SHARE_LEAST} to 1.0 of the share and one second of burst, no 429");
-        let figure = format!("{least:.3} to {most:.3}, {} x 429", tier.refused);
-        row(&format!("write rate under {}, any {window:.0} s after the beginning", tier.tier), &target, figure, is_met);
+        rows.push(Target {
+            what: format!("write rate under {}, any {window:.0} s after the beginning", tier.tier),
+            target: format!("{SHARE_LEAST} to 1.0 of the share and one second of burst, no 429"),
+            figure: format!("{least:.3} to {most:.3}, {} x 429", tier.refused),
+            is_met: least >= SHARE_LEAST && most <= 1.0 + BURST_S / window && tier.refused == 0,
+            cause: "latencies of a busy machine lower the rate on purpose",
+        });
     }
     let swept = measured.quiet.iter().find(|quiet| quiet.scenario == Scenario::Nothing).expect("it is measured");
     let pages = swept.twins.div_ceil(hub::PAGE);
     let (queries, gets) = (swept.counts.queries, swept.counts.gets);
-    row(
-        "requests of a sweep with nothing to do, by a new process",
-        &format!("{} ({pages} pages and one), no GET", pages + 1),
-        format!("{queries} queries, {gets} GETs"),
-        queries <= pages + 1 && gets == 0,
-    );
+    rows.push(Target {
+        what: "requests of a sweep with nothing to do, by a new process".to_owned(),
+        target: format!("{} ({pages} pages and one), no GET", pages + 1),
+        figure: format!("{queries} queries, {gets} GETs"),
+        is_met: queries <= pages + 1 && gets == 0,
+        cause: "twins were read whose seal should have sufficed",
+    });
     let beyond = measured.saves.percentile(99) - DEBOUNCE_MS;
-    row(
-        "file saved to patched, p99 beyond the debounce",
-        &format!("< {BEYOND_DEBOUNCE_MS:.0} ms"),
-        format!("{beyond:.0} ms"),
-        beyond < BEYOND_DEBOUNCE_MS,
-    );
-    table
+    rows.push(Target {
+        what: "file saved to patched, p99 beyond the debounce".to_owned(),
+        target: format!("< {BEYOND_DEBOUNCE_MS:.0} ms"),
+        figure: format!("{beyond:.0} ms"),
+        is_met: beyond < BEYOND_DEBOUNCE_MS,
+        cause: "the target is of an idle machine; others' work and the disk's flush stand in between",
+    });
+    let lines = rows.iter().map(Target::line).collect::<String>();
+    format!("| what | target | measured | |\n|---|---|---|---|\n{lines}")
+}
+
+/// One thing that this project holds itself to.
+struct Target {
+    what: String,
+    target: String,
+    figure: String,
+    is_met: bool,
+    /// Why it is missed when it is.
+    cause: &'static str,
+}
+
+impl Target {
+    fn line(&self) -> String {
+        let verdict = if self.is_met { "met".to_owned() } else { format!("**missed**: {}", self.cause) };
+        format!("| {} | {} | {} | {verdict} |\n", self.what, self.target, self.figure)
+    }
+}
+
+fn against_sdks(race: &Race) -> Vec<Target> {
+    let twins = grouped(race.count as f64);
+    let of = |contender: Contender, cpu: f64, wall: f64| {
+        let name = contender.name();
+        let cpu_ratio = race.times_geminid(contender, |cost| cost.cpu_s);
+        let wall_ratio = race.times_geminid(contender, |cost| cost.wall_s);
+        [
+            Target {
+                what: format!("{twins} drifted twins: client CPU, {name}"),
+                target: format!("{cpu:.0} x geminid's or more"),
+                figure: format!("{} x", short(cpu_ratio)),
+                is_met: cpu_ratio >= cpu,
+                cause: "geminid's fixed costs, its start and 32 TLS handshakes, weigh on few twins; of many see below \
+                        where its CPU goes",
+            },
+            Target {
+                what: format!("the same: wall, {name}"),
+                target: format!("{wall:.0} x geminid's or more"),
+                figure: format!("{} x", short(wall_ratio)),
+                is_met: wall_ratio >= wall,
+                cause: "the hub shares the processors: its own CPU a twin is in geminid's wall, and on a busy machine so \
+                        is everybody else's; the ceiling below has the same",
+            },
+        ]
+    };
+    let python = of(Contender::Python(16), CPU_OF_PYTHON, WALL_OF_PYTHON);
+    python.into_iter().chain(of(Contender::Node(16), CPU_OF_NODE, WALL_OF_NODE)).collect()
 }
 
 fn named_versions() -> String {

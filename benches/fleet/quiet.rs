@@ -115,15 +115,14 @@ pub(crate) async fn quiet(folder: &Path, arguments: &Arguments) -> Vec<Quiet> {
     Contender::Geminid.run(&hub, &files, count).await;
     for quiet in &mut found {
         quiet.scenario.prepare(&hub, count, arguments.rounds).await;
-        let (logged, before) = (hub.log().len(), proxy.bytes());
+        let (logged, before) = (hub.log().len(), proxy.seen());
         quiet.scenario.act(&hub, &files, count, arguments.rounds).await;
-        let (log, after) = (hub.log(), proxy.bytes());
+        let (log, seen) = (hub.log(), proxy.seen().since(before));
         let answers = wire::answered(&log[logged..]);
         // The benchmark itself looks at the fleet after a drift, past the proxy.
         let ours = if quiet.scenario == Scenario::Drift { count.div_ceil(PAGE) } else { 0 };
-        let mut counts = Counts::of(&answers);
-        counts.queries -= ours;
-        quiet.counts = Counts { bytes_up: after[0] - before[0], bytes_down: after[1] - before[1], ..counts };
+        quiet.counts = Counts::of(&answers, seen);
+        quiet.counts.queries -= ours;
     }
     hub.stop().await;
     found

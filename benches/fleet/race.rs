@@ -63,11 +63,10 @@ pub(crate) async fn count(folder: &Path, count: usize) -> BTreeMap<Contender, Co
         if matches!(contender, Contender::Ceiling(_)) {
             continue;
         }
-        let (logged, bytes) = (hub.log().len(), proxy.bytes());
+        let (logged, before) = (hub.log().len(), proxy.seen());
         contender.run(&hub, &files, count).await;
-        let (log, now) = (hub.log(), proxy.bytes());
-        let of_log = Counts::of(&wire::answered(&log[logged..]));
-        counts.insert(contender, Counts { bytes_up: now[0] - bytes[0], bytes_down: now[1] - bytes[1], ..of_log });
+        let (log, seen) = (hub.log(), proxy.seen().since(before));
+        counts.insert(contender, Counts::of(&wire::answered(&log[logged..]), seen));
         hub.verify(count).await;
     }
     hub.stop().await;

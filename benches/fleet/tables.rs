@@ -56,19 +56,21 @@ impl Race {
 
 /// What contenders ask of the hub, a twin.
 pub(crate) fn of_wire(counts: &BTreeMap<Contender, Counts>, twins: usize) -> String {
-    let mut table = "| | GET | PATCH | queries | all requests | bytes to the hub a twin | from it |\n|---|---|---|---|---|---|---|\n"
+    let mut table = "| | GET | PATCH | queries | all requests | connections | bytes to the hub a twin | bytes from it \
+                     a twin |\n|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for (contender, counts) in counts {
         let a_twin = |bytes: u64| grouped(bytes as f64 / twins as f64);
         table.push_str(&format!(
-            "| {} | {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
             contender.name(),
-            counts.gets,
-            counts.patches,
-            counts.queries,
-            counts.requests(),
-            a_twin(counts.bytes_up),
-            a_twin(counts.bytes_down)
+            grouped(counts.gets as f64),
+            grouped(counts.patches as f64),
+            grouped(counts.queries as f64),
+            grouped(counts.requests() as f64),
+            grouped(counts.seen.connections as f64),
+            a_twin(counts.seen.bytes_up),
+            a_twin(counts.seen.bytes_down)
         ));
     }
     table
@@ -94,7 +96,7 @@ pub(crate) fn of_quiet(quiet: &[Quiet]) -> String {
             counts.queries,
             counts.gets,
             counts.patches,
-            megabytes((counts.bytes_up + counts.bytes_down) as f64),
+            megabytes((counts.seen.bytes_up + counts.seen.bytes_down) as f64),
         ));
     }
     table

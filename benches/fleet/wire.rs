@@ -14,6 +14,10 @@ use tokio::task::JoinSet;
 /// What makes a hub log every request.
 pub(crate) const LOGGING: [&str; 2] = ["--log-level", "debug"];
 const CHUNK_BYTES: usize = 64 * 1024;
+/// Places of what a proxy counts.
+const CONNECTIONS: usize = 0;
+const UP: usize = 1;
+const DOWN: usize = 2;
 
 /// An answered request.
 pub(crate) struct Answered {
@@ -39,21 +43,39 @@ fn answer(line: &str) -> Option<Answered> {
     Some(Answered { unix_s: at.as_duration().as_secs_f64(), method: field("method")?, path: field("path")?, status })
 }
 
-/// Requests by kind, and bytes with TLS and without TCP's own.
+/// What a proxy sees: connections, and bytes with TLS and without TCP's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Seen {
+    pub(crate) connections: u64,
+    pub(crate) bytes_up: u64,
+    pub(crate) bytes_down: u64,
+}
+
+impl Seen {
+    /// What came since `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            connections: self.connections - before.connections,
+            bytes_up: self.bytes_up - before.bytes_up,
+            bytes_down: self.bytes_down - before.bytes_down,
+        }
+    }
+}
+
+/// Requests by kind, and what they were sent over.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) gets: usize,
     pub(crate) patches: usize,
     pub(crate) queries: usize,
     pub(crate) others: usize,
-    pub(crate) bytes_up: u64,
-    pub(crate) bytes_down: u64,
+    pub(crate) seen: Seen,
 }
 
 impl Counts {
-    /// What the answers of a log are, without bytes.
-    pub(crate) fn of(answers: &[Answered]) -> Self {
-        let mut counts = Self::default();
+    /// What the answers of a log are, and what a proxy saw of them.
+    pub(crate) fn of(answers: &[Answered], seen: Seen) -> Self {
+        let mut counts = Self { seen, ..Self::default() };
         for answer in answers {
             match (answer.method.as_str(), answer.path.as_str()) {
                 ("GET", path) if path.starts_with("/twins/") => counts.gets += 1,
@@ -72,7 +94,7 @@ impl Counts {
 
 /// Passes connections on and counts their bytes; ends with its value.
 pub(crate) struct Proxy {
-    bytes: Arc<[AtomicU64; 2]>,
+    seen: Arc<[AtomicU64; 3]>,
     _serving: JoinSet<()>,
 }
 
@@ -80,33 +102,36 @@ impl Proxy {
     /// Listens at `address` for a hub at `hub`.
     pub(crate) async fn start(address: &str, hub: &str) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
-        let (bytes, hub): (Arc<[AtomicU64; 2]>, SocketAddr) = (Arc::default(), hub.parse().unwrap());
-        let (mut serving, counted) = (JoinSet::new(), Arc::clone(&bytes));
+        let (seen, hub): (Arc<[AtomicU64; 3]>, SocketAddr) = (Arc::default(), hub.parse().unwrap());
+        let (mut serving, counted) = (JoinSet::new(), Arc::clone(&seen));
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(hub).await else { continue };
+                counted[CONNECTIONS].fetch_add(1, Ordering::Relaxed);
                 client.set_nodelay(true).ok();
                 server.set_nodelay(true).ok();
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-                connections.spawn(pass(from_client, to_server, Arc::clone(&counted), 0));
-                connections.spawn(pass(from_server, to_client, Arc::clone(&counted), 1));
+                connections.spawn(pass(from_client, to_server, Arc::clone(&counted), UP));
+                connections.spawn(pass(from_server, to_client, Arc::clone(&counted), DOWN));
             }
         });
-        Self { bytes, _serving: serving }
+        Self { seen, _serving: serving }
     }
 
-    /// Bytes to the hub and from it, so far.
-    pub(crate) fn bytes(&self) -> [u64; 2] {
-        [0, 1].map(|way| self.bytes[way].load(Ordering::Relaxed))
+    /// What it saw so far.
+    pub(crate) fn seen(&self) -> Seen {
+        let [connections, bytes_up, bytes_down] =
+            [CONNECTIONS, UP, DOWN].map(|what| self.seen[what].load(Ordering::Relaxed));
+        Seen { connections, bytes_up, bytes_down }
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, bytes: Arc<[AtomicU64; 2]>, way: usize) {
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, seen: Arc<[AtomicU64; 3]>, way: usize) {
     let mut chunk = vec![0; CHUNK_BYTES];
     // Either side may end it; the other then sees its own end.
     while let Ok(read @ 1..) = from.read(&mut chunk).await {
-        bytes[way].fetch_add(read as u64, Ordering::Relaxed);
+        seen[way].fetch_add(read as u64, Ordering::Relaxed);
         if to.write_all(&chunk[..read]).await.is_err() {
             break;
         }
