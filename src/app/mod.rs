@@ -15,7 +15,7 @@ mod source;
 mod trial;
 
 pub use check::{Check, Needs, Standing, check_hub};
-pub use connect::{HubParts, PacedHub, default_rules, hub_file, hub_parts, manifest_rules, wall_clock};
+pub use connect::{HubParts, NO_HUB, PacedHub, default_rules, hub_file, hub_parts, manifest_rules, wall_clock};
 pub use daemon::{Announcement, EmbeddedAddresses, run_daemon};
 pub use descriptors::allow_connections;
 pub use logging::{Colour, LogOptions, start_logging};
