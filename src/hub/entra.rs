@@ -1,7 +1,8 @@
 //! Signing in with Entra ID (`iot-hub.md` 7.4), by Microsoft's own credentials.
 //!
 //! Invariants: every credential asks for the one scope of IoT Hub, through a transport of ours: verified TLS, no
-//! redirect, no retry. A token is kept by the credential until shortly before it ends; one that the hub refused is
+//! redirect, no retry (the credential of a machine asks its metadata service again by itself, within
+//! [`TOKEN_TIME_MAX`]). A token is kept by the credential until shortly before it ends; one that the hub refused is
 //! thrown away with the credential that kept it. No error or `Debug` text holds a secret.
 
 use std::fmt;
@@ -28,6 +29,8 @@ use super::wire;
 
 /// The scope of every IoT hub (`iot-hub.md` 7.4).
 const SCOPE: &str = "https://iothubs.azure.net/.default";
+/// How long a credential may take for a token, its own attempts together: that of a machine asks again by itself.
+const TOKEN_TIME_MAX: Duration = Duration::from_secs(30);
 /// Where Entra answers for Azure's public cloud.
 const AUTHORITY: &str = "https://login.microsoftonline.com";
 
@@ -177,8 +180,8 @@ impl EntraLogin {
 
     pub(super) async fn token(&self) -> Result<SecretString, HubError> {
         let credential = Arc::clone(&self.state.lock().unwrap_or_else(PoisonError::into_inner).credential);
-        let answer = credential.get_token(&[SCOPE], None).await;
-        let token = answer.map_err(|error| self.refused(&error))?;
+        let answer = tokio::time::timeout(TOKEN_TIME_MAX, credential.get_token(&[SCOPE], None)).await;
+        let token = answer.map_err(|_| self.late())?.map_err(|error| self.refused(&error))?;
         let text = SecretString::from(format!("Bearer {}", token.token.secret()));
         self.state.lock().unwrap_or_else(PoisonError::into_inner).last = Some(text.clone());
         Ok(text)
@@ -194,6 +197,12 @@ impl EntraLogin {
             }
         }
         self.token().await
+    }
+
+    fn late(&self) -> HubError {
+        let message =
+            format!("cannot sign in with Entra ({}): no token came in {} s", self.name(), TOKEN_TIME_MAX.as_secs());
+        HubError::Transport { message, timeout: true }
     }
 
     /// The error of a token that was not given: whether Entra said no or was not there to say anything.
@@ -286,5 +295,73 @@ fn client_options(options: &EntraOptions, transport: &EntraTransport) -> ClientO
         transport: Some(Transport::new(Arc::new(transport.clone()))),
         cloud,
         ..ClientOptions::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use axum::Router;
+    use axum::extract::Query;
+    use axum::http::{HeaderMap, Uri};
+    use axum::routing::get;
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// The identity of a machine whose requests in clear all go to `proxy`: the address of its metadata service is fixed.
+    fn machine(client_id: Option<&str>, proxy: std::net::SocketAddr) -> EntraLogin {
+        let proxy = reqwest::Proxy::http(format!("http://{proxy}")).unwrap();
+        let transport = EntraTransport::new(Client::builder().no_proxy().proxy(proxy).build().unwrap());
+        let credential = EntraCredential::ManagedIdentity { client_id: client_id.map(str::to_owned) };
+        #[expect(clippy::disallowed_methods, reason = "the credential judges by the real clock when its token ends")]
+        let options = EntraOptions { credential, authority_host: None, clock: jiff::Timestamp::now };
+        EntraLogin::new(options, transport).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_identity_of_a_machine_is_asked_of_its_metadata_service_once_for_each_token() {
+        let (seen, mut requests) = mpsc::unbounded_channel();
+        let answer = async move |uri: Uri, headers: HeaderMap, Query(query): Query<BTreeMap<String, String>>| {
+            let is_metadata = headers.get("metadata").is_some_and(|value| value == "true");
+            seen.send((uri.authority().map(ToString::to_string), is_metadata, query)).unwrap();
+            #[expect(clippy::disallowed_methods, reason = "a token ends by the real clock")]
+            let ends = jiff::Timestamp::now().as_second() + 3600;
+            let parts = r#""token_type":"Bearer","resource":"https://iothubs.azure.net","access_token":"canary""#;
+            format!(r#"{{"expires_on":"{ends}",{parts}}}"#)
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut serving = JoinSet::new();
+        let router = Router::new().route("/metadata/identity/oauth2/token", get(answer));
+        serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        for client_id in [None, Some("user-assigned")] {
+            let login = machine(client_id, address);
+            let token = login.token().await.unwrap();
+            assert_eq!(token.expose_secret(), "Bearer canary");
+            login.token().await.unwrap();
+            let (host, is_metadata, query) = requests.recv().await.unwrap();
+            assert_eq!((host.as_deref(), is_metadata), (Some("169.254.169.254"), true));
+            assert_eq!(query["resource"], "https://iothubs.azure.net");
+            assert_eq!(query.get("client_id").map(String::as_str), client_id);
+            assert!(requests.is_empty(), "a token is kept");
+            login.token_instead_of(&token).await.unwrap();
+            requests.recv().await.expect("a refused one is replaced");
+            assert!(!format!("{login:?}").contains("canary"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_metadata_service_that_does_not_answer_is_waited_for_within_a_bound() {
+        // Connections are taken by the system, and nobody reads them.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let login = machine(None, listener.local_addr().unwrap());
+        let error = login.token().await.unwrap_err();
+        assert!(matches!(error, HubError::Transport { timeout: true, .. }), "{error:?}");
+        let expected = "cannot reach the hub: cannot sign in with Entra (managed-identity): no token came in 30 s";
+        assert_eq!(error.to_string(), expected);
     }
 }
