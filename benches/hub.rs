@@ -31,6 +31,7 @@ use geminid::emulator::query::Rows;
 use geminid::emulator::trial::TrialOptions;
 use geminid::emulator::{EmbeddedHub, HubOptions};
 use hmac::{Hmac, KeyInit, Mac};
+use secrecy::ExposeSecret as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -101,7 +102,7 @@ async fn requests() {
         ("PATCH one twin of 1,000, durable", true, &hub, TWINS),
         ("PATCH one twin of 100,000, durable", true, &hub_spread, TWINS_SPREAD),
     ] {
-        let token = token(&hub.connection_info().owner_connection_string);
+        let token = token(hub.connection_info().owner_connection_string.expose_secret());
         let urls = [&format!("https://{}", hub.address()), &bare, &with_log];
         let mut rates = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {

@@ -312,6 +312,37 @@ async fn a_certificate_signs_an_assertion_that_its_public_key_proves() {
     }
 }
 
+/// A certificate of its own, with its key, as one text; and its thumbprint.
+fn certified(name: &str) -> (String, String) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2040, 2, 3);
+    let certificate = params.self_signed(&key).unwrap();
+    (key.serialize_pem() + &certificate.pem(), BASE64_URL.encode(digest(&SHA256, certificate.der())))
+}
+
+#[tokio::test]
+async fn a_certificate_that_entra_refuses_is_read_anew_the_next_time() {
+    let world = World::start([]).await;
+    let ((old, old_print), (new, new_print)) = (certified("old"), certified("new"));
+    let file = world.file("client.pem", &old);
+    let (tenant_id, client_id) = ("tenant".to_owned(), "client".to_owned());
+    let hub = world.sign_in(EntraCredential::ClientCertificate { tenant_id, client_id, file }).unwrap();
+    let ends = std::time::SystemTime::from("2040-02-03T00:00:00Z".parse::<jiff::Timestamp>().unwrap());
+    assert_eq!(hub.credential_ends(), Some(ends));
+    world.file("client.pem", &new);
+    let query = "SELECT deviceId AS d FROM devices";
+    assert_eq!(hub.query_page(query, 1, None).await.unwrap_err().category(), "unauthorized");
+    world.script.lock().unwrap().gives.push_back(Gives::Role(Role::DataReader));
+    hub.query_page(query, 1, None).await.unwrap();
+    let prints = world.seen().into_iter().map(|(_, form)| {
+        let header = BASE64_URL.decode(form["client_assertion"].split('.').next().unwrap()).unwrap();
+        let header = Value::parse_json(&String::from_utf8(header).unwrap()).unwrap();
+        header.get(["x5t#S256"]).and_then(Value::as_str).unwrap().to_owned()
+    });
+    assert_eq!(prints.collect::<Vec<_>>(), [old_print, new_print]);
+}
+
 #[tokio::test]
 async fn a_token_that_the_hub_refuses_is_replaced_once() {
     let world = World::start([Gives::Stranger, Gives::Role(Role::DataReader), Gives::Stranger, Gives::Stranger]).await;

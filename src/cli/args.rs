@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::trials::TrialArgs;
-use crate::app::{Colour, HubParts, LogOptions, Progress, hub_file, hub_parts, start_logging, wall_clock};
+use crate::app::{Colour, HubParts, LogOptions, Progress, hub_parts, secret_file, start_logging, wall_clock};
 use crate::emulator::HubOptions;
 use crate::plan::TwinFilter;
 use crate::settings::{self, Secret, Settings, hub_defaults};
@@ -276,9 +276,9 @@ fn colour(settings: &Settings, args: &LogArgs) -> Colour {
 }
 
 fn read_hub_json(file: &std::path::Path, access: Access) -> anyhow::Result<(Secret, PathBuf)> {
-    let text = hub_file(file).map_err(|error| anyhow!("--hub-json: {error}; is `geminid hub` running?"))?;
-    let json: serde_json::Value =
-        serde_json::from_str(&text).with_context(|| format!("--hub-json: {} is no JSON", file.display()))?;
+    let text = secret_file(file).map_err(|error| anyhow!("--hub-json: {error}; is `geminid hub` running?"))?;
+    let json: serde_json::Value = serde_json::from_str(text.expose_secret())
+        .with_context(|| format!("--hub-json: {} is no JSON", file.display()))?;
     let field = |name: &str| {
         let value = json.get(name).and_then(serde_json::Value::as_str);
         value.with_context(|| format!("--hub-json: {} has no {name}; is it a hub.json?", file.display()))

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use secrecy::ExposeSecret as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{LogArgs, log_options};
 use super::output::Output;
-use crate::app::{Progress, StopSignals, hub_file, start_logging, wall_clock};
+use crate::app::{Progress, StopSignals, hub_file, secret_file, start_logging, wall_clock};
 use crate::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
 use crate::settings::Settings;
 use crate::twin::{Object, Value};
@@ -32,8 +33,8 @@ pub(super) struct DeviceArgs {
 
 /// Runs a simulated device until a signal.
 pub(super) async fn run(args: DeviceArgs) -> anyhow::Result<u8> {
-    let text = hub_file(&args.connection_string_file).context("--connection-string-file")?;
-    let connection = DeviceConnection::parse(&text).context("--connection-string-file")?;
+    let text = secret_file(&args.connection_string_file).context("--connection-string-file")?;
+    let connection = DeviceConnection::parse(text.expose_secret()).context("--connection-string-file")?;
     let trust = match &args.ca_file {
         Some(file) => Trust::Authorities(hub_file(file).context("--ca-file")?.into_bytes()),
         None => Trust::System,

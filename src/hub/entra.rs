@@ -3,7 +3,7 @@
 //! Invariants: every credential asks for the one scope of IoT Hub, through a transport of ours: verified TLS, no
 //! redirect, no retry (the credential of a machine asks its metadata service again by itself, within
 //! [`TOKEN_TIME_MAX`]). A token is kept by the credential until shortly before it ends; one that the hub refused is
-//! thrown away with the credential that kept it. No error or `Debug` text holds a secret.
+//! thrown away with the credential that kept it, and so is a credential that gives none. No error or `Debug` text holds a secret.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use azure_identity::{
     DeveloperToolsCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
     WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
+use jiff::Timestamp;
 use reqwest::Client;
 
 use super::HubError;
@@ -66,7 +67,7 @@ pub enum EntraCredential {
         tenant_id: String,
         /// The application.
         client_id: String,
-        /// The certificate and its RSA key (PKCS #8), in PEM; read anew whenever the credential is made.
+        /// The certificate and its RSA key (PKCS #8), in PEM; read anew when a token is refused, by Entra or the hub.
         file: PathBuf,
     },
     /// Whoever is signed in with the Azure CLI or the Azure Developer CLI.
@@ -158,14 +159,16 @@ pub(super) struct EntraLogin {
 #[derive(Debug)]
 struct State {
     credential: Arc<dyn TokenCredential>,
+    /// When its certificate ends, if it is one.
+    ends: Option<Timestamp>,
     /// The last token it gave.
     last: Option<SecretString>,
 }
 
 impl EntraLogin {
     pub(super) fn new(options: EntraOptions, transport: EntraTransport) -> Result<Self, String> {
-        let credential = make(&options, &transport)?;
-        Ok(Self { options, transport, state: Mutex::new(State { credential, last: None }) })
+        let state = make(&options, &transport)?;
+        Ok(Self { options, transport, state: Mutex::new(state) })
     }
 
     /// Tells `watch` of each request for a token from now on; the first to ask is told.
@@ -178,25 +181,41 @@ impl EntraLogin {
         self.options.credential.as_str()
     }
 
+    /// When the certificate ends, if it is one; the other credentials renew themselves, or nobody knows.
+    pub(super) fn ends(&self) -> Option<Timestamp> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).ends
+    }
+
     pub(super) async fn token(&self) -> Result<SecretString, HubError> {
         let credential = Arc::clone(&self.state.lock().unwrap_or_else(PoisonError::into_inner).credential);
         let answer = tokio::time::timeout(TOKEN_TIME_MAX, credential.get_token(&[SCOPE], None)).await;
-        let token = answer.map_err(|_| self.late())?.map_err(|error| self.refused(&error))?;
+        let token = answer.map_err(|_| self.late())?.map_err(|error| {
+            // What the credential was made of may have been replaced: the next attempt reads it anew.
+            self.renew(None);
+            self.refused(&error)
+        })?;
         let text = SecretString::from(format!("Bearer {}", token.token.secret()));
         self.state.lock().unwrap_or_else(PoisonError::into_inner).last = Some(text.clone());
         Ok(text)
     }
 
     pub(super) async fn token_instead_of(&self, refused: &SecretString) -> Result<SecretString, HubError> {
-        {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_last = state.last.as_ref().is_some_and(|last| last.expose_secret() == refused.expose_secret());
-            // The credential would answer the same token from its memory; another one has none.
-            if is_last && let Ok(credential) = make(&self.options, &self.transport) {
-                *state = State { credential, last: None };
-            }
-        }
+        // The credential would answer the same token from its memory; another one has none.
+        self.renew(Some(refused));
         self.token().await
+    }
+
+    /// Another credential in the place of this one; given a token, only if that is the last one.
+    fn renew(&self, refused: Option<&SecretString>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_last = |refused: &SecretString| {
+            state.last.as_ref().is_some_and(|last| last.expose_secret() == refused.expose_secret())
+        };
+        if refused.is_none_or(is_last)
+            && let Ok(renewed) = make(&self.options, &self.transport)
+        {
+            *state = renewed;
+        }
     }
 
     fn late(&self) -> HubError {
@@ -249,8 +268,9 @@ fn causes(error: &azure_core::Error) -> String {
     texts.join(": ")
 }
 
-fn make(options: &EntraOptions, transport: &EntraTransport) -> Result<Arc<dyn TokenCredential>, String> {
+fn make(options: &EntraOptions, transport: &EntraTransport) -> Result<State, String> {
     let client_options = client_options(options, transport);
+    let mut ends = None;
     let made: Result<Arc<dyn TokenCredential>, azure_core::Error> = match options.credential.clone() {
         EntraCredential::WorkloadIdentity { tenant_id, client_id, token_file } => {
             let options = WorkloadIdentityCredentialOptions {
@@ -276,11 +296,13 @@ fn make(options: &EntraOptions, transport: &EntraTransport) -> Result<Arc<dyn To
             let audience = format!("{authority}/{tenant_id}/oauth2/v2.0/token");
             let certificate = Certificate::read(&file, &client_id, audience, options.clock)?;
             let assertion = ClientAssertionCredentialOptions { client_options };
+            ends = certificate.ends();
             ClientAssertionCredential::new(tenant_id, client_id, certificate, Some(assertion)).map(|made| made as _)
         }
         EntraCredential::DeveloperTools => DeveloperToolsCredential::new(None).map(|made| made as _),
     };
-    made.map_err(|error| format!("{}: {}", options.credential.as_str(), causes(&error)))
+    let credential = made.map_err(|error| format!("{}: {}", options.credential.as_str(), causes(&error)))?;
+    Ok(State { credential, ends, last: None })
 }
 
 fn client_options(options: &EntraOptions, transport: &EntraTransport) -> ClientOptions {
@@ -318,7 +340,7 @@ mod tests {
         let transport = EntraTransport::new(Client::builder().no_proxy().proxy(proxy).build().unwrap());
         let credential = EntraCredential::ManagedIdentity { client_id: client_id.map(str::to_owned) };
         #[expect(clippy::disallowed_methods, reason = "the credential judges by the real clock when its token ends")]
-        let options = EntraOptions { credential, authority_host: None, clock: jiff::Timestamp::now };
+        let options = EntraOptions { credential, authority_host: None, clock: Timestamp::now };
         EntraLogin::new(options, transport).unwrap()
     }
 
@@ -329,7 +351,7 @@ mod tests {
             let is_metadata = headers.get("metadata").is_some_and(|value| value == "true");
             seen.send((uri.authority().map(ToString::to_string), is_metadata, query)).unwrap();
             #[expect(clippy::disallowed_methods, reason = "a token ends by the real clock")]
-            let ends = jiff::Timestamp::now().as_second() + 3600;
+            let ends = Timestamp::now().as_second() + 3600;
             let parts = r#""token_type":"Bearer","resource":"https://iothubs.azure.net","access_token":"canary""#;
             format!(r#"{{"expires_on":"{ends}",{parts}}}"#)
         };
