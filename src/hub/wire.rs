@@ -5,8 +5,11 @@
 
 use serde_json::json;
 
+use super::tree;
 use crate::twin::{DeviceId, ETag, MergePatch, ModuleId, Number, Object, Twin, TwinRef, Value};
 
+/// Where the hub names the configuration that wrote a leaf (`iot-hub.md` 1.4).
+const LAST_UPDATED_BY: &str = "$lastUpdatedBy";
 /// The most bytes of a text of the hub that go into an error.
 pub(super) const TEXT_MAX: usize = 512;
 /// The most bytes of a code of the hub.
@@ -40,6 +43,20 @@ pub(super) fn device_body(device: &DeviceId) -> Vec<u8> {
     json!({ "deviceId": device.as_str(), "status": "enabled" }).to_string().into_bytes()
 }
 
+/// The first key of the device that `body` is the identity of.
+///
+/// # Errors
+/// What is missing; never any of the body, since it is a secret.
+pub(super) fn device_key(body: &[u8], asked: &DeviceId) -> Result<String, String> {
+    let identity: serde_json::Value =
+        serde_json::from_slice(body).map_err(|_| "the identity is not JSON".to_owned())?;
+    if identity["deviceId"].as_str() != Some(asked.as_str()) {
+        return Err("the identity is another device's".to_owned());
+    }
+    let key = identity["authentication"]["symmetricKey"]["primaryKey"].as_str().filter(|key| !key.is_empty());
+    key.map(str::to_owned).ok_or_else(|| "the device has no symmetric key".to_owned())
+}
+
 /// The body of a query.
 pub(super) fn query_body(query: &str) -> Vec<u8> {
     json!({ "query": query }).to_string().into_bytes()
@@ -51,7 +68,10 @@ pub(super) fn query_body(query: &str) -> Vec<u8> {
 /// What is wrong with it: not JSON, another twin than `asked`, an etag that could not guard a write, a section of
 /// another type.
 pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
-    let Value::Object(mut fields) = json_value(body)? else { return Err("the twin is not an object".to_owned()) };
+    // The metadata is of use only where a configuration left its name in it.
+    let named = std::str::from_utf8(body).is_ok_and(|text| text.contains(LAST_UPDATED_BY));
+    let read = if named { tree::value(body) } else { tree::without_metadata(body) };
+    let Value::Object(mut fields) = read.map_err(not_json)? else { return Err("the twin is not an object".to_owned()) };
     check_id(&fields, "deviceId", Some(asked.device.as_str()))?;
     check_id(&fields, "moduleId", asked.module.as_ref().map(ModuleId::as_str))?;
     let etag = fields.get("etag").and_then(Value::as_str).and_then(ETag::new);
@@ -70,7 +90,7 @@ pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
     let mut properties = section(fields.remove("properties"), "properties")?.ok_or("the twin has no properties")?;
     let desired = properties.remove("desired");
     let metadata =
-        desired.as_ref().and_then(|desired| desired.get(["$metadata"])).filter(|it| names_a_writer(it)).cloned();
+        desired.as_ref().and_then(|desired| desired.get([tree::METADATA])).filter(|it| names_a_writer(it)).cloned();
     let desired = section(desired, "properties.desired")?;
     let desired = desired.ok_or("the twin has no properties.desired")?;
     let reported = section(properties.remove("reported"), "properties.reported")?.unwrap_or_default();
@@ -102,7 +122,7 @@ pub fn probe_answers(body: &[u8]) {
 fn names_a_writer(metadata: &Value) -> bool {
     metadata
         .as_object()
-        .is_some_and(|object| object.contains_key("$lastUpdatedBy") || object.values().any(names_a_writer))
+        .is_some_and(|object| object.contains_key(LAST_UPDATED_BY) || object.values().any(names_a_writer))
 }
 
 /// What is left of the fields once ids, etag and version are out.
@@ -118,7 +138,9 @@ fn system(mut fields: Object) -> Object {
 /// # Errors
 /// What is wrong with it: not JSON, not an array, a row that is no object.
 pub(super) fn rows(body: &[u8]) -> Result<Vec<Value>, String> {
-    let Value::Array(rows) = json_value(body)? else { return Err("the page is not an array".to_owned()) };
+    let Value::Array(rows) = tree::value(body).map_err(not_json)? else {
+        return Err("the page is not an array".to_owned());
+    };
     match rows.iter().position(|row| row.as_object().is_none()) {
         None => Ok(rows),
         Some(index) => Err(format!("row {index} of the page is not an object")),
@@ -147,8 +169,9 @@ pub(super) fn clean(text: &str, max: usize) -> String {
     result
 }
 
-fn json_value(body: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(body).map(Value::from_json).map_err(|error| format!("the answer is not JSON: {error}"))
+#[expect(clippy::needless_pass_by_value, reason = "it stands where errors are mapped")]
+fn not_json(error: serde_json::Error) -> String {
+    format!("the answer is not JSON: {error}")
 }
 
 fn check_id(fields: &Object, name: &str, asked: Option<&str>) -> Result<(), String> {
@@ -169,7 +192,7 @@ fn section(value: Option<Value>, name: &str) -> Result<Option<Object>, String> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(mut object)) => {
-            object.remove("$metadata");
+            object.remove(tree::METADATA);
             object.remove("$version");
             Ok(Some(object))
         }
@@ -240,6 +263,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_key_of_an_identity_is_taken_and_never_told() {
+        let device = DeviceId::new("d1").unwrap();
+        let identity = |keys: &str| {
+            let text = format!(r#"{{"deviceId":"d1","authentication":{{"symmetricKey":{keys},"type":"sas"}}}}"#);
+            device_key(text.as_bytes(), &device)
+        };
+        assert_eq!(identity(r#"{"primaryKey":"S0VZ","secondaryKey":"T1RIRVI="}"#), Ok("S0VZ".to_owned()));
+        for keys in ["null", "{}", r#"{"primaryKey":null}"#, r#"{"primaryKey":""}"#, r#""S0VZ""#] {
+            assert_eq!(identity(keys), Err("the device has no symmetric key".to_owned()), "{keys}");
+        }
+        for (body, says) in [
+            (r#"{"deviceId":"d2","authentication":{"symmetricKey":{"primaryKey":"S0VZ"}}}"#, "another device's"),
+            (r#"{"deviceId":"d1","key":"S0VZ""#, "is not JSON"),
+            (r#"["S0VZ"]"#, "another device's"),
+        ] {
+            let error = device_key(body.as_bytes(), &device).unwrap_err();
+            assert!(error.contains(says) && !error.contains("S0VZ"), "{error}");
+        }
+    }
 
     /// The fresh device twin of `iot-hub.md` 1.1.
     const FRESH: &str = r#"{"deviceId":"d1","etag":"AAAAAAAAAAE=","deviceEtag":"NjQ1MTQxOTM4","status":"enabled",
