@@ -15,6 +15,7 @@ mod events;
 mod explain;
 mod gate;
 mod health;
+mod in_turn;
 mod journal;
 mod marks;
 mod obey;
@@ -40,7 +41,7 @@ pub use command::{
 };
 pub use explain::{Explained, ExplainedLeaf, Holder};
 pub use journal::{Event, Journal};
-pub use planned::{PlannedWrite, Written, apply_planned};
+pub use planned::{PlannedLeaf, PlannedOrder, PlannedWrite, Written, apply_planned};
 pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;
 pub use run::{Ended, Options, observe, run};
