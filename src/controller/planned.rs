@@ -18,11 +18,10 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::audit::{Auditor, Occasion};
+use super::audit::{Auditor, Occasion, Recording};
 use super::in_turn::in_turn;
 use super::queue::Lane;
 use super::survey::PlannedTwin;
-use super::transfer::Recording;
 use crate::hub::{HubError, WriteTwins};
 use crate::plan::{
     Cause, Change, DeclaredState, FileSpan, HeldReason, Leaf, Salt, SealAction, SealScope, SealState, Suspend,

@@ -5,11 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio_util::sync::CancellationToken;
 
-use super::audit::{AuditLog, Auditor};
+use super::audit::{Auditor, Recording};
 use super::in_turn::in_turn;
 use super::planned::Written;
 use super::survey::sealed_twins;
@@ -37,24 +36,6 @@ pub struct TransferOrder {
     pub filter: TwinFilter,
     /// Seconds since 1970, for suspensions that end.
     pub unix_now: i64,
-}
-
-/// Where the writes of a command are recorded.
-#[derive(Debug, Clone)]
-pub struct Recording {
-    /// The hub's name in the lines.
-    pub hub: String,
-    /// The lines' place.
-    pub log: AuditLog,
-    /// The clock of the lines.
-    pub wall_clock: fn() -> SystemTime,
-}
-
-impl Recording {
-    /// Who records the writes of the owner of `scope`.
-    pub(super) fn auditor(self, scope: &SealScope) -> Auditor {
-        Auditor::new(&self.hub, scope, self.log, self.wall_clock)
-    }
 }
 
 impl TransferOrder {
