@@ -203,94 +203,135 @@ async fn apply_tells_programs_of_every_twin() {
     insta::assert_snapshot!("apply_text", out);
 }
 
-#[tokio::test]
-async fn a_plan_holds_what_the_daemon_would_hold_and_an_approval_lets_it_pass_without_one() {
-    let world = World::new();
-    let _hub = world.hub("state", "127.0.0.1:0").await;
-    let settings = |more: &str, of_hub: &str| {
+/// A hub whose guard lets a tenth of the fleet be registered, and three manifests.
+struct Guarded {
+    world: World,
+    _hub: crate::support::Process,
+}
+
+impl Guarded {
+    async fn new() -> Self {
+        let world = World::new();
+        let hub = world.hub("state", "127.0.0.1:0").await;
+        for name in ["a", "b", "c"] {
+            world.write(&format!("manifests/{name}.yaml"), &device(name, 1));
+        }
         let connection = world.hub_json("state")["ownerConnectionString"].as_str().unwrap().to_owned();
         world.write("hub.secret", &connection);
-        world.write(
+        let guarded = Self { world, _hub: hub };
+        guarded.settings("", "");
+        guarded
+    }
+
+    fn settings(&self, more: &str, of_hub: &str) {
+        self.world.write(
             "settings.toml",
             &format!(
                 "owner = \"o\"\n{more}\n[hubs.h]\nmanifests = \"manifests\"\nconnection_string_file = \"hub.secret\"\n\
                  ca_file = \"state/ca.pem\"\n{of_hub}\n[hubs.h.guards]\ncreates = \"10%\"\nfrom = 1\n"
             ),
         );
-    };
-    settings("", "");
-    for name in ["a", "b", "c"] {
-        world.write(&format!("manifests/{name}.yaml"), &device(name, 1));
     }
-    let set = ["--settings", "settings.toml"];
-    let run = async |arguments: &[&str]| world.run(&[arguments, &set].concat()).await;
-    let (code, out, err) = run(&["plan"]).await;
-    assert!(
-        code == 1 && out.contains("Held back (3 twins)") && out.contains("3 twins would be registered"),
-        "{out}{err}"
-    );
-    let flag = out.split('\'').nth(1).unwrap().to_owned();
-    assert!(flag.starts_with("creates/") && flag.ends_with("/3"), "{flag}");
-    let (code, out, err) = run(&["plan", "--approve", &flag, "--out", "plan.json"]).await;
-    assert!(code == 1 && out.contains("To register (3 twins)") && !out.contains("held"), "{out}{err}");
-    let (code, _, err) = run(&["plan", "--approve", "creates/other/3"]).await;
-    assert!(code == 2 && err.contains("not at other; plan again"), "{err}");
-    let (code, _, err) = run(&["plan", "--approve", &flag, "--device", "a*"]).await;
-    assert!(code == 2 && err.contains("leave the filter out"), "{err}");
-    let (code, out, _) = run(&["plan", "--device", "a*"]).await;
-    assert!(code == 1 && out.contains("guards were not asked"), "{out}");
 
-    let (code, _, err) = run(&["apply", "plan.json"]).await;
+    async fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        self.world.run(&[arguments, &["--settings", "settings.toml"]].concat()).await
+    }
+
+    /// The approval that a plan prints, and what it prints.
+    async fn approval(&self) -> (String, String) {
+        let (code, out, err) = self.run(&["plan"]).await;
+        assert_eq!(code, 1, "{out}{err}");
+        (out.split('\'').nth(1).unwrap_or_else(|| panic!("no approval in {out}")).to_owned(), out)
+    }
+}
+
+#[tokio::test]
+async fn a_plan_holds_what_the_daemon_would_hold_and_an_approval_lets_it_pass_without_one() {
+    let guarded = Guarded::new().await;
+    let (flag, out) = guarded.approval().await;
+    assert!(out.contains("Held back (3 twins)") && out.contains("3 twins would be registered"), "{out}");
+    assert!(flag.starts_with("creates/") && flag.ends_with("/3"), "{flag}");
+    let (code, out, err) = guarded.run(&["plan", "--approve", &flag]).await;
+    assert!(code == 1 && out.contains("To register (3 twins)") && !out.contains("held"), "{out}{err}");
+    let (code, _, err) = guarded.run(&["plan", "--approve", "creates/other/3"]).await;
+    assert!(code == 2 && err.contains("not at other; plan again"), "{err}");
+    let (code, _, err) = guarded.run(&["plan", "--approve", &flag, "--device", "a*"]).await;
+    assert!(code == 2 && err.contains("leave the filter out"), "{err}");
+    let (code, out, _) = guarded.run(&["plan", "--device", "a*"]).await;
+    assert!(code == 1 && out.contains("guards were not asked"), "{out}");
+    let (code, out, err) = guarded.run(&["apply", "--approve", &flag]).await;
+    assert!(code == 0, "{out}{err}");
+
+    for name in ["b", "c"] {
+        fs::remove_file(guarded.world.path(&format!("manifests/{name}.yaml"))).unwrap();
+    }
+    let (flag, out) = guarded.approval().await;
+    assert!(out.contains("2 twins would lose something"), "{out}");
+    let (code, out, err) = guarded.run(&["apply", "--prune"]).await;
+    assert!(code == 1 && out.contains(&flag), "{out}{err}");
+    let (code, out, err) = guarded.run(&["apply", "--prune", "--approve", &flag]).await;
+    assert!(code == 0, "{out}{err}");
+    assert_eq!(guarded.run(&["plan"]).await.0, 0);
+}
+
+#[tokio::test]
+async fn a_kept_plan_asks_guards_mode_and_suspension_and_refuses_approvals_without_effect() {
+    let guarded = Guarded::new().await;
+    let client = guarded.world.client("state");
+    let (flag, _) = guarded.approval().await;
+    assert_eq!(guarded.run(&["plan", "--approve", &flag, "--out", "plan.json"]).await.0, 1);
+    let (code, _, err) = guarded.run(&["apply", "plan.json"]).await;
     assert!(code == 2 && err.contains("nothing was applied") && err.contains(&flag), "{err}");
     for (more, of_hub, expected) in [
         ("mode = \"observe\"", "", "mode observe"),
         ("suspend = true", "", "suspended by `suspend` in the settings"),
         ("", "suspend = true", "suspended by `hubs.h.suspend` in the settings"),
     ] {
-        settings(more, of_hub);
-        let (code, out, err) = run(&["plan"]).await;
-        assert!(code == 1 && out.contains(expected), "{out}{err}");
-        let (_, out, _) = run(&["plan", "-o", "json"]).await;
-        let json: serde_json::Value = serde_json::from_str(&out).unwrap();
-        assert!(json["notices"][0].as_str().unwrap().contains(expected), "{out}");
-        assert!(run(&["plan", "-o", "markdown"]).await.1.contains(expected), "in a pull request too");
-        let (code, _, err) = run(&["apply", "plan.json", "--approve", &flag]).await;
+        guarded.settings(more, of_hub);
+        for form in ["text", "json", "markdown", "yaml"] {
+            let (code, out, err) = guarded.run(&["plan", "-o", form]).await;
+            assert!(code == 1 && out.contains(expected), "{form}: {out}{err}");
+        }
+        let (code, _, err) = guarded.run(&["apply", "plan.json", "--approve", &flag]).await;
         assert!(code == 2 && err.contains(expected), "{err}");
-        assert!(world.client("state").find("a").await.is_none(), "{more}");
+        assert!(client.find("a").await.is_none(), "{more}{of_hub}");
     }
-    settings("", "");
+    guarded.settings("", "");
     for (more, expected) in [
         (flag.replace("creates", "shape") + "/a", "give the approval of shape to `geminid plan --out FILE`"),
         (flag.replace("creates", "updates"), "the guard updates holds nothing of this plan; leave its approval out"),
     ] {
-        let (code, _, err) = run(&["apply", "plan.json", "--approve", &flag, "--approve", &more]).await;
+        let (code, _, err) = guarded.run(&["apply", "plan.json", "--approve", &flag, "--approve", &more]).await;
         assert!(code == 2 && err.contains(expected) && err.lines().count() == 1, "{err}");
-        assert!(world.client("state").find("a").await.is_none(), "{more}");
+        assert!(client.find("a").await.is_none(), "{more}");
     }
-    let (code, out, err) = run(&["apply", "plan.json", "--approve", &flag]).await;
+    let (code, out, err) = guarded.run(&["apply", "plan.json", "--approve", &flag]).await;
     assert!(code == 0 && out.starts_with("3 planned writes: 3 applied"), "{out}{err}");
+}
 
+#[tokio::test]
+async fn a_kept_plan_that_removes_is_refused_in_mode_upsert() {
+    let guarded = Guarded::new().await;
+    let client = guarded.world.client("state");
+    let (flag, _) = guarded.approval().await;
+    assert_eq!(guarded.run(&["apply", "--approve", &flag]).await.0, 0);
     for name in ["b", "c"] {
-        fs::remove_file(world.path(&format!("manifests/{name}.yaml"))).unwrap();
+        fs::remove_file(guarded.world.path(&format!("manifests/{name}.yaml"))).unwrap();
     }
-    let (code, out, err) = run(&["plan"]).await;
-    assert!(code == 1 && out.contains("2 twins would lose something"), "{out}{err}");
-    let flag = out.split('\'').nth(1).unwrap().to_owned();
-    assert_eq!(run(&["plan", "--approve", &flag, "--out", "plan.json"]).await.0, 1);
-    settings("mode = \"upsert\"", "");
-    let sealed = world.client("state").twin("b").await;
-    let (code, out, err) = run(&["apply", "plan.json", "--approve", &flag]).await;
+    let (flag, _) = guarded.approval().await;
+    assert_eq!(guarded.run(&["plan", "--approve", &flag, "--out", "plan.json"]).await.0, 1);
+    guarded.settings("mode = \"upsert\"", "");
+    let sealed = client.twin("b").await;
+    let (code, out, err) = guarded.run(&["apply", "plan.json", "--approve", &flag]).await;
     let expected = "error: the plan removes from 2 twins, and mode upsert removes nothing; plan again in that mode\n";
     assert_eq!((code, err.as_str()), (2, expected), "{out}");
-    assert_eq!(world.client("state").twin("b").await, sealed);
-    let (code, out, _) = run(&["plan", "--out", "plan.json"]).await;
+    let (code, out, _) = guarded.run(&["plan", "--out", "less.json"]).await;
     assert!(code == 1 && out.contains("nothing is removed in mode upsert"), "{out}");
-    let (code, out, err) = run(&["apply", "plan.json"]).await;
+    let (code, out, err) = guarded.run(&["apply", "less.json"]).await;
     assert!(code == 1 && out.contains("is not made in mode upsert"), "what the plan left out is told: {out}{err}");
-    settings("", "");
-    let (code, out, err) = run(&["apply", "--prune"]).await;
-    assert!(code == 1 && out.contains(&flag), "{out}{err}");
-    let (code, out, err) = run(&["apply", "--prune", "--approve", &flag]).await;
-    assert!(code == 0, "{out}{err}");
-    assert_eq!(run(&["plan"]).await.0, 0);
+    assert_eq!(client.twin("b").await, sealed);
+    guarded.settings("", "");
+    let (code, out, err) = guarded.run(&["apply", "plan.json", "--approve", &flag]).await;
+    assert!(code == 0 && out.starts_with("2 planned writes: 2 applied"), "{out}{err}");
+    assert_eq!(leaf(&client.twin("b").await, Section::Tags, &["geminid"]), None);
 }
