@@ -93,7 +93,7 @@ pub enum RemovalHold {
     #[error("waits until the query of the profile at {0} has been answered to the end")]
     MembershipUnknown(FileSpan),
     /// The command removes nothing for manifests that are gone.
-    #[error("the manifest is gone; `run` settles that, and this command with --prune")]
+    #[error("waits, as its manifest is gone: `run` settles that, and `apply` with --prune")]
     NotPruned,
     /// The mode removes nothing.
     #[error("is not made in mode upsert; `mode = \"sync\"` removes")]
