@@ -433,9 +433,10 @@ async fn a_kept_plan_leaves_alone_what_is_suspended_or_was_written_since() {
         ["drifted applied", "edited held", "gone held", "less applied", "new held", "unsealed refused"],
         "{results:?}"
     );
-    let held = |id: &str| match &results[&TwinRef::device(device(id))] {
-        Written::Held(HeldReason::Suspended(suspend)) => suspend.reason.clone(),
-        other => panic!("{other:?}"),
+    let held = |id: &str| {
+        let written = &results[&TwinRef::device(device(id))];
+        let Written::Held(HeldReason::Suspended(suspend)) = written else { panic!("{id}: {written:?}") };
+        suspend.reason.clone()
     };
     assert_eq!((held("edited").as_str(), held("gone").as_str()), ("bench test", "at run time"));
     assert_eq!((lines.len(), hub.applied().len()), (2, writes_before + 2), "{lines:?}");
