@@ -86,7 +86,9 @@ impl HubParts {
 /// with one host.
 pub fn hub_parts(settings: &Settings) -> anyhow::Result<Vec<HubParts>> {
     if settings.hubs.is_empty() {
-        bail!("no hub is configured; name one in a settings file (--settings), or try --embedded-hub");
+        bail!(
+            "no hub is configured; name one in a settings file (--settings), take that of `geminid hub` with --hub-json, or try `geminid run --embedded-hub`"
+        );
     }
     let owner =
         settings.owner.as_deref().context("no owner is set; add `owner = \"...\"` or --owner, one per instance")?;

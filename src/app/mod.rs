@@ -20,7 +20,7 @@ pub use connect::{HubParts, PacedHub, default_rules, hub_file, hub_parts, manife
 pub use daemon::{Announcement, EmbeddedAddresses, run_daemon};
 pub use descriptors::allow_connections;
 pub use logging::{Colour, LogOptions, start_logging};
-pub use pass::{apply_once, run_hub, transfer_once};
+pub use pass::{apply_once, apply_plan_once, run_hub, transfer_once};
 pub use progress::{Counted, Progress, Work};
 pub use shutdown::StopSignals;
 pub use trial::try_queries;
