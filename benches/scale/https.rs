@@ -1,6 +1,7 @@
 //! The same fleet over HTTPS, against the embedded hub in a process of its own: first sync, and sweeps after a restart.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -20,11 +21,13 @@ use geminid::metrics::Metrics;
 use geminid::plan::DeclaredState;
 use geminid::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
 use prometheus::Registry;
+use secrecy::ExposeSecret as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{fleet, measure};
+use super::ceiling::Target;
+use super::{ceiling, fleet, measure};
 
 /// The argument of the process that serves the hub until its input ends.
 pub(crate) const HUB_CHILD: &str = "--hub";
@@ -74,8 +77,20 @@ pub(crate) fn fleet(count: usize) {
     println!("  resident {:.0} MB after load, {:.0} MB at the peak", loaded / 1e6, peak / 1e6);
     let verdict = if pages <= least + 1.0 && gets == 0.0 && pages_gets == 0.0 { "met" } else { "MISSED" };
     println!("  requests at most pages + 1 and no GET: {verdict}");
+    println!("  {}", ceiling_beside(folder.path(), count));
     drop(hub.stdin.take());
     hub.wait().unwrap();
+}
+
+/// What the hub could do at most; last, since it writes.
+fn ceiling_beside(folder: &Path, count: usize) -> String {
+    let connection = std::fs::read_to_string(folder.join("connection")).unwrap();
+    let host = connection.split(';').find_map(|field| field.strip_prefix("HostName=")).unwrap();
+    let port = host.rsplit(':').next().unwrap().parse().unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let hub = Target::hub(address, &connection, std::fs::read(folder.join("ca.pem")).unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(ceiling::beside(&hub, count))
 }
 
 /// Serves a hub of `count` devices until its input ends.
@@ -100,7 +115,7 @@ pub(crate) fn hub_child(folder: &Path, count: usize) {
         .unwrap();
         let info = hub.connection_info();
         std::fs::copy(&info.ca_file, folder.join("ca.pem")).unwrap();
-        println!("{}", info.owner_connection_string);
+        println!("{}", info.owner_connection_string.expose_secret());
         std::io::stdout().flush().unwrap();
         tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
         hub.shutdown().await;

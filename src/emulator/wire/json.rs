@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
@@ -11,6 +12,14 @@ use crate::twin::{Number, Object, Value};
 
 /// A date that never was (`iot-hub.md` 1.2).
 const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Writes a secret as the text that it is: into an answer or a private file, and nowhere else.
+///
+/// # Errors
+/// The serializer's own.
+pub fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose_secret())
+}
 
 /// A time as a hub prints it: UTC, up to seven fraction digits, no trailing zeros (`iot-hub.md` 1.2).
 #[must_use]
@@ -104,6 +113,11 @@ impl Serialize for Json<'_> {
 #[expect(clippy::missing_panics_doc, reason = "no caller has anything that could fail to serialize")]
 pub fn json(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).expect("maps have string keys and nothing here fails to serialize")
+}
+
+/// Appends the text of something.
+pub(super) fn write_json(of: &impl Serialize, to: &mut Vec<u8>) {
+    serde_json::to_writer(to, of).expect("maps have string keys and a vector takes every byte");
 }
 
 /// A body as a value. An integer that needs 64 bits without a sign is refused here: the domain's numbers would take
