@@ -77,7 +77,13 @@ fn places(arguments: &Arguments, measured: &Measured) -> Vec<(&'static str, Stri
 }
 
 fn races(races: &[Race]) -> String {
-    let section = |race: &Race| format!("### {} twins\n\n{}", grouped(race.count as f64), race.table());
+    let section = |race: &Race| {
+        let repeated = match race.repeated.as_slice() {
+            [] => String::new(),
+            whose => format!("\nDone again after an end that was no good one: {}.\n", whose.join(", ")),
+        };
+        format!("### {} twins\n\n{}{repeated}", grouped(race.count as f64), race.table())
+    };
     races.iter().map(section).collect::<Vec<_>>().join("\n")
 }
 

@@ -73,6 +73,7 @@ async fn under(folder: &Path, arguments: &Arguments, tier: Tier, index: u32) -> 
     command.arg("apply").arg("--settings").arg(settings);
     let running = Running::start(&mut command, &folder, "apply");
     let cost = running.ended(Some(hub.process()), shortest * PATIENCE_FACTOR + PATIENCE_MORE).await;
+    let cost = cost.unwrap_or_else(|trouble| panic!("{}: {trouble}", tier.name));
     let answers = wire::answered(&hub.log());
     hub.stop().await;
     let refused = answers.iter().filter(|answer| answer.status == 429).count();

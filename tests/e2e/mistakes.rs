@@ -7,7 +7,7 @@ const MISTAKES: [(&str, &str); 44] = [
     ("run", "--hub-json"),
     ("run --manifests m", "no hub is configured; name one in a settings file (--settings)"),
     ("run --embedded-hub", "--manifests"),
-    ("apply", "name one in a settings file (--settings), or that of `geminid hub` (--hub-json)"),
+    ("apply", "take that of `geminid hub` with --hub-json"),
     ("apply nowhere.json", "--settings"),
     ("apply --manifests m --yes=no", "see geminid apply --help"),
     ("plan", "no hub is configured"),
