@@ -38,6 +38,10 @@ seeds count="20000":
 kills minutes="5":
     GEMINID_KILL_SECONDS=$(({{minutes}} * 60)) cargo test --locked --test faults killed
 
+# Ordinary life and trouble for so many minutes, drawn: target/soak/soak.svg; with --write, docs/soak.md and its picture.
+soak minutes="30" *options:
+    cargo bench --profile release --locked --bench soak -- --minutes {{minutes}} {{options}}
+
 # What the binary is made of, as CycloneDX: geminid.cdx.json; needs cargo-cyclonedx 0.5.9.
 sbom:
     cargo cyclonedx --format json --spec-version 1.5 --no-build-deps
