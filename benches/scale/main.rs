@@ -26,7 +26,7 @@ mod pace;
 mod queue;
 mod sweeping;
 #[expect(dead_code, reason = "the tests of the pace need more of it")]
-#[path = "../../tests/pace/throttled.rs"]
+#[path = "../../tests/reconcile/throttled.rs"]
 mod throttled;
 
 use std::path::Path;

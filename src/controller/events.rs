@@ -9,10 +9,10 @@ use tokio::task::{Id, JoinError};
 
 use super::access::Access;
 use super::backoff::{self, Circumstances, Requeue, jittered};
+use super::loop_state::{Controller, Finished, MISPREDICTIONS_MAX};
 use super::queue::Lane;
 use super::reconcile::Reconciled;
 use super::report::Report;
-use super::run::{Controller, Finished, MISPREDICTIONS_MAX};
 use super::sweep::{Swept, Untouched};
 use super::sweeping::until_utc_midnight;
 use crate::hub::{HubError, PageError};

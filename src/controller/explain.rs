@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::reconcile::Context;
+use super::context::Context;
 use crate::hub::{HubError, ReadTwins};
 use crate::plan::{
     Declaration, DeclaredState, Leaf, PathHash, Permits, Removals, SEAL_KEY, SealState, TwinPlan, declare,

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::answer::{GuardHold, Refused};
 use super::change::StateChange;
-use super::command::{GuardHold, Refused};
 use crate::plan::{
     Approval, Approvals, ChangeGuard, ChangeHold, Declaration, DeclaredState, Departures, FleetSize, GuardKind,
     LiveCondition, Members, Mode, Policy, Profile, RemovalGuard, RemovalHold, Removals, TwinPlan,

@@ -5,19 +5,23 @@
 //! twins alone.
 
 mod access;
+mod answer;
 mod asked;
 mod audit;
 mod backoff;
 mod change;
 mod chorus;
 mod command;
+mod context;
 mod events;
 mod explain;
 mod gate;
 mod health;
 mod journal;
+mod loop_state;
 mod marks;
 mod obey;
+mod options;
 mod pacing;
 mod permit;
 mod planned;
@@ -31,19 +35,20 @@ mod survey;
 mod sweep;
 mod sweeping;
 mod transfer;
+mod wish;
 
+pub use answer::{Approved, GuardHold, Overview, Page, REPORTS_MAX, Refused, TwinReport};
 pub use asked::{Request, RequestState};
 pub use audit::{AuditLog, AuditTarget, AuditWriter};
 pub use backoff::{Circumstances, Requeue, next as next_try};
-pub use command::{
-    Approved, Command, Commands, GuardHold, Inputs, LoopEnded, Overview, Page, REPORTS_MAX, Refused, TwinReport,
-};
+pub use command::{Command, Commands, Inputs, LoopEnded};
 pub use explain::{Explained, ExplainedLeaf, Holder};
 pub use journal::{Event, Journal};
+pub use options::Options;
 pub use planned::{PlannedWrite, Written, apply_planned};
 pub use queue::{Lane, Queue, Taken};
 pub use reconcile::Reconciled;
-pub use run::{Ended, Options, observe, run};
+pub use run::{Ended, observe, run};
 pub use status::{Statuses, TwinStatus};
 pub use survey::{Judge, PlannedTwin, Surveyed, survey};
 pub use transfer::{Recording, TransferOrder, survey_transfer, transfer};

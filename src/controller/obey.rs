@@ -7,37 +7,20 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::access::Access;
-use super::command::{Approved, Command, Overview, Page, REPORTS_MAX, Refused, TwinReport};
+use super::answer::{Approved, Overview, Page, REPORTS_MAX, Refused, TwinReport};
+use super::command::Command;
 use super::explain::{EXPLAINED_MAX, Explained, explain};
+use super::loop_state::Controller;
 use super::queue::Lane;
-use super::reconcile::{Reconciled, Wish};
+use super::reconcile::Reconciled;
 use super::report::Report;
-use super::run::Controller;
 use super::status::TwinStatus;
+use super::wish::{PendingWish, Reply};
 use crate::plan::{APPROVAL_LIFE, Approval, Removals, Synced, TwinState};
 use crate::twin::TwinRef;
 
 /// The longest reason of a suspension, in bytes: it takes room in the tags.
 const REASON_SIZE_MAX: usize = 256;
-
-type Reply = oneshot::Sender<Result<(), Refused>>;
-
-/// A suspension, or its end, that is to be written.
-#[derive(Debug)]
-pub(super) struct PendingWish {
-    reason: Wish,
-    /// Whether a worker has taken it.
-    begun: bool,
-    reply: Reply,
-}
-
-impl PendingWish {
-    /// Hands the wish to a worker.
-    pub(super) fn begin(&mut self) -> Wish {
-        self.begun = true;
-        self.reason.clone()
-    }
-}
 
 fn is_reason(text: &str) -> bool {
     (1..=REASON_SIZE_MAX).contains(&text.len()) && !text.chars().any(char::is_control)

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::access::Access;
+use super::context::Context;
 use super::gate::Gate;
-use super::reconcile::Context;
 use crate::plan::{Declaration, HeldReason, Permits, RemovalHold, SealScope, TwinPlan, plan_twin};
 use crate::twin::Twin;
 

@@ -11,10 +11,10 @@ use tracing::{debug, error, info, warn};
 
 use super::chorus::Chorus;
 use super::journal::Journal;
+use super::options::Options;
 use super::pacing::Progress;
 use super::queue::Lane;
 use super::reconcile::Reconciled;
-use super::run::{Options, guard_of};
 use super::status::{Statuses, held_message};
 use super::sweep::Swept;
 use crate::hub::{HubError, PageError};
@@ -257,9 +257,8 @@ impl Report {
     /// at the count grows with each; it is said again once it has `settled`.
     pub(super) fn removals(&mut self, hold: Option<&RemovalHold>, waiting: usize, settled: bool) {
         let hold = hold.filter(|_| waiting > 0);
-        let (guard, empty) = guard_of(hold);
-        self.metrics.set_guard(Guard::Removals, guard);
-        self.metrics.set_guard(Guard::Empty, empty);
+        self.metrics.set_guard(Guard::Removals, matches!(hold, Some(RemovalHold::Guard { .. })));
+        self.metrics.set_guard(Guard::Empty, matches!(hold, Some(RemovalHold::EmptyState { .. })));
         self.metrics.set_removals_held(if hold.is_some() { waiting } else { 0 });
         let kind = |hold: Option<&RemovalHold>| hold.map(std::mem::discriminant);
         if hold.is_some() && kind(hold) == kind(self.removal_hold.as_ref()) && !settled {

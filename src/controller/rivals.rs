@@ -3,7 +3,7 @@
 //! Invariant: what Git changes is no correction: a leaf counts only when this process, or our seal, knew the twin with
 //! just what is declared now.
 
-use super::reconcile::{Context, Task};
+use super::context::{Context, Task};
 use crate::plan::{Cause, HeldReason, SealState, Sighting, TwinPlan, etag_counter};
 use crate::twin::Twin;
 

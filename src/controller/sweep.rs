@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::context::Context;
 use super::marks::Marks;
-use super::reconcile::Context;
 use crate::hub::{
     AlongColumns, Cell, Lane, PAGE_SIZE_MAX, Paced, PageError, Pages, ReadTwins, SweepNews, TextRows, column_name,
 };

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use super::access::Access;
 use super::backoff::jittered;
+use super::loop_state::{Controller, Finished, MISPREDICTIONS_MAX, Running};
 use super::pacing::DeclaredSize;
 use super::queue::Lane;
-use super::run::{Controller, Finished, MISPREDICTIONS_MAX, Running};
 use super::sweep::{SweepOptions, Swept, sweep_and_tell};
 use crate::hub::{HubError, PageError};
 use crate::plan::{Outcome, SweepMode, SweepPlan};

@@ -1,22 +1,21 @@
 //! Queue and workers of the loop: what fails, hangs or panics costs itself alone, and waits as it should.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up fails")]
-
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use geminid::controller::{AuditLog, Ended, Journal, Options, run};
+use geminid::controller::{Ended, Options, run};
 use geminid::emulator::SimHub;
 use geminid::hub::{Continuation, HubError, Paced, QueryPage, ReadTwins, WriteTwins};
 use geminid::metrics::Metrics;
-use geminid::plan::{DeclaredState, FileSpan, Owner, Policy, SealScope, TwinManifest, TwinState, Wanted};
-use geminid::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef, Value};
+use geminid::plan::{DeclaredState, TwinState};
+use geminid::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
 use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use super::fleet::{daemon, declared, twin, value};
 
 const WORKERS: usize = 4;
 
@@ -118,20 +117,6 @@ impl WriteTwins for Ill {
     }
 }
 
-fn twin(number: usize) -> TwinRef {
-    TwinRef::device(DeviceId::new(&format!("d{number:02}")).unwrap())
-}
-
-fn declared(count: usize, power: i64) -> Arc<DeclaredState> {
-    let desired: BTreeMap<String, Value> = BTreeMap::from([("power".to_owned(), Value::from(power))]);
-    let manifest = Arc::new(TwinManifest {
-        wanted: Wanted { desired, ..Wanted::default() }.into(),
-        ..TwinManifest::empty(FileSpan { file: "fleet.yaml".into(), line: 1, column: 1 })
-    });
-    let twins = (0..count).map(|number| (twin(number), Arc::clone(&manifest))).collect();
-    Arc::new(DeclaredState { revision: format!("power {power}"), twins, ..DeclaredState::default() })
-}
-
 struct Daemon {
     declared: watch::Sender<Arc<DeclaredState>>,
     registry: Registry,
@@ -144,19 +129,7 @@ impl Daemon {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry, &["sim"]).unwrap();
         let (declared, receiver) = watch::channel(declared(count, 1));
-        let options = Options {
-            hub: "sim".to_owned(),
-            scope: SealScope::new(Owner::new("demo").unwrap(), "sim"),
-            sweep: Duration::from_secs(100_000),
-            verify: Duration::from_secs(1_000_000),
-            policy: Policy::default(),
-            workers: WORKERS,
-            single_pass: false,
-            first_contact: CancellationToken::new(),
-            audit: AuditLog::off(),
-            journal: Journal::default(),
-            wall_clock: || SystemTime::UNIX_EPOCH,
-        };
+        let options = Options { workers: WORKERS, ..daemon(100_000, 1_000_000) };
         let (cancel, mut task) = (CancellationToken::new(), JoinSet::new());
         let (handle, rng) = (metrics.controller.hub("sim"), fastrand::Rng::with_seed(7));
         task.spawn(run(options, hub.clone(), receiver, handle, cancel.clone(), rng));
@@ -164,9 +137,7 @@ impl Daemon {
     }
 
     fn value(&self, series: &str) -> f64 {
-        let text = prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
-        let line = text.lines().find(|line| line.split(' ').next() == Some(series));
-        line.unwrap_or_else(|| panic!("no {series}")).split(' ').nth(1).unwrap().parse().unwrap()
+        value(&self.registry, series)
     }
 
     fn in_sync(&self) -> f64 {

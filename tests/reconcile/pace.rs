@@ -1,11 +1,5 @@
 //! The reconcile loop at the pace of its budget, on a hub that throttles as its tier does, on a paused clock.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up fails")]
-
-#[path = "pace/throttled.rs"]
-mod throttled;
-
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,43 +7,14 @@ use geminid::controller::{Ended, Options, run};
 use geminid::emulator::throttle;
 use geminid::hub::{BudgetOptions, Budgeted, HubBudget, HubError, Lane, Paced as _, ReadTwins as _, Tier};
 use geminid::metrics::Metrics;
-use geminid::plan::{DeclaredState, FileSpan, Owner, Policy, SealScope, TwinManifest, Wanted};
-use geminid::twin::{DeviceId, TwinRef, Value};
+use geminid::plan::DeclaredState;
 use prometheus::Registry;
-use throttled::{Call, Throttled};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-fn twin(number: usize) -> TwinRef {
-    TwinRef::device(DeviceId::new(&format!("device-{number:05}")).unwrap())
-}
-
-fn declared(count: usize, power: i64) -> Arc<DeclaredState> {
-    let desired: BTreeMap<String, Value> = BTreeMap::from([("power".to_owned(), Value::from(power))]);
-    let manifest = Arc::new(TwinManifest {
-        wanted: Wanted { desired, ..Wanted::default() }.into(),
-        ..TwinManifest::empty(FileSpan { file: "fleet.yaml".into(), line: 1, column: 1 })
-    });
-    let twins = (0..count).map(|number| (twin(number), Arc::clone(&manifest))).collect();
-    Arc::new(DeclaredState { revision: format!("power {power}"), twins, ..DeclaredState::default() })
-}
-
-fn options() -> Options {
-    Options {
-        hub: "sim".to_owned(),
-        scope: SealScope::new(Owner::new("demo").unwrap(), "sim"),
-        sweep: Duration::from_secs(600),
-        verify: Duration::from_secs(24 * 3600),
-        policy: Policy::default(),
-        workers: 32,
-        single_pass: true,
-        first_contact: CancellationToken::new(),
-        audit: geminid::controller::AuditLog::off(),
-        journal: geminid::controller::Journal::default(),
-        wall_clock: || SystemTime::UNIX_EPOCH,
-    }
-}
+use super::fleet::{daemon, declared, twin, value};
+use super::throttled::{Call, Throttled};
 
 /// A budget, and the registry of its metrics.
 fn budget(tier: Option<(Tier, u32)>, quota_share: f64) -> (HubBudget, Metrics, Registry) {
@@ -59,17 +24,11 @@ fn budget(tier: Option<(Tier, u32)>, quota_share: f64) -> (HubBudget, Metrics, R
     (HubBudget::new("sim", options, metrics.budget.hub("sim")), metrics, registry)
 }
 
-fn value(registry: &Registry, series: &str) -> f64 {
-    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-    let line =
-        text.lines().find(|line| line.split(' ').next() == Some(series)).unwrap_or_else(|| panic!("no {series}"));
-    line.split(' ').nth(1).unwrap().parse().unwrap()
-}
-
 async fn pass(hub: Budgeted<Throttled>, metrics: &Metrics, state: &Arc<DeclaredState>) -> Ended {
     let (_sender, receiver) = watch::channel(Arc::clone(state));
     let rng = fastrand::Rng::with_seed(7);
-    run(options(), hub, receiver, metrics.controller.hub("sim"), CancellationToken::new(), rng).await
+    let options = Options { single_pass: true, ..daemon(600, 86_400) };
+    run(options, hub, receiver, metrics.controller.hub("sim"), CancellationToken::new(), rng).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,10 +171,6 @@ where
     while let Some(ended) = task.join_next().await {
         assert_eq!(ended.unwrap().error, None);
     }
-}
-
-fn daemon(sweep: u64, verify: u64) -> Options {
-    Options { single_pass: false, sweep: Duration::from_secs(sweep), verify: Duration::from_secs(verify), ..options() }
 }
 
 #[tokio::test(start_paused = true)]
