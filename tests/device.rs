@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use geminid::device::{DeviceConnection, DeviceError, DeviceEvent, DeviceOptions, Trust, run_device};
+use geminid::device::{Connector, DeviceConnection, DeviceError, DeviceEvent, DeviceOptions, Trust, run_device};
 use geminid::emulator::identity::IdentitySpec;
 use geminid::emulator::if_match::IfMatch;
 use geminid::emulator::mqtt::MethodCall;
@@ -57,7 +57,8 @@ fn options(hub: &EmbeddedHub, key: &str) -> DeviceOptions {
     DeviceOptions {
         connection: DeviceConnection::parse(&text).unwrap(),
         address: info.mqtts,
-        trust: Trust::Authorities(std::fs::read(&info.ca_file).unwrap()),
+        connector: Connector::new(&Trust::Authorities(std::fs::read(&info.ca_file).unwrap())).unwrap(),
+        turns: None,
         report: Some(object(r#"{"connectivity":"cellular"}"#)),
         report_after: Duration::ZERO,
         refusal_ends: false,
@@ -117,8 +118,7 @@ async fn a_device_that_is_not_admitted_says_so_and_one_whose_hub_restarts_comes_
     let wrong = options(&hub, "MDEyMzQ1Njc4OWFiY2RlZg==");
     let refused = run_device(&wrong, |_| {}, &stop).await;
     assert!(matches!(&refused, Err(DeviceError::NotAdmitted(who)) if who == "d1"), "{refused:?}");
-    let stranger = DeviceOptions { trust: Trust::Authorities(b"nothing".to_vec()), ..wrong };
-    assert!(matches!(run_device(&stranger, |_| {}, &stop).await, Err(DeviceError::Trust(_))));
+    assert!(Connector::new(&Trust::Authorities(b"nothing".to_vec())).is_err());
 
     let mut options = options(&hub, &handle.device_key(&id()).await.unwrap().unwrap());
     options.address = hub.connection_info().mqtts;

@@ -20,7 +20,7 @@ use super::pass::{Shared, open_audit, run_hub};
 use super::progress::Progress;
 use super::shutdown::StopSignals;
 use crate::controller::AuditTarget;
-use crate::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
+use crate::device::{Connector, DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
 use crate::emulator::{ConnectionInfo, EmbeddedHub, HubHandle, HubOptions};
 use crate::exporter::Published;
 use crate::metrics::{Metrics, OpsMetrics};
@@ -276,13 +276,15 @@ async fn demonstrate(
     let state = first.borrow().clone().filter(|_| known);
     let device = state.and_then(|state| state.twins.keys().next().map(|twin| twin.device.clone()));
     let (Some(device), Some(address)) = (device, info.mqtts) else { return Ok(()) };
+    let connector = Connector::new(&Trust::Authorities(hub_file(&info.ca_file)?.into_bytes()))?;
     // A device that is deleted and registered again has another key.
     while let Some(text) = ended.run_until_cancelled(connection_string(&hub, &device, &info)).await {
         let connection = DeviceConnection::parse(&text?).context("the simulated device")?;
         let options = DeviceOptions {
             connection,
             address: Some(address),
-            trust: Trust::Authorities(hub_file(&info.ca_file)?.into_bytes()),
+            connector: connector.clone(),
+            turns: None,
             report: Some(Object::from([("connectivity".to_owned(), Value::from("cellular"))])),
             report_after: REPORT_AFTER,
             refusal_ends: true,

@@ -6,6 +6,7 @@
 mod check;
 mod connect;
 mod daemon;
+mod descriptors;
 mod logging;
 mod pass;
 mod progress;
@@ -16,6 +17,7 @@ mod trial;
 pub use check::{Check, Needs, Standing, check_hub};
 pub use connect::{HubParts, PacedHub, default_rules, hub_file, hub_parts, manifest_rules, wall_clock};
 pub use daemon::{Announcement, EmbeddedAddresses, run_daemon};
+pub use descriptors::allow_connections;
 pub use logging::{Colour, LogOptions, start_logging};
 pub use pass::{apply_once, run_hub, transfer_once};
 pub use progress::{Counted, Progress, Work};

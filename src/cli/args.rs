@@ -276,16 +276,29 @@ fn colour(settings: &Settings, args: &LogArgs) -> Colour {
 }
 
 fn read_hub_json(file: &std::path::Path, access: Access) -> anyhow::Result<(Secret, PathBuf)> {
-    let text = hub_file(file).map_err(|error| anyhow!("--hub-json: {error}; is `geminid hub` running?"))?;
-    let json: serde_json::Value =
-        serde_json::from_str(&text).with_context(|| format!("--hub-json: {} is no JSON", file.display()))?;
-    let field = |name: &str| {
-        let value = json.get(name).and_then(serde_json::Value::as_str);
-        value.with_context(|| format!("--hub-json: {} has no {name}; is it a hub.json?", file.display()))
-    };
+    let json = HubJson::read(file)?;
     let name = match access {
         Access::Service => "serviceConnectionString",
         Access::Owner => "ownerConnectionString",
     };
-    Ok((Secret::Value(SecretString::from(field(name)?)), PathBuf::from(field("caFile")?)))
+    Ok((Secret::Value(SecretString::from(json.field(name)?)), PathBuf::from(json.field("caFile")?)))
+}
+
+/// A `hub.json`.
+pub(super) struct HubJson<'f> {
+    file: &'f std::path::Path,
+    json: serde_json::Value,
+}
+
+impl<'f> HubJson<'f> {
+    pub(super) fn read(file: &'f std::path::Path) -> anyhow::Result<Self> {
+        let text = hub_file(file).map_err(|error| anyhow!("--hub-json: {error}; is `geminid hub` running?"))?;
+        let json = serde_json::from_str(&text).with_context(|| format!("--hub-json: {} is no JSON", file.display()))?;
+        Ok(Self { file, json })
+    }
+
+    pub(super) fn field(&self, name: &str) -> anyhow::Result<&str> {
+        let value = self.json.get(name).and_then(serde_json::Value::as_str);
+        value.with_context(|| format!("--hub-json: {} has no {name}; is it a hub.json?", self.file.display()))
+    }
 }

@@ -1,66 +1,107 @@
-//! `geminid device`.
+//! `geminid device`: one simulated device, or a fleet of them.
+
+mod fleet;
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
-use super::args::{LogArgs, log_options};
+use super::args::{LogArgs, SettingsArgs, log_options};
 use super::output::Output;
-use crate::app::{Progress, StopSignals, hub_file, start_logging, wall_clock};
-use crate::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
+use super::stop::until_stopped;
+use crate::app::{Progress, hub_file, start_logging, wall_clock};
+use crate::device::{Connector, DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
 use crate::settings::Settings;
 use crate::twin::{Object, Value};
+
+/// Connections a second where nobody says how many: a fifth of what the smallest hub takes (`iot-hub.md` 6.1).
+const RATE_DEFAULT: u32 = 20;
+/// The most connections a second; a hub of many units takes more, one process hardly does.
+const RATE_MAX: u32 = 1000;
 
 /// Arguments of `device`.
 #[derive(Debug, Args)]
 pub(super) struct DeviceArgs {
     /// File with the device's connection string: HostName=...;DeviceId=...;SharedAccessKey=...
-    #[arg(long, value_name = "FILE")]
-    connection_string_file: PathBuf,
-    /// Trust the authorities in this file alone, such as the ca.pem of an embedded hub [default: the system's]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["count", "id", "rate", "hub_json", "settings", "hub"])]
+    connection_string_file: Option<PathBuf>,
+    /// Simulate so many devices of a hub, whose keys are read there with --hub-json or --settings
+    #[arg(long, value_name = "NUMBER")]
+    count: Option<u64>,
+    /// How the devices are called, with {n} for the number of each, from 0 [default: device-{n}]
+    #[arg(long, value_name = "TEMPLATE", requires = "count")]
+    id: Option<String>,
+    /// Connect so many a second, at first and after a loss [default: 20]
+    #[arg(long, value_name = "NUMBER", requires = "count", value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
+    rate: Option<u32>,
+    /// The devices' hub, when `geminid hub` started it: its hub.json
+    #[arg(long, value_name = "FILE", requires = "count")]
+    hub_json: Option<PathBuf>,
+    /// The devices' hub, when a settings file (TOML) names it; the environment (GEMINID_*) goes over it
+    #[arg(long, value_name = "FILE", requires = "count")]
+    settings: Option<PathBuf>,
+    /// The hub, when several are configured
+    #[arg(long, value_name = "NAME", requires = "count")]
+    hub: Option<String>,
+    /// Trust the authorities in this file alone, such as the ca.pem of an embedded hub [default: the hub's, or the
+    /// system's]
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// JSON object to report, such as {"connectivity":"cellular"}
+    /// JSON object to report, such as {"connectivity":"cellular"}; with --count {n} in it is the device's number
     #[arg(long, value_name = "JSON")]
     report: Option<String>,
     #[command(flatten)]
     log: LogArgs,
 }
 
-/// Runs a simulated device until a signal.
+/// Runs simulated devices until a signal.
 pub(super) async fn run(args: DeviceArgs) -> anyhow::Result<u8> {
-    let text = hub_file(&args.connection_string_file).context("--connection-string-file")?;
+    match (&args.connection_string_file, args.count) {
+        (Some(file), None) => alone(&args, file).await,
+        (None, Some(count)) => fleet::run(&args, count).await,
+        (_, _) => bail!("say which: --connection-string-file FILE for one device, or --count NUMBER for many of a hub"),
+    }
+}
+
+/// One device, by its connection string.
+async fn alone(args: &DeviceArgs, file: &std::path::Path) -> anyhow::Result<u8> {
+    let text = hub_file(file).context("--connection-string-file")?;
     let connection = DeviceConnection::parse(&text).context("--connection-string-file")?;
-    let trust = match &args.ca_file {
-        Some(file) => Trust::Authorities(hub_file(file).context("--ca-file")?.into_bytes()),
-        None => Trust::System,
-    };
+    let connector = Connector::new(&trust(args, None)?)?;
     let report = args.report.as_deref().map(reported).transpose()?;
     start_logging(&log_options(&Settings::default(), &args.log)?, &Progress::hidden(), None)?;
-    let caught = StopSignals::catch()?;
     let who = connection.who().to_string();
     let options = DeviceOptions {
         connection,
         address: None,
-        trust,
+        connector,
+        turns: None,
         report,
         report_after: std::time::Duration::ZERO,
         refusal_ends: false,
         now: wall_clock,
-        seed: wall_clock().as_microsecond().unsigned_abs(),
+        seed: seed(),
     };
-    let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
-    let mut signals = JoinSet::new();
-    signals.spawn(caught.obey(cancel.clone(), ended.clone()));
     let mut out = Output::stdout();
-    let result = run_device(&options, |event| out.line(&line(&who, &event)), &cancel).await;
-    ended.cancel();
-    while signals.join_next().await.is_some() {}
-    result?;
+    let tell = |event: DeviceEvent| out.line(&line(&who, &event));
+    let (ended, _) = until_stopped(async |stop| run_device(&options, tell, &stop).await).await?;
+    ended?;
     Ok(0)
+}
+
+/// Whom to trust: `--ca-file`, else `known`, else the system.
+fn trust(args: &DeviceArgs, known: Option<&PathBuf>) -> anyhow::Result<Trust> {
+    Ok(match (&args.ca_file, known) {
+        (Some(file), _) => Trust::Authorities(hub_file(file).context("--ca-file")?.into_bytes()),
+        (None, Some(file)) => Trust::Authorities(hub_file(file).context("ca_file")?.into_bytes()),
+        (None, None) => Trust::System,
+    })
+}
+
+/// Of jitter: another one each time.
+fn seed() -> u64 {
+    wall_clock().as_microsecond().unsigned_abs()
 }
 
 fn reported(text: &str) -> anyhow::Result<Object> {

@@ -1,12 +1,12 @@
 //! `geminid hub`.
 
 use clap::Args;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{EmbeddedArgs, LogArgs, log_options};
 use super::output::Output;
-use crate::app::{Progress, StopSignals, start_logging};
+use super::stop::until_stopped;
+use crate::app::{Progress, start_logging};
 use crate::emulator::EmbeddedHub;
 use crate::settings::Settings;
 
@@ -22,7 +22,11 @@ pub(super) struct HubArgs {
 /// Runs an embedded hub until a signal.
 pub(super) async fn run(args: HubArgs) -> anyhow::Result<u8> {
     start_logging(&log_options(&Settings::default(), &args.log)?, &Progress::hidden(), None)?;
-    let signals = StopSignals::catch()?;
+    let (ended, _) = until_stopped(async |stop| serve(&args, stop).await).await?;
+    ended.map(|()| 0)
+}
+
+async fn serve(args: &HubArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let hub = EmbeddedHub::start(args.embedded.options()?).await?;
     let mut out = Output::stdout();
     out.line(concat!("geminid ", env!("CARGO_PKG_VERSION")));
@@ -32,14 +36,9 @@ pub(super) async fn run(args: HubArgs) -> anyhow::Result<u8> {
     }
     out.line(&format!("  connect with   {} (connection strings, CA)", hub.connection_file().display()));
     out.line("  stop           Ctrl-C");
-    let (cancel, ended) = (CancellationToken::new(), CancellationToken::new());
-    let mut obeying = JoinSet::new();
-    obeying.spawn(signals.obey(cancel.clone(), ended.clone()));
-    cancel.cancelled().await;
+    stop.cancelled().await;
     hub.shutdown().await;
-    ended.cancel();
-    while obeying.join_next().await.is_some() {}
-    Ok(0)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use secrecy::{ExposeSecret as _, SecretSlice};
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use sha2::Sha256;
 
 use crate::twin::{DeviceId, ModuleId, TwinRef};
@@ -55,6 +55,22 @@ pub enum ConnectionStringError {
 }
 
 impl DeviceConnection {
+    /// The connection of `device` to the hub `host_name` with its base64 `key`.
+    ///
+    /// # Errors
+    /// [`ConnectionStringError::Invalid`] when the host is no name, or the key no base64.
+    pub fn new(host_name: &str, device: DeviceId, key: &SecretString) -> Result<Self, ConnectionStringError> {
+        Self::made(host_name, host_name, TwinRef::device(device), key.expose_secret())
+    }
+
+    fn made(host: &str, reached: &str, who: TwinRef, key: &str) -> Result<Self, ConnectionStringError> {
+        let key = BASE64.decode(key).ok().filter(|key| !key.is_empty());
+        let key = key.ok_or(ConnectionStringError::Invalid("SharedAccessKey"))?;
+        let (_, _) = server_of(host).ok_or(ConnectionStringError::Invalid("HostName"))?;
+        let (server, port) = server_of(reached).ok_or(ConnectionStringError::Invalid("GatewayHostName"))?;
+        Ok(Self { host_name: host.to_owned(), server, port, who, key: key.into() })
+    }
+
     /// Takes a device's connection string apart. White space around it and one `;` at its end are no part of it.
     ///
     /// # Errors
@@ -87,12 +103,7 @@ impl DeviceConnection {
             Ok(Some(module)) => TwinRef::module(device, module),
             Err(_) => return Err(ConnectionStringError::Invalid("ModuleId")),
         };
-        let key = BASE64.decode(key).ok().filter(|key| !key.is_empty());
-        let key = key.ok_or(ConnectionStringError::Invalid("SharedAccessKey"))?;
-        let (_, _) = server_of(host).ok_or(ConnectionStringError::Invalid("HostName"))?;
-        let (server, port) =
-            server_of(gateway.unwrap_or(host)).ok_or(ConnectionStringError::Invalid("GatewayHostName"))?;
-        Ok(Self { host_name: host.to_owned(), server, port, who, key: key.into() })
+        Self::made(host, gateway.unwrap_or(host), who, key)
     }
 
     /// Whose it is.

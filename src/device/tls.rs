@@ -25,11 +25,27 @@ pub enum Trust {
 #[error("cannot use the authorities to trust: {0}")]
 pub struct TrustError(String);
 
-/// A connector that trusts so.
-///
-/// # Errors
-/// [`TrustError`] when the PEM holds no certificate, or the system gives no authorities.
-pub(super) fn connector(trust: &Trust) -> Result<TlsConnector, TrustError> {
+/// What connects with TLS; any number of devices may share one.
+#[derive(Clone)]
+pub struct Connector(pub(super) TlsConnector);
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+impl Connector {
+    /// A connector that trusts so.
+    ///
+    /// # Errors
+    /// [`TrustError`] when the PEM holds no certificate, or the system gives no authorities.
+    pub fn new(trust: &Trust) -> Result<Self, TrustError> {
+        connector(trust).map(Self)
+    }
+}
+
+fn connector(trust: &Trust) -> Result<TlsConnector, TrustError> {
     let error = |error: &dyn std::fmt::Display| TrustError(error.to_string());
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(|why| error(&why))?;

@@ -31,6 +31,8 @@ pub(super) enum Asked<'a> {
     Write(&'a TwinRef),
     /// To register a device.
     Create(&'a DeviceId),
+    /// To read the key of a device.
+    Key(&'a DeviceId),
     /// A page of a query.
     Page,
 }
@@ -55,7 +57,7 @@ pub(super) fn refusal(
     let server = |fault: &Fault| HubError::Server { status: Some(status), message: words(status, fault) };
     let code = || fault.code.clone().unwrap_or_else(|| "no code".to_owned());
     match (status, fault.code.as_deref().unwrap_or_default(), asked) {
-        (401, _, _) => unauthorized(parties, status, &fault),
+        (401, _, _) => unauthorized(asked, parties, status, &fault),
         (403, "IotHubQuotaExceeded", _) => HubError::Quota,
         (403, _, _) => HubError::Unauthorized {
             message: format!(
@@ -68,6 +70,7 @@ pub(super) fn refusal(
         (404, "DeviceNotFound" | "ModuleNotFound", Asked::Read(twin) | Asked::Write(twin)) => {
             HubError::NotFound(twin.clone())
         }
+        (404, "DeviceNotFound", Asked::Key(device)) => HubError::NotFound(TwinRef::device(device.clone())),
         (404, "IotHubFailingOver" | "QueryStoreClusterNotFound" | "DeviceConnectionClosedRemotely", _) => {
             server(&fault)
         }
@@ -89,9 +92,12 @@ pub(super) fn refusal(
     }
 }
 
-fn unauthorized(parties: Parties<'_>, status: u16, fault: &Fault) -> HubError {
+fn unauthorized(asked: Asked<'_>, parties: Parties<'_>, status: u16, fault: &Fault) -> HubError {
     let Parties { hub, credential } = parties;
-    let check = if credential.starts_with("policy ") {
+    let check = if matches!(asked, Asked::Key(_)) {
+        "it may read the keys of devices (a policy with RegistryRead, such as registryRead; with Entra the role IoT Hub \
+         Registry Contributor), that it has not ended or changed, and that this machine's clock is right"
+    } else if credential.starts_with("policy ") {
         "the key is that policy's present one, that the policy has ServiceConnect (and RegistryReadWrite to create \
          devices), and that this machine's clock is right"
     } else {
@@ -132,6 +138,7 @@ mod tests {
     fn each_refusal_says_what_to_do_next() {
         let twin = TwinRef::device(DeviceId::new("d1").unwrap());
         let (read, write, create) = (Asked::Read(&twin), Asked::Write(&twin), Asked::Create(&twin.device));
+        let key = Asked::Key(&twin.device);
         for (asked, status, code, category, text) in [
             (read, 404, "DeviceNotFound", "not_found", "d1 is not registered"),
             (write, 404, "ModuleNotFound", "not_found", "d1 is not registered"),
@@ -165,6 +172,17 @@ mod tests {
                 "hub h.net refuses policy service (401 IotHubUnauthorizedAccess: words); check that the key is that policy's \
                  present one, that the policy has ServiceConnect (and RegistryReadWrite to create devices), and that \
                  this machine's clock is right",
+            ),
+            (key, 404, "DeviceNotFound", "not_found", "d1 is not registered"),
+            (key, 409, "X", "invalid", "refused by the hub: 409 X: words"),
+            (
+                key,
+                401,
+                "",
+                "unauthorized",
+                "hub h.net refuses policy service (401: words); check that it may read the keys of devices (a policy \
+                 with RegistryRead, such as registryRead; with Entra the role IoT Hub Registry Contributor), that it \
+                 has not ended or changed, and that this machine's clock is right",
             ),
             (read, 408, "", "server", "the hub failed: 408: words"),
             (read, 503, "ServiceUnavailable", "server", "the hub failed: 503 ServiceUnavailable: words"),

@@ -137,6 +137,17 @@ impl RestHub {
         self.login.name()
     }
 
+    /// The first key of a device (`iot-hub.md` 2.5), for those who connect in its place.
+    ///
+    /// # Errors
+    /// [`HubError::NotFound`] when the device is not registered, [`HubError::Unauthorized`] when the credential may not
+    /// read identities (`iot-hub.md` 7), [`HubError::Server`] when it has no such key; else what stopped the read.
+    pub async fn device_key(&self, device: &DeviceId) -> Result<SecretString, HubError> {
+        let path = format!("/devices/{}", segment(device.as_str())?);
+        let answer = self.send(Asked::Key(device), Call::new(Method::GET, path, None)).await?;
+        wire::device_key(&answer.body, device).map(SecretString::from).map_err(not_understood)
+    }
+
     /// Sends `call` and gives its answer when the status is 200.
     async fn send(&self, asked: Asked<'_>, call: Call) -> Result<Answer, HubError> {
         let address = self.address().to_string();

@@ -40,6 +40,20 @@ pub(super) fn device_body(device: &DeviceId) -> Vec<u8> {
     json!({ "deviceId": device.as_str(), "status": "enabled" }).to_string().into_bytes()
 }
 
+/// The first key of the device that `body` is the identity of.
+///
+/// # Errors
+/// What is missing; never any of the body, since it is a secret.
+pub(super) fn device_key(body: &[u8], asked: &DeviceId) -> Result<String, String> {
+    let identity: serde_json::Value =
+        serde_json::from_slice(body).map_err(|_| "the identity is not JSON".to_owned())?;
+    if identity["deviceId"].as_str() != Some(asked.as_str()) {
+        return Err("the identity is another device's".to_owned());
+    }
+    let key = identity["authentication"]["symmetricKey"]["primaryKey"].as_str().filter(|key| !key.is_empty());
+    key.map(str::to_owned).ok_or_else(|| "the device has no symmetric key".to_owned())
+}
+
 /// The body of a query.
 pub(super) fn query_body(query: &str) -> Vec<u8> {
     json!({ "query": query }).to_string().into_bytes()
@@ -240,6 +254,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_key_of_an_identity_is_taken_and_never_told() {
+        let device = DeviceId::new("d1").unwrap();
+        let identity = |keys: &str| {
+            let text = format!(r#"{{"deviceId":"d1","authentication":{{"symmetricKey":{keys},"type":"sas"}}}}"#);
+            device_key(text.as_bytes(), &device)
+        };
+        assert_eq!(identity(r#"{"primaryKey":"S0VZ","secondaryKey":"T1RIRVI="}"#), Ok("S0VZ".to_owned()));
+        for keys in ["null", "{}", r#"{"primaryKey":null}"#, r#"{"primaryKey":""}"#, r#""S0VZ""#] {
+            assert_eq!(identity(keys), Err("the device has no symmetric key".to_owned()), "{keys}");
+        }
+        for (body, says) in [
+            (r#"{"deviceId":"d2","authentication":{"symmetricKey":{"primaryKey":"S0VZ"}}}"#, "another device's"),
+            (r#"{"deviceId":"d1","key":"S0VZ""#, "is not JSON"),
+            (r#"["S0VZ"]"#, "another device's"),
+        ] {
+            let error = device_key(body.as_bytes(), &device).unwrap_err();
+            assert!(error.contains(says) && !error.contains("S0VZ"), "{error}");
+        }
+    }
 
     /// The fresh device twin of `iot-hub.md` 1.1.
     const FRESH: &str = r#"{"deviceId":"d1","etag":"AAAAAAAAAAE=","deviceEtag":"NjQ1MTQxOTM4","status":"enabled",

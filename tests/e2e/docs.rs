@@ -117,11 +117,15 @@ impl Reader<'_> {
                 .replace("cargo run --release -- ", "geminid ")
                 .replace("target/release/geminid", "geminid")
                 .replace("/tmp/", "tmp-");
-            let words: Vec<&str> = command.split_whitespace().collect();
+            let words: Vec<&str> = command.split_whitespace().map(|word| word.trim_matches('\'')).collect();
             if RUN_BEFORE.contains(&command.as_str()) {
                 continue;
             } else if matches!(words[..], ["geminid", "run" | "hub", ..]) {
                 self.start(&words[1..]).await;
+            } else if matches!(words[..], ["geminid", "device", ..]) {
+                let process = self.world.start(&words[1..]);
+                process.says("INFO fleet ").await;
+                self.running.push(process);
             } else {
                 self.execute(&command, &place).await;
             }

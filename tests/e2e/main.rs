@@ -9,6 +9,7 @@ mod bad_input;
 mod canary;
 mod checks;
 mod credentials;
+mod devices;
 mod docs;
 mod drain;
 mod exports;
