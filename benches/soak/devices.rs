@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use geminid::device::{DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
+use geminid::device::{Connector, DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
 use geminid::twin::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,7 @@ pub(crate) async fn start(world: &World, names: Vec<String>, seed: u64, met: &Ar
     let json = world.hub_json("state");
     let template = json["deviceConnectionStringTemplate"].as_str().unwrap().to_owned();
     let ca = std::fs::read(json["caFile"].as_str().unwrap()).unwrap();
+    let connector = Connector::new(&Trust::Authorities(ca)).unwrap();
     let mqtts = json["mqtts"].as_str().unwrap().parse().unwrap();
     let mut devices = JoinSet::new();
     for (number, name) in (0_u64..).zip(names) {
@@ -48,7 +49,8 @@ pub(crate) async fn start(world: &World, names: Vec<String>, seed: u64, met: &Ar
         let options = DeviceOptions {
             connection: DeviceConnection::parse(&text).unwrap(),
             address: Some(mqtts),
-            trust: Trust::Authorities(ca.clone()),
+            connector: connector.clone(),
+            turns: None,
             report: None,
             report_after: Duration::ZERO,
             refusal_ends: false,
