@@ -26,6 +26,10 @@ bench:
     cargo bench --locked --bench scale
     cargo bench --locked --bench scale -- https
 
+# geminid beside Microsoft's SDKs, and docs/performance.md anew: a quarter of an hour and more, on an idle machine.
+fleet *flags="--write":
+    cargo bench --profile release --locked --bench fleet -- {{flags}}
+
 # Each fuzz target for five minutes, or those named; needs a nightly toolchain and a C++ compiler.
 fuzz *targets:
     fuzz/run.sh {{targets}}

@@ -170,6 +170,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
             "controller/audit",
             "ops/api",
             "hub/texts.rs",
+            "hub/tree.rs",
             "hub/wire.rs",
             "emulator/wire",
             "emulator/stored.rs",
@@ -183,7 +184,19 @@ const LIVES_IN: &[(&str, &[&str])] = &[
             "settings/raw.rs",
         ],
     ),
-    ("serde_json", &["controller/audit", "ops/api", "twin/value.rs", "hub/texts.rs", "hub/wire.rs", "emulator", "cli"]),
+    (
+        "serde_json",
+        &[
+            "controller/audit",
+            "ops/api",
+            "twin/value.rs",
+            "hub/texts.rs",
+            "hub/tree.rs",
+            "hub/wire.rs",
+            "emulator",
+            "cli",
+        ],
+    ),
     ("serde_yaml", &["manifest/yaml.rs", "ops/web_config.rs"]),
     (
         "sha2",

@@ -1,6 +1,7 @@
 //! The same fleet over HTTPS, against the embedded hub in a process of its own: first sync, and sweeps after a restart.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -24,7 +25,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{fleet, measure};
+use super::ceiling::Target;
+use super::{ceiling, fleet, measure};
 
 /// The argument of the process that serves the hub until its input ends.
 pub(crate) const HUB_CHILD: &str = "--hub";
@@ -74,8 +76,20 @@ pub(crate) fn fleet(count: usize) {
     println!("  resident {:.0} MB after load, {:.0} MB at the peak", loaded / 1e6, peak / 1e6);
     let verdict = if pages <= least + 1.0 && gets == 0.0 && pages_gets == 0.0 { "met" } else { "MISSED" };
     println!("  requests at most pages + 1 and no GET: {verdict}");
+    println!("  {}", ceiling_beside(folder.path(), count));
     drop(hub.stdin.take());
     hub.wait().unwrap();
+}
+
+/// What the hub could do at most; last, since it writes.
+fn ceiling_beside(folder: &Path, count: usize) -> String {
+    let connection = std::fs::read_to_string(folder.join("connection")).unwrap();
+    let host = connection.split(';').find_map(|field| field.strip_prefix("HostName=")).unwrap();
+    let port = host.rsplit(':').next().unwrap().parse().unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let hub = Target::hub(address, &connection, std::fs::read(folder.join("ca.pem")).unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(ceiling::beside(&hub, count))
 }
 
 /// Serves a hub of `count` devices until its input ends.

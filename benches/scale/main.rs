@@ -16,6 +16,9 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock, and starts its tasks")]
 #![expect(clippy::cast_precision_loss, reason = "ratios of counts, sizes and times")]
 
+#[expect(dead_code, reason = "the benchmark of the hub needs more of it")]
+#[path = "../ceiling/mod.rs"]
+mod ceiling;
 mod fleet;
 mod https;
 #[path = "../machine/mod.rs"]

@@ -18,6 +18,9 @@ pub(super) const DEMO_OWNER: &str = "demo";
 /// The name of a hub that only a `hub.json` describes.
 const FILE_HUB: &str = "embedded";
 
+/// What `-v` shows: our own steps, and of the libraries beneath what is for everybody.
+const VERBOSE: &str = "info,geminid=debug";
+
 /// Where settings come from.
 #[derive(Debug, Clone, Args)]
 pub(super) struct SettingsArgs {
@@ -259,7 +262,7 @@ pub(super) fn log_options(settings: &Settings, args: &LogArgs) -> anyhow::Result
     let asked = match (args.quiet, args.verbose) {
         (true, _) => Some("error"),
         (false, 0) => None,
-        (false, 1) => Some("debug"),
+        (false, 1) => Some(VERBOSE),
         (false, _) => Some("trace"),
     };
     let level = args.log_level.as_deref().or(asked).unwrap_or(&settings.log_level).to_owned();

@@ -1,16 +1,21 @@
 //! `geminid get`.
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::output::Output;
 use super::server::{Format, Server, ServerArgs, Table, age, items, show_document, text};
+use super::stop::until_stopped;
 
 /// Twins asked for at one time; the daemon gives no more.
 const PAGE: usize = 500;
+/// The shortest pause between two looks.
+const WATCH_MIN: Duration = Duration::from_secs(1);
 
 /// Arguments of `get`.
 #[derive(Debug, Args)]
@@ -47,13 +52,26 @@ pub(super) struct GetArgs {
 pub(super) async fn run(args: GetArgs) -> anyhow::Result<u8> {
     let server = args.server.open()?;
     let every = args.watch.as_deref().map(|text| crate::settings::parse_sweep("--watch", text)).transpose()?;
+    let Some(every) = every else {
+        show(&list(&server, &args).await?, args.output)?;
+        return Ok(0);
+    };
+    let (ended, _) = until_stopped(async |stop: CancellationToken| {
+        stop.run_until_cancelled(watch(&server, &args, every.max(WATCH_MIN))).await
+    })
+    .await?;
+    ended.unwrap_or(Ok(0))
+}
+
+/// Shows the list again and again, until an answer fails.
+async fn watch(server: &Server, args: &GetArgs, every: Duration) -> anyhow::Result<u8> {
     loop {
-        let twins = list(&server, &args).await?;
-        show(&twins, args.output)?;
-        match every {
-            Some(every) => tokio::time::sleep(every.max(Duration::from_secs(1))).await,
-            None => return Ok(0),
+        let twins = list(server, args).await?;
+        if args.output == Format::Text && std::io::stdout().is_terminal() {
+            Output::stdout().clear();
         }
+        show(&twins, args.output)?;
+        tokio::time::sleep(every).await;
     }
 }
 

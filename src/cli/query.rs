@@ -95,6 +95,7 @@ pub(super) async fn run(args: QueryArgs) -> anyhow::Result<u8> {
             let round = write_rows(&hub, &text, &query, args.output, opened.colour, watch);
             match cancel.run_until_cancelled(round).await {
                 Some(written) => written?,
+                None if watch.is_none() => bail!("stopped before the last row"),
                 None => return Ok(()),
             }
             let Some(pause) = watch else { return Ok(()) };

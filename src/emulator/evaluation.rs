@@ -89,7 +89,7 @@ pub const fn source_of(record: &Device) -> Source {
 
 /// The leaves that were set by a configuration whose scope the twin left.
 fn removed(above: &Path, node: &StampNode, left: &impl Fn(&WrittenBy) -> bool, found: &mut Vec<Path>) {
-    for (key, child) in &node.children {
+    for (key, child) in node.children.iter() {
         let path = above.child(key);
         // An empty object that somebody else filled since is theirs.
         if child.children.is_empty() && child.stamp.by.as_deref().is_some_and(left) {
@@ -257,7 +257,7 @@ mod tests {
         let base = configuration("base", 1, 0, "*", r#"{"x":{"a":1}}"#);
         let mut device = device(r#"{"site":"a"}"#, r#"{"gone":1,"mine":{"k":1}}"#);
         assert_eq!(settle(&[&site, &base], &mut device), r#"{"mine":{"k":1},"x":{"a":2,"b":2}}"#);
-        device.twin.tags = Some(object(r#"{"site":"b"}"#));
+        device.twin.tags = Some(object(r#"{"site":"b"}"#).into());
         assert_eq!(settle(&[&site, &base], &mut device), r#"{"mine":{"k":1},"x":{"a":1}}"#);
         assert_eq!((status(&device, "site"), status(&device, "base")), ("", "Applied"));
     }
@@ -299,7 +299,7 @@ mod tests {
             }).collect();
             let mut device = device("{}", r#"{"mine":{"k":1}}"#);
             for round in rounds {
-                device.twin.tags = Some(object(&format!(r#"{{"n":{round}}}"#)));
+                device.twin.tags = Some(object(&format!(r#"{{"n":{round}}}"#)).into());
                 settle(&all.iter().collect::<Vec<_>>(), &mut device);
                 prop_assert_eq!(device.twin.desired.values.get("mine"), Some(&Value::Object(object(r#"{"k":1}"#))));
             }

@@ -21,6 +21,9 @@ use super::registry::{Device, Kept, Registry};
 use super::store::{Durable, Waiting};
 use crate::twin::{DeviceId, TwinRef};
 
+/// Between the numbers of two requests: odd, so that none comes again, and large, so that they look nothing alike.
+const NUMBER_STEP: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+
 /// Fills a buffer with random bytes.
 pub type Randomness = Box<dyn FnMut(&mut [u8]) + Send>;
 
@@ -35,6 +38,8 @@ struct Shared {
     durable: watch::Receiver<Durable>,
     changes: watch::Sender<u64>,
     messages: AtomicU64,
+    /// What requests are told apart by: a random start, and how many numbers were drawn.
+    numbers: (u128, AtomicU64),
     documents: watch::Sender<Documents>,
     now: fn() -> Timestamp,
 }
@@ -106,6 +111,8 @@ impl HubHandle {
         store: Option<mpsc::Sender<Waiting>>,
         durable: watch::Receiver<Durable>,
     ) -> Self {
+        let (mut random, mut start) = (random, [0; 16]);
+        random(&mut start);
         let (changes, _) = watch::channel(registry.changes());
         let (documents, _) = watch::channel(Documents::default());
         Self(Arc::new(Shared {
@@ -115,6 +122,7 @@ impl HubHandle {
             changes,
             documents,
             messages: AtomicU64::new(0),
+            numbers: (u128::from_be_bytes(start), AtomicU64::new(0)),
             now,
         }))
     }
@@ -137,12 +145,11 @@ impl HubHandle {
         self.0.documents.subscribe()
     }
 
-    /// Random bytes of the hub.
+    /// A number that a request is known by: no other of this hub has it, and hardly one of another.
     #[must_use]
     pub fn draw(&self) -> u128 {
-        let mut bytes = [0; 16];
-        (self.lock().random)(&mut bytes);
-        u128::from_be_bytes(bytes)
+        let (start, drawn) = &self.0.numbers;
+        start.wrapping_add(u128::from(drawn.fetch_add(1, Ordering::Relaxed)).wrapping_mul(NUMBER_STEP))
     }
 
     /// Changes the registry and waits until all that was changed is kept, in one commit.
@@ -153,11 +160,24 @@ impl HubHandle {
         &self,
         change: impl FnOnce(&mut Registry, Random<'_>, Timestamp) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
+        self.write_and(change, |changed| changed).await
+    }
+
+    /// As [`HubHandle::write`]; `answer` makes what is told of the change while it is on its way to the store.
+    ///
+    /// # Errors
+    /// As [`HubHandle::write`].
+    pub async fn write_and<T, A>(
+        &self,
+        change: impl FnOnce(&mut Registry, Random<'_>, Timestamp) -> Result<T, Refusal>,
+        answer: impl FnOnce(T) -> A,
+    ) -> Result<A, Refusal> {
         let place = match &self.0.store {
             Some(store) => Some(store.reserve().await.map_err(|_| self.stopped())?),
             None => None,
         };
-        let (result, number) = {
+        let (told, given_back) = oneshot::channel();
+        let (result, number, is_sent) = {
             let mut state = self.lock();
             let State { registry, presence, random, view } = &mut *state;
             let now = (self.0.now)();
@@ -173,15 +193,21 @@ impl HubHandle {
             }
             let number = registry.changes();
             self.notice(&kept);
-            if let (false, Some(place)) = (kept.is_empty(), place) {
-                place.send(Waiting::Changes { kept, up_to: number });
+            let place = place.filter(|_| !kept.is_empty());
+            let is_sent = place.is_some();
+            if let Some(place) = place {
+                place.send(Waiting::Changes { kept, up_to: number, told });
             }
             self.0.changes.send_if_modified(|last| std::mem::replace(last, number) != number);
-            (result, number)
+            (result, number, is_sent)
         };
-        // A refusal waits too: it may rest on a change that a crash would still undo.
-        self.kept(number).await?;
-        result
+        let answer = result.map(answer);
+        // Only those whose changes were kept are woken. One who is not told learns below what became of the store.
+        if !(is_sent && given_back.await.is_ok()) {
+            // A refusal waits too: it may rest on a change that a crash would still undo.
+            self.kept(number).await?;
+        }
+        answer
     }
 
     /// One device, as it is kept.
@@ -342,6 +368,9 @@ impl HubHandle {
     /// # Errors
     /// [`Refusal::Unavailable`] when the store failed or was closed.
     pub(super) async fn kept(&self, number: u64) -> Result<(), Refusal> {
+        if matches!(&*self.0.durable.borrow(), Durable::UpTo(kept) if *kept >= number) {
+            return Ok(());
+        }
         let mut durable = self.0.durable.clone();
         let reached = |durable: &Durable| match durable {
             Durable::UpTo(kept) => *kept >= number,
@@ -412,7 +441,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_told_before_it_is_kept() {
-        let (hub, _receiver, durable) = hub(8);
+        let (hub, mut receiver, durable) = hub(8);
         let device = id("d");
         let mut write = std::pin::pin!(create(&hub, device.clone()));
         assert!(waits(&mut write).await, "the write");
@@ -422,7 +451,9 @@ mod tests {
         assert!(waits(&mut query).await, "a query that finds it");
         let mut again = std::pin::pin!(create(&hub, device.clone()));
         assert!(waits(&mut again).await, "a refusal that rests on it");
+        let Some(Waiting::Changes { up_to: 1, told, .. }) = receiver.recv().await else { panic!("the change") };
         durable.send_replace(Durable::UpTo(1));
+        told.send(Vec::new()).unwrap();
         assert!(write.await.is_ok());
         assert!(read.await.is_ok());
         assert!(query.await.is_ok());
@@ -431,10 +462,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_store_refuses_reads_and_writes_and_says_why() {
-        let (hub, receiver, durable) = hub(8);
-        durable.send_replace(Durable::Failed("disk full".into()));
+        let (hub, mut receiver, durable) = hub(8);
         let refused = Refusal::Unavailable("disk full".to_owned());
-        assert_eq!(create(&hub, id("d")).await, Err(refused.clone()));
+        {
+            let mut write = std::pin::pin!(create(&hub, id("d")));
+            assert!(waits(&mut write).await);
+            durable.send_replace(Durable::Failed("disk full".into()));
+            drop(receiver.recv().await);
+            assert_eq!(write.await, Err(refused.clone()));
+        }
         assert_eq!(hub.device(&id("d")).await, Err(refused.clone()));
         drop(receiver);
         assert_eq!(create(&hub, id("e")).await, Err(refused));

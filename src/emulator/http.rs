@@ -75,14 +75,14 @@ pub fn router_with(hub: HubHandle, gate: Gate, options: ServiceOptions, trial: T
 async fn serve(State(front): State<Arc<Front>>, request: Request<Body>) -> Response<Body> {
     let tracking = front.hub.draw();
     let (head, body) = request.into_parts();
-    let (method, path) = (head.method.clone(), head.uri.path().to_owned());
     let mut response = match answer(&front, &head, body, tracking).await {
         Ok(response) => response,
         Err(refusal) => refused(&refusal, tracking, &front.hub),
     };
     let id = HeaderValue::try_from(format!("{tracking:032x}")).expect("hex digits fit a header");
     response.headers_mut().insert(REQUEST_ID, id);
-    tracing::debug!(%method, path, status = response.status().as_u16(), "embedded hub answered");
+    let (method, path, status) = (&head.method, head.uri.path(), response.status().as_u16());
+    tracing::debug!(%method, path, status, "embedded hub answered");
     response
 }
 

@@ -33,6 +33,7 @@ pub mod job_runner;
 pub mod lag;
 pub mod mqtt;
 pub mod options;
+pub mod part;
 pub mod query;
 pub mod quick_ack;
 mod read_json;

@@ -2,7 +2,8 @@
 //!
 //! Invariant: nothing but the timing of acknowledgements differs from the socket inside. Device SDKs wait for one
 //! before they send their next small packet; the system would hold it back for 40 ms. The option does not last (see
-//! tcp(7)), so it is set after each read.
+//! tcp(7)), so it is set again whenever something was read and nothing was written since, which would have carried the
+//! acknowledgement along.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +14,11 @@ use tokio::net::TcpStream;
 
 /// A TCP connection with quick acknowledgements.
 #[derive(Debug)]
-pub struct QuickAck(TcpStream);
+pub struct QuickAck {
+    stream: TcpStream,
+    /// Whether something was read, and nothing was written since.
+    is_due: bool,
+}
 
 impl QuickAck {
     /// Wraps `stream` and switches Nagle's delay off.
@@ -22,7 +27,7 @@ impl QuickAck {
     /// What the system says.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self(stream))
+        Ok(Self { stream, is_due: false })
     }
 }
 
@@ -32,10 +37,13 @@ impl AsyncRead for QuickAck {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.0).poll_read(context, buffer);
-        if matches!(read, Poll::Ready(Ok(()))) {
-            // Without it all works, only slower.
-            self.0.set_quickack(true).ok();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.is_due |= buffer.filled().len() > before;
+        } else if std::mem::take(&mut self.is_due) {
+            // Whoever reads waits for more now. Without it all works, only slower.
+            self.stream.set_quickack(true).ok();
         }
         read
     }
@@ -43,15 +51,17 @@ impl AsyncRead for QuickAck {
 
 impl AsyncWrite for QuickAck {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.is_due &= written.is_pending();
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -59,10 +69,12 @@ impl AsyncWrite for QuickAck {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.is_due &= written.is_pending();
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 }

@@ -44,8 +44,7 @@ impl Slot {
         match self {
             Self::Whole(device) => Arc::clone(device),
             Self::Packed(packed) => {
-                let mut device =
-                    stored::read_device(key, &packed.bytes).expect("bytes were packed here or looked through already");
+                let mut device = stored::unpacked(key, &packed.bytes);
                 device.change = packed.change;
                 device.identity.connected = packed.connected;
                 Arc::new(device)
@@ -85,6 +84,18 @@ impl Records {
         self.slots.get(key).map(|slot| slot.device(key))
     }
 
+    /// The record under `key`, about to be replaced: it is kept unpacked from now on.
+    #[must_use]
+    pub fn get_to_replace(&mut self, key: &str) -> Option<Arc<Device>> {
+        let slot = self.slots.get_mut(key)?;
+        let device = slot.device(key);
+        if let Slot::Packed(_) = slot {
+            *slot = Slot::Whole(Arc::clone(&device));
+            self.kept_unpacked(key.into());
+        }
+        Some(device)
+    }
+
     /// The first key from `from` on.
     #[must_use]
     pub fn seek(&self, from: Bound<&str>) -> Option<&str> {
@@ -105,11 +116,12 @@ impl Records {
         };
         let was_whole = matches!(before, Some(Slot::Whole(_)));
         let before = before.map(|slot| slot.device(key));
-        self.index.change(&shared, before.as_deref().and_then(tags), tags(&device));
+        if !before.as_ref().is_some_and(|before| share_tags(before, &device)) {
+            self.index.change(&shared, before.as_deref().and_then(tags), tags(&device));
+        }
         self.slots.insert(Arc::clone(&shared), Slot::Whole(device));
         if !was_whole {
-            self.unpacked.push_back(shared);
-            self.pack_oldest();
+            self.kept_unpacked(shared);
         }
         before
     }
@@ -129,7 +141,8 @@ impl Records {
         Some(before)
     }
 
-    fn pack_oldest(&mut self) {
+    fn kept_unpacked(&mut self, key: Arc<str>) {
+        self.unpacked.push_back(key);
         // Deleted keys go too, so that the queue never outgrows its bound.
         while self.unpacked.len() > UNPACKED_MAX {
             let Some(key) = self.unpacked.pop_front() else { return };
@@ -142,5 +155,10 @@ impl Records {
 }
 
 fn tags(device: &Device) -> Option<&Object> {
-    device.twin.tags.as_ref()
+    device.twin.tags.as_deref()
+}
+
+/// Whether both have the very same tags, which nobody has to look at then.
+fn share_tags(before: &Device, after: &Device) -> bool {
+    matches!((&before.twin.tags, &after.twin.tags), (Some(before), Some(after)) if before.is_same(after))
 }

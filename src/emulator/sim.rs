@@ -346,7 +346,7 @@ fn twin(device: &Device) -> Twin {
         etag: ETag::new(&twin.etag()).expect("base64 of eight bytes is an etag"),
         device_etag: Some(identity.etag()),
         version: twin.version,
-        tags: twin.tags.clone().unwrap_or_default(),
+        tags: twin.tags.as_deref().cloned().unwrap_or_default(),
         desired: twin.desired.values.clone(),
         reported: twin.reported.values.clone(),
         system: Object::from([

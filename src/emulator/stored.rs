@@ -6,6 +6,7 @@
 mod documents;
 mod job_rows;
 mod outline;
+mod parts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,22 +16,24 @@ use serde::{Deserialize, Serialize};
 
 use super::configuration::{ConfigurationId, ConfigurationStatus};
 use super::identity::{Authentication, Identity, SharedKey, Status, Thumbprints};
+use super::part::Part;
 use super::read_json::ReadObject;
 use super::registry::Device;
 use super::twin_record::{Properties, Stamp, StampNode, TwinRecord, WrittenBy};
-use super::wire::Map;
 use crate::twin::{DeviceId, ModuleId, Object, TwinRef};
 
 pub use documents::{configuration, job, read_configuration, read_job};
 pub use job_rows::{job_rows, read_job_rows};
 pub use outline::{Outline, outline};
+pub use parts::{SectionText, Text, unpacked};
 
 /// Nanoseconds in one stored step of time.
 const TICK_NANOSECONDS: i128 = 100;
 
-/// Short names, and nothing where the usual is meant: the registry keeps most records in this form.
+/// What stands before the sections. Short names, and nothing where the usual is meant: the registry keeps most records
+/// in this form.
 #[derive(Serialize)]
-struct StoredOut<'a> {
+struct HeadOut<'a> {
     #[serde(rename = "g")]
     generation: u64,
     #[serde(rename = "e")]
@@ -64,22 +67,6 @@ struct StoredOut<'a> {
     twin_etag: u64,
     #[serde(rename = "tv")]
     twin_version: u64,
-    #[serde(rename = "t", skip_serializing_if = "Option::is_none")]
-    tags: Option<Map<'a>>,
-    #[serde(rename = "d")]
-    desired: Map<'a>,
-    #[serde(rename = "dv")]
-    desired_version: u64,
-    #[serde(rename = "ds")]
-    desired_stamps: StoredStamp,
-    #[serde(rename = "r")]
-    reported: Map<'a>,
-    #[serde(rename = "rv")]
-    reported_version: u64,
-    #[serde(rename = "rs")]
-    reported_stamps: StoredStamp,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    configurations: BTreeMap<&'a str, &'static str>,
 }
 
 /// The long names are those of the first records. Sections and stamps come in two forms, read or only looked through.
@@ -135,19 +122,19 @@ struct StoredIn<O, S> {
     configurations: BTreeMap<String, String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredStamp {
     /// Ticks of 100 ns since 1970; left out when time and version are those of the node above.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     t: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     v: Option<u64>,
     /// The nodes below, without those whose stamps, down to the leaves, are this node's.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     c: BTreeMap<String, StoredStamp>,
     /// The configuration that wrote it, and its digest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     b: Option<(String, u64)>,
 }
 
@@ -179,7 +166,7 @@ pub fn write_device(device: &Device, to: &mut Vec<u8>) {
         Authentication::SelfSigned(thumbprints) => (thumbprints.primary(), thumbprints.secondary()),
         Authentication::CertificateAuthority | Authentication::None => (None, None),
     };
-    let record = StoredOut {
+    let head = HeadOut {
         generation: identity.generation,
         etag: identity.etag_number,
         status: identity.status.as_str(),
@@ -194,16 +181,34 @@ pub fn write_device(device: &Device, to: &mut Vec<u8>) {
         managed_by: identity.managed_by.as_deref(),
         twin_etag: twin.etag_number,
         twin_version: twin.version,
-        tags: twin.tags.as_ref().map(Map),
-        desired: Map(&twin.desired.values),
-        desired_version: twin.desired.version,
-        desired_stamps: stamps(&twin.desired.stamps, None),
-        reported: Map(&twin.reported.values),
-        reported_version: twin.reported.version,
-        reported_stamps: stamps(&twin.reported.stamps, None),
-        configurations: twin.configurations.iter().map(|(id, status)| (id.as_str(), status.as_str())).collect(),
     };
-    serde_json::to_writer(to, &record).expect("maps have string keys and a vector takes every byte");
+    serde_json::to_writer(&mut *to, &head).expect("strings and numbers serialize, and a vector takes every byte");
+    to.pop();
+    if let Some(tags) = &twin.tags {
+        put(to, "\"t\":", tags.stored().bytes());
+    }
+    for (section, [values, version, stamps]) in
+        [(&twin.desired, ["\"d\":", "\"dv\":", "\"ds\":"]), (&twin.reported, ["\"r\":", "\"rv\":", "\"rs\":"])]
+    {
+        let text = section.stored();
+        put(to, values, text.values.bytes());
+        put(to, version, text.version.to_string().as_bytes());
+        put(to, stamps, text.stamps.bytes());
+    }
+    if !twin.configurations.is_empty() {
+        let statuses = twin.configurations.iter().map(|(id, status)| (id.as_str(), status.as_str()));
+        let statuses: BTreeMap<_, _> = statuses.collect();
+        let text = serde_json::to_vec(&statuses).expect("strings serialize");
+        put(to, "\"configurations\":", &text);
+    }
+    to.push(b'}');
+}
+
+/// Appends a field to an object that has one already.
+fn put(to: &mut Vec<u8>, name: &str, value: &[u8]) {
+    to.push(b',');
+    to.extend_from_slice(name.as_bytes());
+    to.extend_from_slice(value);
 }
 
 /// The device of a record under `device`, or the module of one under `device/module`.
@@ -216,7 +221,7 @@ pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
     let twin = TwinRecord {
         etag_number: stored.twin_etag,
         version: stored.twin_version,
-        tags: stored.tags.map(|ReadObject(tags)| tags),
+        tags: stored.tags.map(|ReadObject(tags)| tags.into()),
         desired: properties(stored.desired, stored.desired_stamps, stored.desired_version)?,
         reported: properties(stored.reported, stored.reported_stamps, stored.reported_version)?,
         configurations: stored.configurations.into_iter().map(status).collect::<Result<_, _>>()?,
@@ -282,22 +287,10 @@ fn status((id, status): (String, String)) -> Result<(ConfigurationId, Configurat
     Ok((id, ConfigurationStatus::parse(&status).ok_or("an unknown status of a configuration")?))
 }
 
-fn properties(values: ReadObject, stamps: StoredStamp, version: u64) -> Result<Properties, String> {
+fn properties(values: ReadObject, stamps: StoredStamp, version: u64) -> Result<Part<Properties>, String> {
     let ReadObject(values) = values;
     let stamps = read_stamps(stamps, None, &values)?;
-    Ok(Properties { values, stamps, version })
-}
-
-fn stamps(node: &StampNode, above: Option<&Stamp>) -> StoredStamp {
-    let own = (above != Some(&node.stamp)).then_some(&node.stamp);
-    let below = node.children.iter().filter(|(_, child)| !is_uniform(child, &node.stamp));
-    let written_by = |stamp: &Stamp| stamp.by.as_ref().map(|by| (by.configuration.to_string(), by.digest));
-    StoredStamp {
-        t: own.map(|stamp| ticks(stamp.at)),
-        v: own.and_then(|stamp| stamp.version),
-        c: below.map(|(key, child)| (key.clone(), stamps(child, Some(&node.stamp)))).collect(),
-        b: own.and_then(written_by),
-    }
+    Ok(Properties { values, stamps, version }.into())
 }
 
 fn is_uniform(node: &StampNode, stamp: &Stamp) -> bool {
@@ -320,7 +313,7 @@ fn read_stamps(stored: StoredStamp, above: Option<&Stamp>, values: &Object) -> R
         let Some(value) = values.get(&key) else { continue };
         let nothing = Object::new();
         let child = read_stamps(below, Some(&stamp), value.as_object().unwrap_or(&nothing))?;
-        node.children.insert(key, child);
+        node.children.to_mut().insert(key, child);
     }
     Ok(node)
 }

@@ -4,6 +4,8 @@
 //! what [`crate::twin::merge`] makes of them.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -12,6 +14,7 @@ use jiff::Timestamp;
 
 use super::configuration::{Configuration, ConfigurationId, ConfigurationStatus};
 use super::error::Refusal;
+use super::part::Part;
 use crate::twin::{MergePatch, Object, Path, Section, Value, check_section, merge};
 
 /// `version` of a new twin (`iot-hub.md` 1.3).
@@ -68,14 +71,55 @@ pub struct StampNode {
     /// The stamp of this node.
     pub stamp: Stamp,
     /// The nodes below; none for a scalar, an array and an empty object.
-    pub children: BTreeMap<String, StampNode>,
+    pub children: StampNodes,
+}
+
+/// Nodes by name. They are shared until one of them changes, as most of a section does not when it is written.
+#[derive(Clone, Default)]
+pub struct StampNodes(Option<Arc<BTreeMap<String, StampNode>>>);
+
+static NO_NODES: BTreeMap<String, StampNode> = BTreeMap::new();
+
+impl StampNodes {
+    /// The nodes, to be changed.
+    pub fn to_mut(&mut self) -> &mut BTreeMap<String, StampNode> {
+        Arc::make_mut(self.0.get_or_insert_default())
+    }
+}
+
+impl Deref for StampNodes {
+    type Target = BTreeMap<String, StampNode>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_deref().unwrap_or(&NO_NODES)
+    }
+}
+
+impl PartialEq for StampNodes {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for StampNodes {}
+
+impl fmt::Debug for StampNodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<const N: usize> From<[(String, StampNode); N]> for StampNodes {
+    fn from(nodes: [(String, StampNode); N]) -> Self {
+        Self(Some(Arc::new(BTreeMap::from(nodes))))
+    }
 }
 
 impl StampNode {
     /// A node without any below.
     #[must_use]
     pub const fn leaf(stamp: Stamp) -> Self {
-        Self { stamp, children: BTreeMap::new() }
+        Self { stamp, children: StampNodes(None) }
     }
 
     /// The tree of a section written whole.
@@ -88,22 +132,26 @@ impl StampNode {
 
     /// The node at a path.
     fn at_mut(&mut self, path: &Path) -> Option<&mut Self> {
-        path.keys().iter().try_fold(self, |node, key| node.children.get_mut(key))
+        path.keys().iter().try_fold(self, |node, key| node.children.to_mut().get_mut(key))
     }
 
     /// Follows a merge patch: what it names is stamped, with everything above it; what it deletes goes.
     fn patch(&mut self, patch: &Object, stamp: &Stamp) {
         self.stamp = stamp.clone();
+        if patch.is_empty() {
+            return;
+        }
+        let children = self.children.to_mut();
         for (key, change) in patch {
             match change {
                 Value::Null => {
-                    self.children.remove(key);
+                    children.remove(key);
                 }
                 Value::Object(inner) => {
-                    self.children.entry(key.clone()).or_insert_with(|| Self::leaf(stamp.clone())).patch(inner, stamp);
+                    children.entry(key.clone()).or_insert_with(|| Self::leaf(stamp.clone())).patch(inner, stamp);
                 }
                 Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-                    self.children.insert(key.clone(), Self::leaf(stamp.clone()));
+                    children.insert(key.clone(), Self::leaf(stamp.clone()));
                 }
             }
         }
@@ -125,6 +173,15 @@ impl Properties {
     fn new(now: Timestamp) -> Self {
         Self { values: Object::new(), stamps: StampNode::leaf(Stamp { at: now, version: None, by: None }), version: 1 }
     }
+
+    /// After one more write, a merge patch. `has_versions` is whether stamps name it.
+    fn patched(&self, patch: &Object, name: &str, has_versions: bool, now: Timestamp) -> Result<Self, Refusal> {
+        let (values, version) = (merged(self.values.clone(), patch), self.version + 1);
+        check(name, Section::Desired, &values)?;
+        let mut stamps = self.stamps.clone();
+        stamps.patch(patch, &Stamp { at: tick(now), version: has_versions.then_some(version), by: None });
+        Ok(Self { values, stamps, version })
+    }
 }
 
 /// One stored twin.
@@ -135,11 +192,11 @@ pub struct TwinRecord {
     /// Counts every write.
     pub version: u64,
     /// `None` until tags are written for the first time; such a twin has no `tags` in its body (`iot-hub.md` 1.1).
-    pub tags: Option<Object>,
+    pub tags: Option<Part<Object>>,
     /// `properties.desired`.
-    pub desired: Properties,
+    pub desired: Part<Properties>,
     /// `properties.reported`.
-    pub reported: Properties,
+    pub reported: Part<Properties>,
     /// How the configurations that target the twin stand to it (`iot-hub.md` 10).
     pub configurations: BTreeMap<ConfigurationId, ConfigurationStatus>,
 }
@@ -148,7 +205,7 @@ impl TwinRecord {
     /// The twin of a device just created.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        let properties = Properties::new(tick(now));
+        let properties = Part::new(Properties::new(tick(now)));
         Self {
             etag_number: 1,
             version: VERSION_FIRST,
@@ -174,7 +231,9 @@ impl TwinRecord {
     /// [`Refusal::ArgumentInvalid`] when a section breaks a rule of `iot-hub.md` section 4.
     pub fn imported_module(twin: &MergePatch, now: Timestamp) -> Result<Self, Refusal> {
         let mut record = Self::new(now).imported(twin, tick(now))?;
-        record.reported.stamps.stamp.version = Some(record.reported.version);
+        let mut reported = Properties::clone(&record.reported);
+        reported.stamps.stamp.version = Some(reported.version);
+        record.reported = reported.into();
         Ok(record)
     }
 
@@ -183,13 +242,14 @@ impl TwinRecord {
         if let Some(tags) = &twin.tags {
             let tags = merged(Object::new(), tags);
             check("tags", Section::Tags, &tags)?;
-            self.tags = Some(tags);
+            self.tags = Some(tags.into());
         }
         if let Some(desired) = &twin.desired {
             let desired = merged(Object::new(), desired);
             check("properties.desired", Section::Desired, &desired)?;
-            self.desired.stamps = StampNode::of(&desired, &Stamp { at, version: Some(self.desired.version), by: None });
-            self.desired.values = desired;
+            let version = self.desired.version;
+            let stamps = StampNode::of(&desired, &Stamp { at, version: Some(version), by: None });
+            self.desired = Properties { values: desired, stamps, version }.into();
         }
         Ok(self)
     }
@@ -211,18 +271,12 @@ impl TwinRecord {
             return Ok(after);
         }
         if let Some(change) = &patch.tags {
-            let tags = merged(after.tags.take().unwrap_or_default(), change);
+            let tags = merged(after.tags.as_deref().cloned().unwrap_or_default(), change);
             check("tags", Section::Tags, &tags)?;
-            after.tags = Some(tags);
+            after.tags = Some(tags.into());
         }
         if let Some(change) = &patch.desired {
-            after.desired.values = merged(after.desired.values, change);
-            check("properties.desired", Section::Desired, &after.desired.values)?;
-            after.desired.version += 1;
-            after
-                .desired
-                .stamps
-                .patch(change, &Stamp { at: tick(now), version: Some(after.desired.version), by: None });
+            after.desired = after.desired.patched(change, "properties.desired", true, now)?.into();
         }
         after.etag_number += 1;
         after.version += 1;
@@ -246,14 +300,13 @@ impl TwinRecord {
         let tags = twin.tags.clone().unwrap_or_default();
         check("tags", Section::Tags, &tags)?;
         // A twin that never had tags still has none after a PUT that names none.
-        after.tags = (after.tags.is_some() || twin.tags.is_some()).then_some(tags);
+        after.tags = (after.tags.is_some() || twin.tags.is_some()).then(|| tags.into());
         if twin.desired.is_some() || !after.desired.values.is_empty() {
             let desired = twin.desired.clone().unwrap_or_default();
             check("properties.desired", Section::Desired, &desired)?;
-            after.desired.version += 1;
-            let stamp = Stamp { at: tick(now), version: Some(after.desired.version), by: None };
-            after.desired.stamps = StampNode::of(&desired, &stamp);
-            after.desired.values = desired;
+            let version = after.desired.version + 1;
+            let stamp = Stamp { at: tick(now), version: Some(version), by: None };
+            after.desired = Properties { stamps: StampNode::of(&desired, &stamp), values: desired, version }.into();
         }
         after.etag_number += 1;
         after.version += 1;
@@ -276,19 +329,21 @@ impl TwinRecord {
         if writes.is_empty() {
             return Ok(after);
         }
-        after.desired.version += 1;
-        let version = Some(after.desired.version);
+        let mut desired = Properties::clone(&self.desired);
+        desired.version += 1;
+        let version = Some(desired.version);
         for write in writes {
             let mut patch = MergePatch::default();
             patch.set(Section::Desired, write.path.keys(), write.value.clone().unwrap_or(Value::Null));
             let patch = patch.desired.unwrap_or_default();
-            after.desired.values = merged(after.desired.values, &patch);
-            after.desired.stamps.patch(&patch, &Stamp { at: tick(now), version, by: None });
-            if let Some(leaf) = after.desired.stamps.at_mut(&write.path) {
+            desired.values = merged(desired.values, &patch);
+            desired.stamps.patch(&patch, &Stamp { at: tick(now), version, by: None });
+            if let Some(leaf) = desired.stamps.at_mut(&write.path) {
                 leaf.stamp.by.clone_from(&write.by);
             }
         }
-        check("properties.desired", Section::Desired, &after.desired.values)?;
+        check("properties.desired", Section::Desired, &desired.values)?;
+        after.desired = desired.into();
         after.etag_number += 1;
         after.version += 1;
         Ok(after)
@@ -300,11 +355,8 @@ impl TwinRecord {
     /// [`Refusal::ArgumentInvalid`] when the result breaks a rule of `iot-hub.md` section 4.
     pub fn reported(&self, patch: &Object, now: Timestamp) -> Result<Self, Refusal> {
         let mut after = self.clone();
-        after.reported.values = merged(after.reported.values, patch);
         // Reported has the limits of desired (`iot-hub.md` section 4).
-        check("properties.reported", Section::Desired, &after.reported.values)?;
-        after.reported.version += 1;
-        after.reported.stamps.patch(patch, &Stamp { at: tick(now), version: None, by: None });
+        after.reported = after.reported.patched(patch, "properties.reported", false, now)?.into();
         after.version += 1;
         Ok(after)
     }

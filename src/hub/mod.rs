@@ -18,6 +18,7 @@ mod refusal;
 mod rest;
 mod sas;
 mod texts;
+mod tree;
 mod wire;
 
 use std::future::Future;

@@ -5,8 +5,11 @@
 
 use serde_json::json;
 
+use super::tree;
 use crate::twin::{DeviceId, ETag, MergePatch, ModuleId, Number, Object, Twin, TwinRef, Value};
 
+/// Where the hub names the configuration that wrote a leaf (`iot-hub.md` 1.4).
+const LAST_UPDATED_BY: &str = "$lastUpdatedBy";
 /// The most bytes of a text of the hub that go into an error.
 pub(super) const TEXT_MAX: usize = 512;
 /// The most bytes of a code of the hub.
@@ -65,7 +68,10 @@ pub(super) fn query_body(query: &str) -> Vec<u8> {
 /// What is wrong with it: not JSON, another twin than `asked`, an etag that could not guard a write, a section of
 /// another type.
 pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
-    let Value::Object(mut fields) = json_value(body)? else { return Err("the twin is not an object".to_owned()) };
+    // The metadata is of use only where a configuration left its name in it.
+    let named = std::str::from_utf8(body).is_ok_and(|text| text.contains(LAST_UPDATED_BY));
+    let read = if named { tree::value(body) } else { tree::without_metadata(body) };
+    let Value::Object(mut fields) = read.map_err(not_json)? else { return Err("the twin is not an object".to_owned()) };
     check_id(&fields, "deviceId", Some(asked.device.as_str()))?;
     check_id(&fields, "moduleId", asked.module.as_ref().map(ModuleId::as_str))?;
     let etag = fields.get("etag").and_then(Value::as_str).and_then(ETag::new);
@@ -84,7 +90,7 @@ pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
     let mut properties = section(fields.remove("properties"), "properties")?.ok_or("the twin has no properties")?;
     let desired = properties.remove("desired");
     let metadata =
-        desired.as_ref().and_then(|desired| desired.get(["$metadata"])).filter(|it| names_a_writer(it)).cloned();
+        desired.as_ref().and_then(|desired| desired.get([tree::METADATA])).filter(|it| names_a_writer(it)).cloned();
     let desired = section(desired, "properties.desired")?;
     let desired = desired.ok_or("the twin has no properties.desired")?;
     let reported = section(properties.remove("reported"), "properties.reported")?.unwrap_or_default();
@@ -116,7 +122,7 @@ pub fn probe_answers(body: &[u8]) {
 fn names_a_writer(metadata: &Value) -> bool {
     metadata
         .as_object()
-        .is_some_and(|object| object.contains_key("$lastUpdatedBy") || object.values().any(names_a_writer))
+        .is_some_and(|object| object.contains_key(LAST_UPDATED_BY) || object.values().any(names_a_writer))
 }
 
 /// What is left of the fields once ids, etag and version are out.
@@ -132,7 +138,9 @@ fn system(mut fields: Object) -> Object {
 /// # Errors
 /// What is wrong with it: not JSON, not an array, a row that is no object.
 pub(super) fn rows(body: &[u8]) -> Result<Vec<Value>, String> {
-    let Value::Array(rows) = json_value(body)? else { return Err("the page is not an array".to_owned()) };
+    let Value::Array(rows) = tree::value(body).map_err(not_json)? else {
+        return Err("the page is not an array".to_owned());
+    };
     match rows.iter().position(|row| row.as_object().is_none()) {
         None => Ok(rows),
         Some(index) => Err(format!("row {index} of the page is not an object")),
@@ -161,8 +169,9 @@ pub(super) fn clean(text: &str, max: usize) -> String {
     result
 }
 
-fn json_value(body: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(body).map(Value::from_json).map_err(|error| format!("the answer is not JSON: {error}"))
+#[expect(clippy::needless_pass_by_value, reason = "it stands where errors are mapped")]
+fn not_json(error: serde_json::Error) -> String {
+    format!("the answer is not JSON: {error}")
 }
 
 fn check_id(fields: &Object, name: &str, asked: Option<&str>) -> Result<(), String> {
@@ -183,7 +192,7 @@ fn section(value: Option<Value>, name: &str) -> Result<Option<Object>, String> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(mut object)) => {
-            object.remove("$metadata");
+            object.remove(tree::METADATA);
             object.remove("$version");
             Ok(Some(object))
         }

@@ -13,30 +13,6 @@ work=$root/target/sdk
 programs=${SDK_ONLY:-tutorial.py python_service.py python_modules.py python_fleet.py python_device.py python_sessions.py plain_mqtt.py node_service.js node_fleet.js node_device.js python_tier.py node_tier.js}
 export PYTHONDONTWRITEBYTECODE=1
 
-# A folder is set up anew when what it is made from changes.
-prepared() { [ -f "$1/.prepared" ] && [ "$(cat "$1/.prepared")" = "$2" ]; }
-
-set_up_python() {
-    local want
-    want=$(cksum <"$here/requirements.txt")
-    prepared "$work/venv" "$want" && return
-    rm -rf "$work/venv"
-    python3 -m venv "$work/venv"
-    "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
-    echo "$want" >"$work/venv/.prepared"
-}
-
-set_up_node() {
-    local want
-    want=$(cat "$here/package.json" "$here/package-lock.json" | cksum)
-    prepared "$work/node" "$want" && return
-    rm -rf "$work/node"
-    mkdir -p "$work/node"
-    cp "$here/package.json" "$here/package-lock.json" "$work/node/"
-    npm ci --prefix "$work/node" --silent --no-audit --no-fund --ignore-scripts
-    echo "$want" >"$work/node/.prepared"
-}
-
 # Each run has an address of its own where the machine owns all of 127.0.0.0/8, so that runs do not meet.
 choose_address() {
     local candidate="127.8.$(($$ / 250 % 250 + 1)).$(($$ % 250 + 1))"
@@ -62,8 +38,7 @@ if [ -z "${GEMINID:-}" ]; then
     GEMINID=${CARGO_TARGET_DIR:-$root/target}/debug/geminid
 fi
 [ -x "$GEMINID" ] || { echo "no such program: $GEMINID" >&2; exit 1; }
-set_up_python
-set_up_node
+"$here/setup.sh"
 
 SDK_RUN=$(mktemp -d "$work/run.XXXXXX")
 SDK_ADDRESS=${SDK_ADDRESS:-$(choose_address)}

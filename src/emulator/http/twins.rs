@@ -5,8 +5,8 @@ use axum::http::{HeaderValue, Response};
 
 use super::super::error::Refusal;
 use super::super::query::Rows;
-use super::super::registry::Device;
-use super::super::wire::{self, Map, TwinBody};
+use super::super::registry::{Change, Device};
+use super::super::wire::{self, Map};
 use super::answers::json;
 use super::{Call, header};
 use crate::twin::TwinRef;
@@ -24,14 +24,16 @@ pub(super) async fn get(call: &Call<'_>, id: &TwinRef) -> Result<Response<Body>,
 
 pub(super) async fn patch(call: &Call<'_>, id: &TwinRef) -> Result<Response<Body>, Refusal> {
     let patch = wire::twin_write(call.body)?;
-    let change = call.hub.write(|registry, _, now| registry.patch_twin(id, &patch, &call.if_match, now)).await?;
-    Ok(twin(change.after.as_deref().expect("a write of a twin leaves a record")))
+    call.hub
+        .write_and(|registry, _, now| registry.patch_twin(id, &patch, &call.if_match, now), |change| written(&change))
+        .await
 }
 
 pub(super) async fn replace(call: &Call<'_>, id: &TwinRef) -> Result<Response<Body>, Refusal> {
     let whole = wire::twin_write(call.body)?;
-    let change = call.hub.write(|registry, _, now| registry.replace_twin(id, &whole, &call.if_match, now)).await?;
-    Ok(twin(change.after.as_deref().expect("a write of a twin leaves a record")))
+    call.hub
+        .write_and(|registry, _, now| registry.replace_twin(id, &whole, &call.if_match, now), |change| written(&change))
+        .await
 }
 
 pub(super) async fn call_method(call: &Call<'_>, id: &TwinRef) -> Result<Response<Body>, Refusal> {
@@ -53,7 +55,7 @@ pub(super) async fn query(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
     let page_size = page_size.map(|size| usize::try_from(size).unwrap_or(0));
     let page = call.hub.query(&text, page_size, header(call.headers, CONTINUATION)?).await?;
     let (item_type, body) = match &page.rows {
-        Rows::Twins(twins) => ("Twin", wire::json(&twins.iter().map(|device| TwinBody(device)).collect::<Vec<_>>())),
+        Rows::Twins(twins) => ("Twin", wire::twins(twins)),
         Rows::Jobs(rows) => ("DeviceJob", wire::json(&rows.iter().map(Map).collect::<Vec<_>>())),
         Rows::Raw(rows) => ("Raw", wire::json(&rows.iter().map(Map).collect::<Vec<_>>())),
     };
@@ -66,6 +68,10 @@ pub(super) async fn query(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
     Ok(response)
 }
 
+fn written(change: &Change) -> Response<Body> {
+    twin(change.after.as_deref().expect("a write of a twin leaves a record"))
+}
+
 fn twin(device: &Device) -> Response<Body> {
-    json(wire::json(&TwinBody(device)))
+    json(wire::twin(device))
 }

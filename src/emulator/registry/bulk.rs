@@ -432,7 +432,7 @@ mod tests {
         for (twin_ref, stamped) in [(device("d"), never()), (module("d", "m"), at(1))] {
             let record = registry.record(&twin_ref).unwrap();
             assert_eq!(counters(&record), (1, 2, 1, 1), "{twin_ref}");
-            assert_eq!(record.twin.tags, Some(object(r#"{"a":{"b":1}}"#)));
+            assert_eq!(record.twin.tags, Some(object(r#"{"a":{"b":1}}"#).into()));
             assert_eq!(record.twin.desired.values, object(r#"{"a":{"b":1}}"#));
             let leaf = &record.twin.desired.stamps.children["a"].children["b"].stamp;
             assert_eq!((leaf.at, leaf.version), (stamped, Some(1)), "{twin_ref}");
@@ -453,7 +453,7 @@ mod tests {
             let second = BulkItem { twin: twin(change), ..item(ImportMode::UpdateTwin, device("d")) };
             assert_eq!(run_as(&mut registry, vec![second], write), Vec::<String>::new());
             let record = registry.device(&device("d").device).unwrap();
-            assert_eq!(record.twin.tags, Some(object(tags)), "{write:?}");
+            assert_eq!(record.twin.tags, Some(object(tags).into()), "{write:?}");
             assert_eq!(counters(&record), (3, 4, 3, 1), "each item is one write");
         }
     }

@@ -362,7 +362,7 @@ mod tests {
         registry.delete_configuration(&id("c"), &IfMatch::Absent).unwrap();
         evaluate(&mut registry);
         let twin = registry.device(&DeviceId::new("d0").unwrap()).unwrap().twin.clone();
-        assert_eq!((twin.desired.values, twin.configurations), (object(r#"{"x":1}"#), BTreeMap::new()));
+        assert_eq!((&twin.desired.values, &twin.configurations), (&object(r#"{"x":1}"#), &BTreeMap::new()));
     }
 
     #[test]

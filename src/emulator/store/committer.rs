@@ -32,6 +32,8 @@ pub enum Waiting {
         kept: Vec<Kept>,
         /// The number of the last change in it.
         up_to: u64,
+        /// Gets them back when they are kept: who made them is the one to free their memory.
+        told: oneshot::Sender<Vec<Kept>>,
     },
     /// A session to keep; the sender is told when it is.
     Session(SessionRecord, oneshot::Sender<()>),
@@ -80,7 +82,7 @@ impl<'env> Committer<'_, 'env> {
         waiting: &mut mpsc::Receiver<Waiting>,
         durable: &watch::Sender<Durable>,
     ) -> Result<bool, StoreError> {
-        let (mut number, mut told) = (None, Vec::new());
+        let (mut number, mut told, mut done) = (None, Vec::new(), Vec::new());
         let (mut count, mut open) = (0, true);
         let mut next = waiting.blocking_recv();
         if next.is_none() {
@@ -89,10 +91,11 @@ impl<'env> Committer<'_, 'env> {
         self.frame.clear();
         while let Some(item) = next {
             match item {
-                Waiting::Changes { kept, up_to } => {
+                Waiting::Changes { kept, up_to, told } => {
                     count += kept.len();
                     kept.iter().for_each(|one| self.frame.change(one));
                     number = Some(up_to);
+                    done.push((told, kept));
                 }
                 Waiting::Session(session, kept) => {
                     count += 1;
@@ -111,6 +114,9 @@ impl<'env> Committer<'_, 'env> {
             durable.send_replace(Durable::UpTo(number));
         }
         // Whoever does not wait any more need not be told.
+        for (told, kept) in done {
+            told.send(kept).ok();
+        }
         for kept in told {
             kept.send(()).ok();
         }

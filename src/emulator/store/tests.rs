@@ -365,7 +365,8 @@ async fn the_committer_keeps_the_order_and_closes_behind_what_came_before() {
     let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
     let (durable, mut seen) = watch::channel(Durable::UpTo(0));
     for (number, kept) in changes.into_iter().enumerate() {
-        sender.send(Waiting::Changes { kept: vec![kept], up_to: number as u64 + 1 }).await.unwrap();
+        let (told, _) = tokio::sync::oneshot::channel();
+        sender.send(Waiting::Changes { kept: vec![kept], up_to: number as u64 + 1, told }).await.unwrap();
     }
     sender.send(Waiting::Close).await.unwrap();
     let committer = tokio::task::spawn_blocking(|| run_committer(store, receiver, durable));

@@ -162,9 +162,10 @@ impl<'de> Visitor<'de> for StampsVisitor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{device, read_device};
+    use super::super::{device, read_device, unpacked};
     use super::*;
     use crate::emulator::identity::IdentitySpec;
+    use crate::emulator::part::Part;
     use crate::emulator::registry::Device;
     use crate::emulator::twin_record::TwinRecord;
     use crate::twin::{DeviceId, MergePatch, Value};
@@ -187,7 +188,7 @@ mod tests {
     fn an_outline_has_the_identity_and_the_tags_of_the_record() {
         let device_of = sample();
         let seen = outline("d1", &device(&device_of)).unwrap();
-        assert_eq!((seen.identity, seen.tags), (device_of.identity, device_of.twin.tags));
+        assert_eq!((seen.identity, seen.tags.map(Part::new)), (device_of.identity, device_of.twin.tags));
     }
 
     /// Every way to spoil a record by one byte: what the outline takes must be read, for nothing asks again later.
@@ -201,7 +202,8 @@ mod tests {
                 spoiled[place] = byte;
                 match (outline("d1", &spoiled), read_device("d1", &spoiled)) {
                     (Ok(seen), Ok(read)) => {
-                        assert_eq!((seen.identity, seen.tags), (read.identity, read.twin.tags));
+                        assert_eq!(unpacked("d1", &spoiled.into()), read, "byte {place} as {byte}");
+                        assert_eq!((seen.identity, seen.tags.map(Part::new)), (read.identity, read.twin.tags));
                         taken += 1;
                     }
                     (Err(_), Err(_)) => refused += 1,

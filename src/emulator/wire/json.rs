@@ -106,6 +106,11 @@ pub fn json(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).expect("maps have string keys and nothing here fails to serialize")
 }
 
+/// Appends the text of something.
+pub(super) fn write_json(of: &impl Serialize, to: &mut Vec<u8>) {
+    serde_json::to_writer(to, of).expect("maps have string keys and a vector takes every byte");
+}
+
 /// A body as a value. An integer that needs 64 bits without a sign is refused here: the domain's numbers would take
 /// it for a float, which the limits let pass (`iot-hub.md` section 4).
 ///

@@ -25,4 +25,4 @@ pub use method::{method_answer, method_call, method_outcome};
 pub use query_body::query;
 pub use refusal::{fault, numbered_fault, numbered_refusal, refusal};
 pub use statistics::{device_statistics, service_statistics};
-pub use twin::{TwinBody, configurations, properties, stamps, twin_value, twin_write, whole_twin};
+pub use twin::{configurations, properties, stamps, twin, twin_value, twin_write, twins, whole_twin};

@@ -1,6 +1,7 @@
 //! Twins, of devices and of modules (`iot-hub.md` section 1).
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::ser::SerializeMap;
@@ -8,14 +9,25 @@ use serde::{Serialize, Serializer};
 
 use super::super::configuration::{ConfigurationId, ConfigurationStatus};
 use super::super::error::Refusal;
+use super::super::part::Part;
+use super::super::read_json::ReadValue;
 use super::super::registry::Device;
 use super::super::twin_record::{Properties, StampNode, TwinRecord};
 use super::identity::{CapabilityFields, ThumbprintFields};
-use super::json::{Json, Map, connection_state, count, date, date_or_never, into_object, optional_object, parse};
+use super::json::{
+    Json, connection_state, count, date, date_or_never, into_object, optional_object, parse, write_json,
+};
 use crate::twin::{MergePatch, Object, Value};
 
 /// What a service sends back with a whole twin and the hub ignores (`iot-hub.md` 1.5).
 const IGNORED_IN_DESIRED: [&str; 2] = ["$metadata", "$version"];
+
+/// Room for a twin of 1 KB as it is shown, in bytes.
+const TWIN_BYTES_USUAL: usize = 4096;
+/// The same for one stamp.
+const STAMP_BYTES_USUAL: usize = 256;
+/// How many times the values' room a section needs, about, with its stamps.
+const STAMPS_OVER_VALUES: usize = 4;
 
 /// The `$metadata` of a section (`iot-hub.md` 1.2).
 #[must_use]
@@ -36,13 +48,10 @@ pub fn properties(properties: &Properties) -> Value {
     Value::Object(object)
 }
 
-/// A twin as GET answers it.
-#[derive(Debug)]
-pub struct TwinBody<'a>(pub &'a Device);
-
+/// What stands before the sections of a twin.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct TwinFields<'a> {
+struct TwinHead<'a> {
     device_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     module_id: Option<&'a str>,
@@ -60,9 +69,12 @@ struct TwinFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     model_id: Option<&'static str>,
     version: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tags: Option<Map<'a>>,
-    properties: BothSections<'a>,
+}
+
+/// What stands behind them.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TwinTail<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     configurations: Option<Json<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,41 +83,92 @@ struct TwinFields<'a> {
     device_scope: Option<String>,
 }
 
-#[derive(Serialize)]
-struct BothSections<'a> {
-    desired: Section<'a>,
-    reported: Section<'a>,
+/// A twin as GET answers it.
+#[must_use]
+pub fn twin(device: &Device) -> Vec<u8> {
+    let mut body = Vec::with_capacity(TWIN_BYTES_USUAL);
+    write_twin(device, &mut body);
+    body
 }
 
-impl Serialize for TwinBody<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (identity, twin) = (&self.0.identity, &self.0.twin);
-        // A module's twin has no capabilities, and nobody saw a model in one (`iot-hub.md` 1.1).
-        let of_device = identity.module.is_none();
-        let configurations = configurations(twin);
-        TwinFields {
-            device_id: identity.device.as_str(),
-            module_id: identity.module.as_ref().map(crate::twin::ModuleId::as_str),
-            etag: twin.etag(),
-            device_etag: identity.etag(),
-            status: identity.status.as_str(),
-            status_reason: identity.status_reason.as_deref(),
-            status_update_time: date_or_never(identity.status_updated),
-            connection_state: connection_state(identity.connected),
-            last_activity_time: date_or_never(identity.last_activity),
-            cloud_to_device_message_count: 0,
-            authentication_type: identity.authentication.as_str(),
-            x509_thumbprint: ThumbprintFields::of(&identity.authentication),
-            model_id: of_device.then_some(""),
-            version: twin.version,
-            tags: twin.tags.as_ref().map(Map),
-            properties: BothSections { desired: Section(&twin.desired), reported: Section(&twin.reported) },
-            configurations: configurations.as_ref().map(Json),
-            capabilities: of_device.then_some(CapabilityFields { iot_edge: identity.iot_edge }),
-            device_scope: identity.device_scope(),
+/// Twins as a query answers them.
+#[must_use]
+pub fn twins(devices: &[Arc<Device>]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(TWIN_BYTES_USUAL * devices.len());
+    body.push(b'[');
+    for (number, device) in devices.iter().enumerate() {
+        if number > 0 {
+            body.push(b',');
         }
-        .serialize(serializer)
+        write_twin(device, &mut body);
     }
+    body.push(b']');
+    body
+}
+
+/// Puts a twin together: its sections are shown as their last write left them.
+fn write_twin(device: &Device, to: &mut Vec<u8>) {
+    let (identity, twin) = (&device.identity, &device.twin);
+    // A module's twin has no capabilities, and nobody saw a model in one (`iot-hub.md` 1.1).
+    let of_device = identity.module.is_none();
+    let head = TwinHead {
+        device_id: identity.device.as_str(),
+        module_id: identity.module.as_ref().map(crate::twin::ModuleId::as_str),
+        etag: twin.etag(),
+        device_etag: identity.etag(),
+        status: identity.status.as_str(),
+        status_reason: identity.status_reason.as_deref(),
+        status_update_time: date_or_never(identity.status_updated),
+        connection_state: connection_state(identity.connected),
+        last_activity_time: date_or_never(identity.last_activity),
+        cloud_to_device_message_count: 0,
+        authentication_type: identity.authentication.as_str(),
+        x509_thumbprint: ThumbprintFields::of(&identity.authentication),
+        model_id: of_device.then_some(""),
+        version: twin.version,
+    };
+    write_json(&head, to);
+    to.pop();
+    if let Some(tags) = &twin.tags {
+        to.extend_from_slice(b",\"tags\":");
+        // Tags are kept as they are shown.
+        to.extend_from_slice(tags.stored().bytes());
+    }
+    to.extend_from_slice(b",\"properties\":{\"desired\":");
+    to.extend_from_slice(twin.desired.shown(|desired| section(desired, &twin.desired)));
+    to.extend_from_slice(b",\"reported\":");
+    to.extend_from_slice(twin.reported.shown(|reported| section(reported, &twin.reported)));
+    to.push(b'}');
+    let configurations = configurations(twin);
+    let tail = TwinTail {
+        configurations: configurations.as_ref().map(Json),
+        capabilities: of_device.then_some(CapabilityFields { iot_edge: identity.iot_edge }),
+        device_scope: identity.device_scope(),
+    };
+    let before = to.len();
+    write_json(&tail, to);
+    // Its fields follow those before.
+    if to.len() > before + "{}".len() {
+        to[before] = b',';
+    } else {
+        to.remove(before);
+    }
+}
+
+/// A section as answers show it: content first, then `$metadata` and `$version` (`iot-hub.md` 1.1).
+fn section(properties: &Properties, part: &Part<Properties>) -> Vec<u8> {
+    let values = part.stored().values.bytes();
+    // Its stamps take a few times the room.
+    let mut text = Vec::with_capacity(STAMP_BYTES_USUAL + STAMPS_OVER_VALUES * values.len());
+    text.extend_from_slice(values);
+    text.pop();
+    text.extend_from_slice(if properties.values.is_empty() { b"\"$metadata\":" } else { b",\"$metadata\":" });
+    let last = RefCell::new((properties.stamps.stamp.at, date(properties.stamps.stamp.at)));
+    write_json(&Stamps { node: &properties.stamps, last: &last }, &mut text);
+    text.extend_from_slice(b",\"$version\":");
+    text.extend_from_slice(properties.version.to_string().as_bytes());
+    text.push(b'}');
+    text
 }
 
 /// `configurations` of a twin: there only while one targets it (`iot-hub.md` 1.1).
@@ -120,26 +183,10 @@ pub fn configurations(twin: &TwinRecord) -> Option<Value> {
 
 /// A twin as GET answers it, for those who read no text.
 #[must_use]
-#[expect(clippy::missing_panics_doc, reason = "a twin always serializes")]
+#[expect(clippy::missing_panics_doc, reason = "a twin is JSON")]
 pub fn twin_value(device: &Device) -> Value {
-    let json = serde_json::to_value(TwinBody(device)).expect("maps have string keys and nothing here fails");
-    Value::from_json(json)
-}
-
-/// Section content first, then `$metadata` and `$version` (`iot-hub.md` 1.1).
-struct Section<'a>(&'a Properties);
-
-impl Serialize for Section<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.values.len() + 2))?;
-        for (key, value) in &self.0.values {
-            map.serialize_entry(key, &Json(value))?;
-        }
-        let last = RefCell::new((self.0.stamps.stamp.at, date(self.0.stamps.stamp.at)));
-        map.serialize_entry("$metadata", &Stamps { node: &self.0.stamps, last: &last })?;
-        map.serialize_entry("$version", &self.0.version)?;
-        map.end()
-    }
+    let ReadValue(value) = serde_json::from_slice(&twin(device)).expect("a twin is JSON");
+    value
 }
 
 /// The one walk over the stamps of a section. Most of their times are the same, so the last one's text is kept at hand.
@@ -163,7 +210,7 @@ impl Serialize for Stamps<'_> {
             map.serialize_entry("$lastUpdatedBy", by.configuration.as_str())?;
             map.serialize_entry("$lastUpdatedByDigest", &by.digest.to_string())?;
         }
-        for (key, node) in children {
+        for (key, node) in children.iter() {
             map.serialize_entry(key, &Stamps { node, last: self.last })?;
         }
         map.end()
@@ -221,7 +268,6 @@ mod tests {
 
     use super::super::super::identity::{Identity, IdentitySpec};
     use super::super::super::twin_record::TwinRecord;
-    use super::super::json::json;
     use super::*;
     use crate::twin::{DeviceId, ModuleId};
 
@@ -234,8 +280,8 @@ mod tests {
         use super::super::super::twin_record::{Stamp, WrittenBy};
         let by = WrittenBy { configuration: ConfigurationId::new("c1").unwrap(), digest: 637 };
         let stamp = Stamp { at: at("2026-11-23T00:00:00Z"), version: Some(2), by: None };
-        let leaf = Stamp { at: at("2026-11-23T00:00:01Z"), version: Some(3), by: Some(std::sync::Arc::new(by)) };
-        let children = std::collections::BTreeMap::from([("a".to_owned(), StampNode::leaf(leaf))]);
+        let leaf = Stamp { at: at("2026-11-23T00:00:01Z"), version: Some(3), by: Some(Arc::new(by)) };
+        let children = [("a".to_owned(), StampNode::leaf(leaf))].into();
         let node = StampNode { stamp, children };
         let expected = concat!(
             r#"{"$lastUpdated":"2026-11-23T00:00:00Z","$lastUpdatedVersion":2,"a":{"$lastUpdated":"2026-11-23T00:00:01Z","#,
@@ -252,7 +298,7 @@ mod tests {
     }
 
     fn printed(device: &Device) -> String {
-        String::from_utf8(json(&TwinBody(device))).unwrap()
+        String::from_utf8(twin(device)).unwrap()
     }
 
     #[test]
@@ -296,7 +342,7 @@ mod tests {
             r#""a":{"$lastUpdated":T,"$lastUpdatedVersion":2,"b":{"$lastUpdated":T,"$lastUpdatedVersion":2}},"#,
             r#""l":{"$lastUpdated":T,"$lastUpdatedVersion":2}},"$version":2}"#,
         );
-        let text = String::from_utf8(json(&Section(&twin.desired))).unwrap();
+        let text = String::from_utf8(section(&twin.desired, &twin.desired)).unwrap();
         assert_eq!(text, expected.replace('T', "\"2021-01-05T18:41:48.5Z\""));
     }
 
