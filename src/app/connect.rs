@@ -86,7 +86,9 @@ impl HubParts {
 /// with one host.
 pub fn hub_parts(settings: &Settings) -> anyhow::Result<Vec<HubParts>> {
     if settings.hubs.is_empty() {
-        bail!("no hub is configured; name one in a settings file (--settings), or try --embedded-hub");
+        bail!(
+            "no hub is configured; name one in a settings file (--settings), take that of `geminid hub` with --hub-json, or try `geminid run --embedded-hub`"
+        );
     }
     let owner =
         settings.owner.as_deref().context("no owner is set; add `owner = \"...\"` or --owner, one per instance")?;
@@ -109,7 +111,7 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
     }
     if let Some(url) = &settings.https_proxy {
         let except = settings.no_proxy.clone().unwrap_or_default();
-        options.proxy = Some(ProxyOptions { url: SecretString::from(url.as_str()), except });
+        options.proxy = Some(ProxyOptions { url: url.clone(), except });
     }
     let budget = budget_options(hub)?;
     let client = sign_in(&hub.login, &options)?;
@@ -212,7 +214,7 @@ fn sign_in(login: &LoginSettings, options: &RestOptions) -> anyhow::Result<RestH
 /// The text of a file, each time it is asked for.
 fn text_of(file: &Path) -> SecretText {
     let file = file.to_owned();
-    Arc::new(move || hub_file(&file).map(SecretString::from).map_err(|error| format!("{error:#}")))
+    Arc::new(move || secret_file(&file).map_err(|error| format!("{error:#}")))
 }
 
 /// The credential of `kind` with what the environment says of it.
@@ -270,6 +272,14 @@ pub fn hub_file(path: &Path) -> anyhow::Result<String> {
         bail!("{} has {length} bytes, at most {FILE_SIZE_MAX} are read", path.display());
     }
     fs::read_to_string(path).map_err(|error| anyhow!("cannot read {}: {error}", path.display()))
+}
+
+/// The text of a small file that holds a secret.
+///
+/// # Errors
+/// As [`hub_file`].
+pub fn secret_file(path: &Path) -> anyhow::Result<SecretString> {
+    hub_file(path).map(SecretString::from)
 }
 
 /// The wall clock of everything that needs one.

@@ -11,11 +11,12 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{HubParts, system_time};
+use super::connect::{HubParts, PacedHub, system_time};
 use super::progress::Progress;
 use super::source::{Source, specs};
 use crate::controller::{
-    self, AuditLog, AuditTarget, AuditWriter, Commands, Ended, Inputs, Options, Recording, TransferOrder, Written,
+    self, AuditLog, AuditTarget, AuditWriter, Commands, Ended, Inputs, Options, PlannedOrder, Recording, TransferOrder,
+    Written,
 };
 use crate::exporter::{self, Published};
 use crate::hub::{AlongColumns, Lane, Paced, SweepAlong, WriteTwins};
@@ -217,6 +218,21 @@ impl CommandAudit {
     }
 }
 
+/// Does `work` on the hub of `parts`. What it writes is recorded in `audit`, if that is given.
+async fn recorded<T>(
+    parts: HubParts,
+    audit: Option<&AuditTarget>,
+    work: impl AsyncFnOnce(Arc<PacedHub>, Recording) -> T,
+) -> anyhow::Result<T> {
+    let name = parts.name.clone();
+    let metrics = Metrics::register(&Registry::new(), &[&name]).context("cannot set up counters")?;
+    let audit = CommandAudit::open(audit, &metrics)?;
+    let recording = Recording { hub: name, log: audit.log.clone(), wall_clock: system_time };
+    let result = work(Arc::new(parts.paced(&metrics)), recording).await;
+    audit.close().await;
+    Ok(result)
+}
+
 /// Moves paths between seals as `plans` show, and says how each write ended. Writes are recorded in `audit`, if that is
 /// given.
 ///
@@ -229,13 +245,34 @@ pub async fn transfer_once(
     audit: Option<&AuditTarget>,
     cancel: CancellationToken,
 ) -> anyhow::Result<BTreeMap<TwinRef, Written>> {
-    let name = parts.name.clone();
-    let metrics = Metrics::register(&Registry::new(), &[&name]).context("cannot set up counters")?;
-    let audit = CommandAudit::open(audit, &metrics)?;
-    let recording = Recording { hub: name, log: audit.log.clone(), wall_clock: system_time };
-    let written = controller::transfer(Arc::new(parts.paced(&metrics)), order, plans, recording, &cancel).await;
-    audit.close().await;
-    Ok(written)
+    recorded(parts, audit, async |hub, recording| controller::transfer(hub, order, plans, recording, &cancel).await)
+        .await
+}
+
+/// Applies a plan made before, and says how each write ended. Writes are recorded in `audit`, if that is given; how far
+/// it is, `progress` shows.
+///
+/// # Errors
+/// When the audit log cannot be opened.
+pub async fn apply_plan_once(
+    parts: HubParts,
+    order: PlannedOrder,
+    audit: Option<&AuditTarget>,
+    progress: &Progress,
+    cancel: CancellationToken,
+) -> anyhow::Result<BTreeMap<TwinRef, Written>> {
+    let (revision, shown) = (order.revision.clone(), progress.work("applying the plan", order.writes.len()));
+    let each = move |twin: &TwinRef, written: &Written| {
+        shown.one();
+        match written {
+            Written::Applied => tracing::info!(%twin, revision, "applied as planned"),
+            Written::Before | Written::Moved | Written::Held(_) | Written::Stopped | Written::Failed(_) => {
+                tracing::debug!(%twin, revision, result = written.as_str(), "not applied");
+            }
+        }
+    };
+    let work = async |hub, recording| controller::apply_planned(hub, order, recording, each, &cancel).await;
+    recorded(parts, audit, work).await
 }
 
 /// Brings one hub to `state` once, and says how every twin stands. `prune`: twins whose manifest is gone are settled too.

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::trials::TrialArgs;
-use crate::app::{Colour, HubParts, LogOptions, Progress, hub_file, hub_parts, start_logging, wall_clock};
+use crate::app::{Colour, HubParts, LogOptions, Progress, hub_parts, secret_file, start_logging, wall_clock};
 use crate::emulator::HubOptions;
 use crate::plan::TwinFilter;
 use crate::settings::{self, Secret, Settings, hub_defaults};
@@ -295,8 +295,9 @@ pub(super) struct HubJson<'f> {
 
 impl<'f> HubJson<'f> {
     pub(super) fn read(file: &'f std::path::Path) -> anyhow::Result<Self> {
-        let text = hub_file(file).map_err(|error| anyhow!("--hub-json: {error}; is `geminid hub` running?"))?;
-        let json = serde_json::from_str(&text).with_context(|| format!("--hub-json: {} is no JSON", file.display()))?;
+        let text = secret_file(file).map_err(|error| anyhow!("--hub-json: {error}; is `geminid hub` running?"))?;
+        let json = serde_json::from_str(text.expose_secret())
+            .with_context(|| format!("--hub-json: {} is no JSON", file.display()))?;
         Ok(Self { file, json })
     }
 

@@ -33,6 +33,7 @@ mod suspend;
 mod transfer;
 mod trials;
 mod validate;
+mod writing;
 
 use std::future::Future;
 use std::process::ExitCode;

@@ -1,7 +1,8 @@
 //! The file between `plan --out FILE` and `apply FILE`.
 //!
 //! Invariants: it holds what is written, byte for byte, sensitive values too, so it is readable by its owner alone; and
-//! it fits one owner on one hub. A file that does not make sense is refused whole.
+//! it fits one owner on one hub. It holds no value twice and none that it replaces: what is told of a write is made of
+//! its patch and of the twin as it is read before. A file that does not make sense is refused whole.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -12,12 +13,12 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use serde_json::{Value as Json, json};
 
-use crate::controller::{PlannedTwin, PlannedWrite, Surveyed};
-use crate::plan::{DeclaredState, SealAction, SealScope};
-use crate::twin::{DeviceId, ETag, MergePatch, ModuleId, Object, TwinRef, Value};
+use crate::controller::{PlannedLeaf, PlannedTwin, PlannedWrite, Surveyed};
+use crate::plan::{Cause, DeclaredState, FileSpan, Leaf, SealAction, SealScope};
+use crate::twin::{DeviceId, ETag, MergePatch, ModuleId, Object, Path as TwinPath, Section, TwinRef, Value};
 
 /// The version of the file.
-const FORMAT_VERSION: u64 = 2;
+const FORMAT_VERSION: u64 = 3;
 /// The largest file read, in bytes: a million twins of a few leaves.
 const SIZE_MAX: u64 = 1024 * 1024 * 1024;
 /// Readable and writable by the owner alone.
@@ -73,12 +74,10 @@ impl PlanFile {
         if let Some(held) = plan.held.first() {
             self.left.insert(twin.clone(), format!("held: {}", held.reason));
         }
-        let patch = plan.patch.clone().or_else(|| create.then(MergePatch::default));
-        let Some((patch, etag)) = patch.zip(planned.etag.clone()) else { return };
-        let loses = plan.changes.iter().any(|change| change.to.is_none()) || plan.seal == SealAction::Remove;
-        self.removing += usize::from(loses);
+        let Some(write) = PlannedWrite::of(twin, planned, create) else { return };
+        self.removing += usize::from(plan.loses());
         self.updating += usize::from(plan.changes.iter().any(|change| change.to.is_some()));
-        self.writes.push(PlannedWrite { twin: twin.clone(), create, etag, patch });
+        self.writes.push(write);
     }
 
     /// Replaces the file at `path` at once.
@@ -114,7 +113,9 @@ impl PlanFile {
         match json.get("formatVersion").and_then(Json::as_u64) {
             Some(FORMAT_VERSION) => {}
             Some(other) => {
-                bail!("{name} has format {other}, this version reads {FORMAT_VERSION}; plan again with this version")
+                bail!(
+                    "{name} has format {other}, this version applies {FORMAT_VERSION} alone; plan again with this version"
+                )
             }
             None => bail!("{name} is no plan: it has no formatVersion; make one with `geminid plan --out FILE`"),
         }
@@ -139,6 +140,8 @@ impl PlanFile {
             let (device, module) = name(&write.twin);
             json!({
                 "device": device, "module": module, "register": write.create, "etag": write.etag.as_str(),
+                "cause": write.cause.as_str(), "seal": write.seal.as_str(), "removes": write.removes,
+                "leaves": write.leaves.iter().map(leaf_json).collect::<Vec<Json>>(),
                 "patch": { "tags": section(&write.patch.tags), "desired": section(&write.patch.desired) },
             })
         });
@@ -163,18 +166,14 @@ impl PlanFile {
         let list = |name: &str| json.get(name).and_then(Json::as_array).with_context(|| format!("no list {name}"));
         let writes: Vec<PlannedWrite> = list("writes")?.iter().map(write_of).collect::<anyhow::Result<_>>()?;
         let left = list("left")?.iter().map(|entry| Ok((twin_of(entry)?, text(entry, "reason")?)));
-        let number = |name: &str| {
-            let number = json.get(name).and_then(Json::as_u64).with_context(|| format!("no number {name}"))?;
-            usize::try_from(number).with_context(|| format!("{name} is out of range"))
-        };
         Ok(Self {
             owner: text(json, "owner")?,
             host: text(json, "host")?,
             revision: text(json, "revision")?,
             writes,
-            removing: number("removing")?,
-            updating: number("updating")?,
-            fleet: number("fleet")?,
+            removing: number(json, "removing")?,
+            updating: number(json, "updating")?,
+            fleet: number(json, "fleet")?,
             left: left.collect::<anyhow::Result<_>>()?,
         })
     }
@@ -182,6 +181,11 @@ impl PlanFile {
 
 fn text(json: &Json, name: &str) -> anyhow::Result<String> {
     json.get(name).and_then(Json::as_str).map(str::to_owned).with_context(|| format!("no text {name}"))
+}
+
+fn number(json: &Json, name: &str) -> anyhow::Result<usize> {
+    let number = json.get(name).and_then(Json::as_u64).with_context(|| format!("no number {name}"))?;
+    usize::try_from(number).with_context(|| format!("{name} is out of range"))
 }
 
 fn twin_of(json: &Json) -> anyhow::Result<TwinRef> {
@@ -202,12 +206,54 @@ fn write_of(json: &Json) -> anyhow::Result<PlannedWrite> {
             }
         },
     };
-    Ok(PlannedWrite {
+    let flag = |name: &str| json.get(name).and_then(Json::as_bool).with_context(|| format!("no flag {name}"));
+    let leaves = json.get("leaves").and_then(Json::as_array).context("no list leaves")?;
+    let write = PlannedWrite {
         twin: twin_of(json)?,
-        create: json.get("register").and_then(Json::as_bool).context("no flag register")?,
+        create: flag("register")?,
         etag: ETag::new(&text(json, "etag")?).context("an etag that could not guard a write")?,
         patch: MergePatch { tags: section("tags")?, desired: section("desired")? },
+        leaves: leaves.iter().map(leaf_of).collect::<anyhow::Result<_>>()?,
+        cause: word_of(json, "cause", &Cause::ALL, Cause::as_str)?,
+        seal: word_of(json, "seal", &SealAction::ALL, SealAction::as_str)?,
+        removes: flag("removes")?,
+    };
+    match write.leaves.iter().find(|planned| write.value_of(&planned.leaf).is_none()) {
+        Some(planned) => bail!("{} is no leaf of its patch", planned.leaf),
+        None => Ok(write),
+    }
+}
+
+fn leaf_json(planned: &PlannedLeaf) -> Json {
+    let source =
+        |FileSpan { file, line, column }: &FileSpan| json!({ "file": &**file, "line": line, "column": column });
+    json!({
+        "section": planned.leaf.section.as_str(), "path": planned.leaf.path.keys(),
+        "source": planned.source.as_ref().map(source), "sensitive": planned.sensitive,
     })
+}
+
+fn leaf_of(json: &Json) -> anyhow::Result<PlannedLeaf> {
+    let section = word_of(json, "section", &Section::ALL, Section::as_str)?;
+    let key = |key: &Json| key.as_str().map(str::to_owned).context("a key of a path is no text");
+    let keys = json.get("path").and_then(Json::as_array).context("no list path")?;
+    let keys: Vec<String> = keys.iter().map(key).collect::<anyhow::Result<_>>()?;
+    let source = match json.get("source") {
+        None | Some(Json::Null) => None,
+        Some(place) => Some(FileSpan {
+            file: text(place, "file")?.into(),
+            line: number(place, "line")?,
+            column: number(place, "column")?,
+        }),
+    };
+    let sensitive = json.get("sensitive").and_then(Json::as_bool).context("no flag sensitive")?;
+    Ok(PlannedLeaf { leaf: Leaf { section, path: TwinPath::new(keys) }, source, sensitive })
+}
+
+/// The one of `all` whose word stands at `name`.
+fn word_of<T: Copy>(json: &Json, name: &str, all: &[T], word: fn(T) -> &'static str) -> anyhow::Result<T> {
+    let text = text(json, name)?;
+    all.iter().copied().find(|one| word(*one) == text).with_context(|| format!("{text:?} is no {name}"))
 }
 
 #[cfg(test)]
@@ -223,8 +269,22 @@ mod tests {
 
     fn plan() -> PlanFile {
         let device = DeviceId::new("d1").unwrap();
-        let write =
-            |twin: TwinRef, create, patch| PlannedWrite { twin, create, etag: ETag::new("AAE=").unwrap(), patch };
+        let write = |twin: TwinRef, create, patch, leaves| PlannedWrite {
+            twin,
+            create,
+            etag: ETag::new("AAE=").unwrap(),
+            patch,
+            leaves,
+            cause: Cause::Drift,
+            seal: SealAction::Remove,
+            removes: create,
+        };
+        let leaf = |section, keys: &[&str], line, sensitive| PlannedLeaf {
+            leaf: Leaf { section, path: TwinPath::new(keys.iter().map(|key| (*key).to_owned())) },
+            source: (line > 0).then(|| FileSpan { file: "a:b.yaml".into(), line, column: 3 }),
+            sensitive,
+        };
+        let gone = leaf(Section::Tags, &["a", "beneath"], 0, false);
         let tags = MergePatch { tags: Some(object(r#"{"a":null,"b":{"c":[1.0,2]}}"#)), desired: None };
         let desired = MergePatch { tags: None, desired: Some(object(r#"{"x":"sécret"}"#)) };
         let module = TwinRef::module(device.clone(), ModuleId::new("m").unwrap());
@@ -232,7 +292,15 @@ mod tests {
             owner: "demo".to_owned(),
             host: "hub.example".to_owned(),
             revision: "r1".to_owned(),
-            writes: vec![write(TwinRef::device(device.clone()), true, tags), write(module, false, desired)],
+            writes: vec![
+                write(
+                    TwinRef::device(device.clone()),
+                    true,
+                    tags,
+                    vec![gone, leaf(Section::Tags, &["b", "c"], 7, false)],
+                ),
+                write(module, false, desired, vec![leaf(Section::Desired, &["x"], 8, true)]),
+            ],
             removing: 1,
             updating: 1,
             fleet: 2,
@@ -261,7 +329,18 @@ mod tests {
         for (text, expected) in [
             ("canary".to_owned(), "is no plan: no JSON at line 1"),
             ("{}".to_owned(), "it has no formatVersion"),
-            (good.replace(r#""formatVersion":2"#, r#""formatVersion":3"#), "has format 3, this version reads 2"),
+            (
+                good.replace(r#""formatVersion":3"#, r#""formatVersion":1"#),
+                "has format 1, this version applies 3 alone",
+            ),
+            (
+                good.replace(r#""formatVersion":3"#, r#""formatVersion":4"#),
+                "has format 4, this version applies 3 alone",
+            ),
+            (good.replace(r#"["x"]"#, r#"["y"]"#), "properties.desired.y is no leaf of its patch"),
+            (good.replace(r#"["x"]"#, "[]"), "is no leaf of its patch"),
+            (good.replace(r#""drift""#, r#""whim""#), "\"whim\" is no cause"),
+            (good.replace(r#""removed""#, r#""eaten""#), "\"eaten\" is no seal"),
             (good.replace("AAE=", "*"), "an etag that could not guard a write"),
             (good.replace(r#""d1""#, r#""d 1""#), "an id may not hold ' '"),
             (good.replace(r#""writes""#, r#""w""#), "no list writes"),

@@ -14,11 +14,11 @@ use super::args::{Access, FilterArgs, FleetArgs, Opened};
 use super::output::{Output, Style, counted};
 use super::stop::until_stopped;
 use super::validate::load;
+use super::writing::{self, Format, WritingArgs, check_writable, confirmed};
 use crate::app::{transfer_once, wall_clock};
-use crate::controller::{AuditTarget, TransferOrder, Written, survey_transfer};
+use crate::controller::{TransferOrder, Written, survey_transfer};
 use crate::hub::HubError;
-use crate::plan::{DeclaredState, Leaf, Mode, Transfer, TransferPlan};
-use crate::settings::parse_audit_log;
+use crate::plan::{DeclaredState, Leaf, Transfer, TransferPlan};
 use crate::twin::TwinRef;
 
 /// The version of the JSON.
@@ -34,25 +34,11 @@ pub(super) struct TransferArgs {
     fleet: FleetArgs,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Where to record every write, one JSON line each: stdout or a file [default: nowhere]
-    #[arg(long, value_name = "FILE")]
-    audit_log: Option<String>,
     /// Do it without asking; where standard input is no terminal nothing is done without this
     #[arg(short, long)]
     yes: bool,
-    /// How plan and result are written
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-}
-
-/// How plan and result are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-enum Format {
-    /// For people: the plan, then what was not done, and counts
-    #[default]
-    Text,
-    /// One JSON document with every twin
-    Json,
+    #[command(flatten)]
+    writing: WritingArgs,
 }
 
 impl TransferArgs {
@@ -70,9 +56,9 @@ struct Shown {
 
 /// Shows the plan and does it: 0 when all of it is done or there is nothing to do, 1 when a twin was left out.
 pub(super) async fn run(args: TransferArgs, transfer: Transfer) -> anyhow::Result<u8> {
-    let given = args.audit_log.clone().map(|text| parse_audit_log("--audit-log", text)).transpose()?;
+    args.writing.check()?;
     let opened = args.fleet.open(Access::Service)?;
-    let audit = given.or_else(|| opened.settings.audit_log.clone()).map(|text| AuditTarget::parse(&text));
+    let audit = args.writing.audit(&opened)?;
     check(&opened)?;
     let order = order(&args, &opened, transfer)?;
     let reader = args.fleet.one.parts(&opened.settings)?.paced_alone()?;
@@ -84,11 +70,11 @@ pub(super) async fn run(args: TransferArgs, transfer: Transfer) -> anyhow::Resul
         }
     }
     let mut out = Output::coloured_stdout(opened.colour);
-    if args.output == Format::Text {
+    if args.writing.output == Format::Text {
         tell_plan(&order, &shown, &mut out);
     }
     let changing = shown.plans.values().filter(|plan| plan.plan.patch.is_some()).count();
-    if changing > 0 && !args.yes && !confirmed(changing)? {
+    if changing > 0 && !args.yes && !agreed(changing)? {
         bail!("nothing was written; say --yes to go on without being asked");
     }
     let (host, plans) = (opened.parts.scope.host.clone(), shown.plans.clone());
@@ -98,7 +84,7 @@ pub(super) async fn run(args: TransferArgs, transfer: Transfer) -> anyhow::Resul
     let all_good = changing == shown.plans.len()
         && shown.failed.is_empty()
         && written.values().all(|written| *written == Written::Applied);
-    match args.output {
+    match args.writing.output {
         Format::Text => tell_result(&order, &written, changing, &mut out),
         Format::Json => out.json(&document(&order, &host, &shown, &written, all_good)),
     }
@@ -107,17 +93,10 @@ pub(super) async fn run(args: TransferArgs, transfer: Transfer) -> anyhow::Resul
 
 /// Whether anything may be written at all.
 fn check(opened: &Opened) -> anyhow::Result<()> {
-    let rules = opened.parts.rules();
     if !opened.parts.scope.seals {
         bail!("`ownership = \"none\"` keeps no seals; there is nothing to adopt or release");
     }
-    if let Some(reason) = rules.suspend {
-        bail!("the hub is suspended by {reason}; nothing was written");
-    }
-    if rules.mode == Mode::Observe {
-        bail!("mode observe writes nothing; set another mode first");
-    }
-    Ok(())
+    check_writable(&opened.parts.rules())
 }
 
 fn order(args: &TransferArgs, opened: &Opened, transfer: Transfer) -> anyhow::Result<TransferOrder> {
@@ -137,16 +116,10 @@ fn order(args: &TransferArgs, opened: &Opened, transfer: Transfer) -> anyhow::Re
     Ok(TransferOrder { scope: opened.parts.scope.clone(), transfer, state, twins, filter, unix_now })
 }
 
-/// Asks the person at the terminal; nobody there has said no.
-fn confirmed(changing: usize) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        return Ok(false);
-    }
+/// Whether the person at the terminal agrees; nobody there has said no.
+fn agreed(changing: usize) -> anyhow::Result<bool> {
     let verb = if changing == 1 { "is" } else { "are" };
-    Output::stderr().line(&format!("{} {verb} written. Go on? [y/N]", counted(changing, "seal")));
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).context("cannot read the answer; say --yes to go on without one")?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    Ok(std::io::stdin().is_terminal() && confirmed(&format!("{} {verb} written", counted(changing, "seal")))?)
 }
 
 fn tell_plan<W: std::io::Write>(order: &TransferOrder, shown: &Shown, out: &mut Output<W>) {
@@ -209,12 +182,7 @@ fn tell_result<W: std::io::Write>(
 }
 
 fn sentence(written: &Written) -> String {
-    match written {
-        Written::Applied => "done".to_owned(),
-        Written::Before | Written::Moved => "left alone: it changed since it was shown; look again".to_owned(),
-        Written::Stopped => "not tried: stopped before".to_owned(),
-        Written::Failed(error) => format!("failed: {error}"),
-    }
+    writing::sentence(written, "it was shown; look again", "do the same again")
 }
 
 fn document(
@@ -234,7 +202,7 @@ fn document(
         let held = plan.plan.held.first();
         json!({
             "twin": twin.to_string(), "moved": names(&plan.moved), "kept": names(&plan.kept),
-            "result": result.map_or("held", word),
+            "result": result.map_or("held", Written::as_str),
             "message": result.map(sentence).or_else(|| held.map(ToString::to_string)),
         })
     });
@@ -245,13 +213,4 @@ fn document(
         "formatVersion": FORMAT_VERSION, "action": action, "from": from, "owner": order.scope.owner.as_str(),
         "host": host, "allDone": all_done, "twins": planned.chain(failed).collect::<Vec<Json>>(),
     })
-}
-
-const fn word(written: &Written) -> &'static str {
-    match written {
-        Written::Applied => "done",
-        Written::Before | Written::Moved => "refused",
-        Written::Stopped => "stopped",
-        Written::Failed(_) => "failed",
-    }
 }

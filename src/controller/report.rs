@@ -69,6 +69,9 @@ impl Report {
     pub(super) fn message(result: &Reconciled) -> String {
         match &result.error {
             Some(error) => error.to_string(),
+            None if result.outcome == Outcome::Missing && result.twin.module.is_some() => {
+                "the module is not registered; register it first".to_owned()
+            }
             None if result.outcome == Outcome::Missing => {
                 "the device is not registered; register it, or set `create: true`".to_owned()
             }

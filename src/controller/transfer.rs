@@ -5,12 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::audit::{AuditLog, Auditor};
+use super::audit::{Auditor, Recording};
+use super::in_turn::in_turn;
 use super::planned::Written;
 use super::survey::sealed_twins;
 use crate::hub::{HubError, PageError, ReadTwins, WriteTwins};
@@ -19,8 +18,6 @@ use crate::plan::{
 };
 use crate::twin::{Twin, TwinRef};
 
-/// Reads or writes under way at one time.
-const CALLS_MAX: usize = 16;
 /// Reads and writes tried again at once when somebody else wrote in between.
 const CONFLICTS_MAX: u32 = 5;
 
@@ -39,17 +36,6 @@ pub struct TransferOrder {
     pub filter: TwinFilter,
     /// Seconds since 1970, for suspensions that end.
     pub unix_now: i64,
-}
-
-/// Where the writes of a command are recorded.
-#[derive(Debug, Clone)]
-pub struct Recording {
-    /// The hub's name in the lines.
-    pub hub: String,
-    /// The lines' place.
-    pub log: AuditLog,
-    /// The clock of the lines.
-    pub wall_clock: fn() -> SystemTime,
 }
 
 impl TransferOrder {
@@ -121,8 +107,7 @@ pub async fn transfer<H: WriteTwins + 'static>(
     recording: Recording,
     cancel: &CancellationToken,
 ) -> BTreeMap<TwinRef, Written> {
-    let Recording { hub: name, log, wall_clock } = recording;
-    let auditor = Arc::new(Auditor::new(&name, &order.scope, log, wall_clock));
+    let auditor = Arc::new(recording.auditor(&order.scope));
     let order = Arc::new(order.clone());
     let stopped = cancel.clone();
     let each = move |(twin, shown): (TwinRef, TransferPlan)| {
@@ -138,33 +123,6 @@ pub async fn transfer<H: WriteTwins + 'static>(
         }
     };
     in_turn(plans.into_iter().filter(|(_, shown)| shown.plan.patch.is_some()), each).await
-}
-
-/// Runs `work` for each of `items`, a bounded number at one time.
-async fn in_turn<I, T, F>(items: impl IntoIterator<Item = I>, work: impl Fn(I) -> F) -> BTreeMap<TwinRef, T>
-where
-    T: Send + 'static,
-    F: Future<Output = (TwinRef, T)> + Send + 'static,
-{
-    let (mut tasks, mut results) = (JoinSet::new(), BTreeMap::new());
-    for item in items {
-        if tasks.len() == CALLS_MAX {
-            results.extend(next(&mut tasks).await);
-        }
-        tasks.spawn(work(item));
-    }
-    while !tasks.is_empty() {
-        results.extend(next(&mut tasks).await);
-    }
-    results
-}
-
-async fn next<T: 'static>(tasks: &mut JoinSet<T>) -> Option<T> {
-    match tasks.join_next().await? {
-        Ok(ended) => Some(ended),
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => None,
-    }
 }
 
 /// One twin: from a new read, and only what was `shown`.

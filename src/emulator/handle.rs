@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::Refusal;
-use super::identity::Random;
+use super::identity::{Random, SharedKey};
 use super::lag::LaggingView;
 use super::mqtt::{Presence, SessionRecord};
 use super::query::{Page, Run};
@@ -243,9 +243,9 @@ impl HubHandle {
     ///
     /// # Errors
     /// [`Refusal::Unavailable`] when the store failed.
-    pub async fn device_key(&self, id: &DeviceId) -> Result<Option<String>, Refusal> {
+    pub async fn device_key(&self, id: &DeviceId) -> Result<Option<SharedKey>, Refusal> {
         match self.device(id).await {
-            Ok(device) => Ok(device.identity.authentication.keys().map(|[primary, _]| primary.expose().to_owned())),
+            Ok(device) => Ok(device.identity.authentication.keys().map(|[primary, _]| primary.clone())),
             Err(Refusal::DeviceNotFound(_)) => Ok(None),
             Err(refusal) => Err(refusal),
         }

@@ -47,6 +47,21 @@ pub enum Cause {
     Drift,
 }
 
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 3] = [Self::FirstContact, Self::Git, Self::Drift];
+
+    /// The word in audit lines and in kept plans.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FirstContact => "first_contact",
+            Self::Git => "git",
+            Self::Drift => "drift",
+        }
+    }
+}
+
 /// Why removals wait.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RemovalHold {
@@ -78,7 +93,7 @@ pub enum RemovalHold {
     #[error("waits until the query of the profile at {0} has been answered to the end")]
     MembershipUnknown(FileSpan),
     /// The command removes nothing for manifests that are gone.
-    #[error("the manifest is gone; `run` settles that, and this command with --prune")]
+    #[error("waits, as its manifest is gone: `run` settles that, and `apply` with --prune")]
     NotPruned,
     /// The mode removes nothing.
     #[error("is not made in mode upsert; `mode = \"sync\"` removes")]
@@ -366,6 +381,21 @@ pub enum SealAction {
     Remove,
 }
 
+impl SealAction {
+    /// Every action.
+    pub const ALL: [Self; 3] = [Self::Keep, Self::Write, Self::Remove];
+
+    /// The word in audit lines and in kept plans.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "kept",
+            Self::Write => "written",
+            Self::Remove => "removed",
+        }
+    }
+}
+
 /// What would be done to one twin, what is held, and the one guarded patch that does it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TwinPlan {
@@ -425,6 +455,14 @@ impl TwinPlan {
     pub fn updates(&self) -> bool {
         let held = self.held.iter().filter(|held| matches!(held.reason, HeldReason::Guarded(_)));
         self.changes.iter().chain(held.filter_map(|held| held.change.as_ref())).any(|change| change.to.is_some())
+    }
+
+    /// Whether the twin loses a leaf of ours, a profile or its seal by what is planned: held removals stay.
+    #[must_use]
+    pub fn loses(&self) -> bool {
+        // What holds one removal of a twin holds all of them.
+        let kept = |held: &Held| matches!(held.reason, HeldReason::Removal(_) | HeldReason::Leaving { .. });
+        self.removes && !self.held.iter().any(kept)
     }
 
     /// Leaves that are not ours and that only an approval lets the plan destroy.

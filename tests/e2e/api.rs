@@ -193,3 +193,47 @@ async fn a_server_with_a_certificate_of_its_own_is_asked_with_its_authority() {
         assert!(err.contains(expected), "{arguments:?}: {err}");
     }
 }
+
+#[tokio::test]
+async fn hubs_tell_how_much_of_the_hub_is_ours() {
+    let world = World::new();
+    let _hub = world.hub("state", "127.0.0.1:0").await;
+    world.write("manifests/d1.yaml", &device("d1", 1));
+    world.write("hub.secret", world.hub_json("state")["ownerConnectionString"].as_str().unwrap());
+    // The rates of `iot-hub.md` 6.1 times `budget`, and the messages of 6.2 times `quota_share`.
+    for (of_hub, rates, messages) in [
+        ("tier = \"S1\"\nunits = 1", [20.0 / 60.0 * 0.5, 50.0, 25.0, 100.0 / 60.0 * 0.5], 40_000),
+        (
+            "tier = \"S2\"\nunits = 40\nbudget = 0.25\nquota_share = 0.2",
+            [800.0 / 60.0 * 0.25, 100.0, 50.0, 4_000.0 / 60.0 * 0.25],
+            48_000_000,
+        ),
+        ("tier = \"S3\"\nunits = 2\nbudget = 1.0", [2_000.0 / 60.0, 1_000.0, 500.0, 10_000.0 / 60.0], 60_000_000),
+    ] {
+        world.write(
+            "settings.toml",
+            &format!(
+                "owner = \"o\"\nlisten = \"127.0.0.1:0\"\n[hubs.h]\nmanifests = \"manifests\"\n\
+                 connection_string_file = \"hub.secret\"\nca_file = \"state/ca.pem\"\n{of_hub}\n"
+            ),
+        );
+        let mut daemon = world.start(&["run", "--settings", "settings.toml"]);
+        daemon.wait_for("the daemon's announcement", || daemon.stdout().contains("stop")).await;
+        daemon.metric_is(r#"geminid_twins{hub="h",state="in_sync"}"#, 1.0).await;
+        let hubs: Json = serde_json::from_str(&daemon.get("/api/v1/hubs").await.1).unwrap();
+        let budget = &hubs["items"][0]["budget"];
+        let fields = ["queriesPerSecond", "readsPerSecond", "writesPerSecond", "createsPerSecond"];
+        for (field, expected) in fields.into_iter().zip(rates) {
+            let rate = budget[field].as_f64().unwrap();
+            assert!((rate - expected).abs() < 1e-9, "{field} is {rate}, not {expected}: {of_hub}");
+        }
+        assert_eq!(budget["messagesPerDay"], messages, "{of_hub}");
+        let used = budget["messagesUsed"].as_u64().unwrap();
+        assert!((1..100).contains(&used), "a page each of devices and modules, and no more than a few: {used}");
+        assert_eq!(daemon.interrupt().await, 0);
+    }
+    let daemon = world.run_on("state/hub.json", &[]).await;
+    daemon.metric_is(r#"geminid_twins{hub="embedded",state="in_sync"}"#, 1.0).await;
+    let hubs: Json = serde_json::from_str(&daemon.get("/api/v1/hubs").await.1).unwrap();
+    assert_eq!(hubs["items"][0].get("budget"), None, "without a tier there is no limit to tell of");
+}

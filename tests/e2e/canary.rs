@@ -45,6 +45,22 @@ async fn assert_api_silent(daemon: &Process) {
     }
 }
 
+/// A plan that is kept holds what it writes; what is told of it, and of its application, does not.
+async fn assert_kept_plan_silent(world: &World) {
+    // The daemon knows nothing of this one, so nobody writes it between the plan and its application.
+    fs::create_dir(world.path("others")).unwrap();
+    world.write("others/d2.yaml", &manifest(EDITED, true).replace("d1", "d2"));
+    let on_hub = ["--hub-json", "state/hub.json", "--manifests", "others", "--log-level", "trace", "--owner", "other"];
+    for verb in [&["plan", "--out", "plan.json"][..], &["apply", "plan.json", "--audit-log", "kept.log"]] {
+        let (code, out, err) = world.run(&[verb, &on_hub].concat()).await;
+        assert!(code < 2, "{verb:?}: {err}");
+        assert_silent(&verb.join(" "), &(out + &err));
+    }
+    let audit = fs::read_to_string(world.path("kept.log")).unwrap();
+    assert!(audit.contains("wifi.password") && audit.contains("<hidden "), "{audit}");
+    assert_silent("the audit log of a kept plan", &audit);
+}
+
 #[tokio::test]
 async fn a_planted_secret_is_in_no_output_no_log_no_metric_and_no_audit_line() {
     let world = World::new();
@@ -84,6 +100,7 @@ async fn a_planted_secret_is_in_no_output_no_log_no_metric_and_no_audit_line() {
         assert!(code < 2, "{verb:?}: {err}");
         assert_silent(&verb.join(" "), &(out + &err));
     }
+    assert_kept_plan_silent(&world).await;
     assert_eq!(daemon.interrupt().await, 0);
     assert_silent("the daemon", &(daemon.stdout() + &daemon.stderr()));
     let audit = fs::read_to_string(world.path("audit.log")).unwrap();

@@ -286,8 +286,10 @@ pub(super) const fn planned(surveyed: &Surveyed) -> Option<&PlannedTwin> {
 pub(super) fn why_not(twin: &TwinRef, surveyed: &Surveyed) -> Option<String> {
     match surveyed {
         Surveyed::Plan(_) | Surveyed::Create(_) => None,
-        Surveyed::Missing if twin.module.is_some() => Some("is not registered; register the module first".to_owned()),
-        Surveyed::Missing => Some("is not registered; register it, or set `create: true`".to_owned()),
+        Surveyed::Missing if twin.module.is_some() => {
+            Some("the module is not registered; register it first".to_owned())
+        }
+        Surveyed::Missing => Some("the device is not registered; register it, or set `create: true`".to_owned()),
         Surveyed::Failed(error) => Some(error.to_string()),
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Answer, Occasion};
 use crate::controller::queue::Lane;
 use crate::hub::HubError;
-use crate::plan::{Cause, Change, SEAL_KEY, SealAction, Transfer, TransferPlan, TwinPlan};
+use crate::plan::{Change, SEAL_KEY, Transfer, TransferPlan, TwinPlan};
 use crate::twin::{Twin, TwinRef, Value};
 
 /// The format of a line.
@@ -132,8 +132,8 @@ impl Line {
         let seal = || seal_in(live, owner);
         Self {
             action: Some("patch"),
-            cause: Some(cause_of(plan.cause)),
-            seal: Some(seal_of(plan.seal)),
+            cause: Some(plan.cause.as_str()),
+            seal: Some(plan.seal.as_str()),
             changes: plan.changes.iter().map(Leaf::of).collect(),
             etag_before: Some(live.etag.to_string()),
             version_before: Some(live.version),
@@ -150,7 +150,7 @@ impl Line {
         Self {
             action: Some(action),
             revision: Some(revision.to_owned()),
-            seal: Some(seal_of(plan.plan.seal)),
+            seal: Some(plan.plan.seal.as_str()),
             moved: plan.moved.iter().map(ToString::to_string).collect(),
             etag_before: Some(live.etag.to_string()),
             version_before: Some(live.version),
@@ -277,21 +277,5 @@ const fn lane_of(lane: Lane) -> &'static str {
         Lane::Retry => "retry",
         Lane::Sweep => "sweep",
         Lane::Seal => "seal",
-    }
-}
-
-const fn cause_of(cause: Cause) -> &'static str {
-    match cause {
-        Cause::FirstContact => "first_contact",
-        Cause::Git => "git",
-        Cause::Drift => "drift",
-    }
-}
-
-const fn seal_of(seal: SealAction) -> &'static str {
-    match seal {
-        SealAction::Keep => "kept",
-        SealAction::Write => "written",
-        SealAction::Remove => "removed",
     }
 }

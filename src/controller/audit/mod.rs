@@ -40,6 +40,17 @@ pub(super) struct Auditor {
     unanswered: Mutex<BTreeMap<TwinRef, Unanswered>>,
 }
 
+/// Where the writes of a command are recorded.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    /// The hub's name in the lines.
+    pub hub: String,
+    /// The lines' place.
+    pub log: AuditLog,
+    /// The clock of the lines.
+    pub wall_clock: fn() -> SystemTime,
+}
+
 /// Why a write is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Occasion<'a> {
@@ -47,6 +58,13 @@ pub(super) struct Occasion<'a> {
     pub(super) revision: &'a str,
     /// What the twin waited for.
     pub(super) lane: Lane,
+}
+
+impl Recording {
+    /// Who records the writes of the owner of `scope`.
+    pub(super) fn auditor(self, scope: &SealScope) -> Auditor {
+        Auditor::new(&self.hub, scope, self.log, self.wall_clock)
+    }
 }
 
 impl Auditor {

@@ -1,8 +1,9 @@
 //! What people ask the daemon to do.
 
 use axum::Json;
-use axum::extract::State;
+use axum::body::HttpBody as _;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest as _, Request, State};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -14,16 +15,20 @@ use super::wire::{
 };
 use crate::plan::{Approval, GuardKind};
 
-/// Reconcile a twin, or all, now: for webhooks of a forge, and for people
+/// Reconcile a twin, or all, now: for webhooks and for people; without a body all
 #[utoipa::path(
-    post, path = "/api/v1/reconcile", tag = "actions", request_body = ReconcileBody, security(("token" = [])),
+    post, path = "/api/v1/reconcile", tag = "actions", request_body = Option<ReconcileBody>, security(("token" = [])),
     responses((status = 200, body = RequestedView), (status = "4XX", body = ProblemView), (status = "5XX", body = ProblemView))
 )]
-pub(super) async fn reconcile(
-    State(api): State<Api>,
-    body: Result<Json<Value>, JsonRejection>,
-) -> Result<Json<RequestedView>, Problem> {
-    let body: ReconcileBody = object(body)?;
+pub(super) async fn reconcile(State(api): State<Api>, request: Request) -> Result<Json<RequestedView>, Problem> {
+    // Who only wants to say that Git moved on has nothing else to say, and no type of content to name.
+    let body = match request.body().is_end_stream() {
+        true => ReconcileBody::default(),
+        false => match Json::from_request(request, &()).await {
+            Ok(Json(Value::Null)) => ReconcileBody::default(),
+            body => object(body)?,
+        },
+    };
     let twin = body.twin.as_deref().map(parse_twin).transpose()?;
     let hubs = api.hubs(body.hub.as_deref())?;
     if twin.is_some() && hubs.len() > 1 {
