@@ -139,6 +139,8 @@ pub enum ModeSetting {
 /// Everything.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// The file that was read.
+    pub file: Option<PathBuf>,
     /// Who owns what this process writes.
     pub owner: Option<String>,
     /// Address of `/metrics` and the probes.
@@ -166,8 +168,8 @@ pub struct Settings {
     pub audit_log: Option<String>,
     /// The hubs by name.
     pub hubs: BTreeMap<String, HubSettings>,
-    /// `HTTPS_PROXY`.
-    pub https_proxy: Option<String>,
+    /// `HTTPS_PROXY`, which may hold a user and a password.
+    pub https_proxy: Option<SecretString>,
     /// `NO_PROXY`.
     pub no_proxy: Option<String>,
     /// Whether terminals may be coloured: `NO_COLOR` is not set.
@@ -177,6 +179,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            file: None,
             owner: None,
             listen: LISTEN_DEFAULT.to_owned(),
             api_listen: None,
@@ -242,7 +245,8 @@ pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> R
     let mut settings = settings_of(raw, secrets, &AzureEnvironment::of(variables))?;
     let proxy = |name: &str| variables.get(name).or_else(|| variables.get(&name.to_lowercase())).cloned();
     settings.colour = variables.get("NO_COLOR").is_none_or(String::is_empty);
-    (settings.https_proxy, settings.no_proxy) = (proxy("HTTPS_PROXY"), proxy("NO_PROXY"));
+    settings.file = file.map(Path::to_path_buf);
+    (settings.https_proxy, settings.no_proxy) = (proxy("HTTPS_PROXY").map(SecretString::from), proxy("NO_PROXY"));
     Ok(settings)
 }
 

@@ -95,7 +95,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("aws_lc_rs", &["hub/certificate.rs", "device/tls.rs", "ops/web_config.rs"]),
     ("azure_core", &["hub/entra.rs", "hub/certificate.rs"]),
     ("azure_identity", &["hub/entra.rs", "hub/certificate.rs"]),
-    ("axum_server", &["emulator/server.rs", "emulator/http.rs"]),
+    ("axum_server", &["emulator/server.rs", "emulator/http.rs", "ops/listener.rs", "ops/serve.rs"]),
     (
         "base64",
         &[
@@ -147,20 +147,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("reqwest", &["hub/rest.rs", "hub/entra.rs", "cli/server.rs"]),
     ("rustix", &["source/beneath.rs", "app/descriptors.rs"]),
     ("rustls_platform_verifier", &["device/tls.rs"]),
-    (
-        "secrecy",
-        &[
-            "ops/api",
-            "hub",
-            "device/credentials.rs",
-            "emulator/identity.rs",
-            "settings.rs",
-            "settings",
-            "app.rs",
-            "app",
-            "cli",
-        ],
-    ),
+    ("secrecy", &["ops", "hub", "device", "emulator", "settings.rs", "settings", "app.rs", "app", "cli"]),
     (
         "serde",
         &[
@@ -201,11 +188,10 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     (
         "sha2",
         &[
-            "ops/api",
             "hub/sas.rs",
             "device/credentials.rs",
             "emulator",
-            "ops/access.rs",
+            "ops/digest.rs",
             "plan/mask.rs",
             "plan/seal.rs",
             "source/known.rs",
@@ -218,6 +204,17 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("utoipa_axum", &["ops/api"]),
     ("tracing_subscriber", &["app.rs", "app"]),
 ];
+
+/// Fields that are named like a secret and are none, with what they are.
+const NO_SECRETS: &[(&str, &str)] = &[
+    ("controller/asked.rs: token", "the name of a request"),
+    ("controller/command.rs: token", "the name of a request"),
+    ("ops/api/wire.rs: token", "the name of a request, to ask for its end"),
+];
+
+/// Words for what must not be kept as a plain text or plain bytes.
+const SECRET_WORDS: &[&str] =
+    &["password", "secret", "token", "signature", "private_key", "authority_key", "primary_key", "secondary_key"];
 
 fn source_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
@@ -355,6 +352,36 @@ fn each_crate_is_named_at_home_only() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
+/// The name of a field that `line` declares as a text or bytes in clear.
+fn plain_field(line: &str) -> Option<&str> {
+    let line =
+        line.trim().trim_start_matches("pub ").trim_start_matches("pub(super) ").trim_start_matches("pub(crate) ");
+    let (name, kind) = line.strip_suffix(',')?.split_once(": ")?;
+    let kind = kind.strip_prefix("Option<").and_then(|kind| kind.strip_suffix('>')).unwrap_or(kind);
+    let is_plain = ["String", "Vec<u8>", "Box<str>", "Box<[u8]>", "Arc<str>", "Bytes"].contains(&kind);
+    let is_name = name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    (is_plain && is_name).then_some(name)
+}
+
+#[test]
+fn secrets_are_kept_in_a_type_that_hides_them() {
+    assert_eq!(plain_field("    pub primary_key: Option<String>,"), Some("primary_key"));
+    assert_eq!(plain_field("    key: SecretString,"), None);
+    let mut found = BTreeSet::new();
+    for (name, text) in sources() {
+        for (_, line) in code(&text).iter().filter(|_| !is_test_file(&name)) {
+            let Some(field) = plain_field(line) else { continue };
+            let is_secret = SECRET_WORDS.iter().any(|word| field == *word || field.ends_with(&format!("_{word}")));
+            // A template has a place for a key, and none in it.
+            if is_secret || field.ends_with("connection_string") {
+                found.insert(format!("{name}: {field}"));
+            }
+        }
+    }
+    let known: BTreeSet<String> = NO_SECRETS.iter().map(|(place, _)| (*place).to_owned()).collect();
+    assert_eq!(found, known, "a secret is a `SecretString` or a type around one, so that `Debug` hides it");
+}
+
 #[test]
 fn every_file_is_reached_by_a_mod() {
     let sources = sources();
@@ -379,4 +406,51 @@ fn every_file_is_reached_by_a_mod() {
     }
     let orphans: Vec<&String> = sources.keys().filter(|name| !reached.contains(*name)).collect();
     assert_eq!(orphans, Vec::<&String>::new());
+}
+
+/// The packages of a lock file: name to versions, and the dependencies that geminid has there, without versions.
+fn locked(text: &str) -> (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>) {
+    let (mut packages, mut ours) = (BTreeMap::<String, BTreeSet<String>>::new(), BTreeSet::new());
+    for package in text.split("[[package]]\n").skip(1) {
+        let quoted = |line: &str| line.split('"').nth(1).map(str::to_owned);
+        let field = |name: &str| package.lines().find_map(|line| quoted(line.strip_prefix(name)?)).unwrap();
+        let name = field("name = ");
+        if name == "geminid" {
+            let (_, dependencies) = package.split_once("dependencies = [").unwrap();
+            let names = dependencies.lines().map_while(|line| if line == "]" { None } else { Some(quoted(line)) });
+            ours = names.flatten().map(|name| name.split(' ').next().unwrap().to_owned()).collect();
+        }
+        packages.entry(name).or_default().insert(field("version = "));
+    }
+    (packages, ours)
+}
+
+#[test]
+fn the_fuzz_targets_lock_what_the_program_locks() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    let (program, with_tests) = locked(&read("Cargo.lock"));
+    let (fuzz, ours) = locked(&read("fuzz/Cargo.lock"));
+    let mut wrong = Vec::new();
+    for (name, versions) in &fuzz {
+        let Some(known) = program.get(name) else { continue };
+        for version in versions.difference(known) {
+            wrong.push(format!("{name} {version}, where the program has {known:?}"));
+        }
+    }
+    let manifest = read("Cargo.toml");
+    let (_, dependencies) = manifest.split_once("\n[dependencies]\n").unwrap();
+    let lines = dependencies.lines().take_while(|line| !line.starts_with('['));
+    let named = lines.filter_map(|line| {
+        let (name, rest) = line.split_once(" = ")?;
+        // A crate that is renamed stands in lock files under its own name.
+        let own = rest.split_once("package = \"").and_then(|(_, rest)| rest.split('"').next());
+        Some(own.unwrap_or(name).to_owned())
+    });
+    let named: BTreeSet<String> = named.collect();
+    assert!(named.len() > 20 && named.is_subset(&with_tests), "the manifest was read: {named:?}");
+    wrong.extend(named.difference(&ours).map(|name| format!("{name} is missing")));
+    wrong.extend(ours.difference(&named).map(|name| format!("{name} is no dependency any more")));
+    let remedy = "cp Cargo.lock fuzz/Cargo.lock && cargo metadata --manifest-path fuzz/Cargo.toml >/dev/null";
+    assert_eq!(wrong, Vec::<String>::new(), "fuzz/Cargo.lock is stale; run: {remedy}");
 }

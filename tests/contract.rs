@@ -17,6 +17,7 @@ use geminid::hub::{
 };
 use geminid::twin::{DeviceId, ETag, MergePatch, ModuleId, Object, Twin, TwinRef, Value};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use secrecy::ExposeSecret as _;
 use sha2::Sha256;
 
 /// A REST client and the hub it talks to, whose folder goes when this does.
@@ -43,7 +44,7 @@ impl Served {
             service: ServiceOptions::default(),
         };
         let hub = EmbeddedHub::start(options).await.unwrap();
-        let rest = client(&hub, &hub.connection_info().owner_connection_string);
+        let rest = client(&hub, hub.connection_info().owner_connection_string.expose_secret());
         Self { rest, hub, _folder: folder }
     }
 }
@@ -552,7 +553,7 @@ fn with_wrong_key(connection_string: &str) -> String {
 async fn a_wrong_key_is_one_clear_error_without_the_key() {
     let served = Served::start().await;
     served.rest.create_device(&id("d")).await.unwrap();
-    let string = with_wrong_key(&served.hub.connection_info().service_connection_string);
+    let string = with_wrong_key(served.hub.connection_info().service_connection_string.expose_secret());
     let rest = client(&served.hub, &string);
     let fresh = served.rest.get_twin(&own("d")).await.unwrap();
     for error in [
@@ -575,7 +576,7 @@ async fn a_wrong_key_is_one_clear_error_without_the_key() {
 #[tokio::test]
 async fn a_policy_without_the_right_is_unauthorized() {
     let served = Served::start().await;
-    let service = client(&served.hub, &served.hub.connection_info().service_connection_string);
+    let service = client(&served.hub, served.hub.connection_info().service_connection_string.expose_secret());
     let error = service.create_device(&id("d")).await.unwrap_err();
     assert_eq!(error.category(), "unauthorized");
     assert!(error.to_string().contains("RegistryReadWrite to create devices"), "{error}");

@@ -86,7 +86,7 @@ async fn a_simulated_device_reports_hears_of_changes_answers_methods_and_leaves(
     let hub = start(&folder).await;
     let handle = hub.handle();
     register(&handle).await;
-    let options = options(&hub, &handle.device_key(&id()).await.unwrap().unwrap());
+    let options = options(&hub, handle.device_key(&id()).await.unwrap().unwrap().expose());
     let stop = CancellationToken::new();
     let (sender, mut events) = mpsc::unbounded_channel();
     let device = run_device(&options, |event| sender.send(event).unwrap(), &stop);
@@ -120,7 +120,7 @@ async fn a_device_that_is_not_admitted_says_so_and_one_whose_hub_restarts_comes_
     assert!(matches!(&refused, Err(DeviceError::NotAdmitted(who)) if who == "d1"), "{refused:?}");
     assert!(Connector::new(&Trust::Authorities(b"nothing".to_vec())).is_err());
 
-    let mut options = options(&hub, &handle.device_key(&id()).await.unwrap().unwrap());
+    let mut options = options(&hub, handle.device_key(&id()).await.unwrap().unwrap().expose());
     options.address = hub.connection_info().mqtts;
     let address = options.address.unwrap();
     let (sender, mut events) = mpsc::unbounded_channel();

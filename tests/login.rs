@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA256, UnparsedPublicKey};
 use axum::Router;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum_server::tls_rustls::RustlsConfig;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
@@ -50,7 +50,7 @@ struct World {
     options: RestOptions,
     script: Arc<Mutex<Script>>,
     folder: tempfile::TempDir,
-    _serving: JoinSet<()>,
+    serving: JoinSet<()>,
 }
 
 type Endpoint = (Arc<Mutex<Script>>, SharedKey);
@@ -77,9 +77,28 @@ async fn answer(
     (StatusCode::OK, format!(r#"{{"token_type":"Bearer","expires_in":3599,"access_token":"{token}"}}"#))
 }
 
+/// The address at which a platform serves its identities; it answers in clear, on the machine itself.
+async fn platform(
+    State((script, issuer)): State<Endpoint>,
+    headers: HeaderMap,
+    Query(mut query): Query<BTreeMap<String, String>>,
+) -> (StatusCode, String) {
+    let mut script = script.lock().unwrap();
+    let header = headers.get("x-identity-header").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    query.insert("header".to_owned(), header.to_owned());
+    script.seen.push(("platform".to_owned(), query));
+    let end = CLOCK().as_second() + 3600;
+    let Some(Gives::Role(role)) = script.gives.pop_front() else {
+        return (StatusCode::BAD_REQUEST, r#"{"statusCode":400,"message":"no such identity"}"#.to_owned());
+    };
+    let token = mint(&issuer, role, end).strip_prefix("Bearer ").unwrap().to_owned();
+    let parts = r#""token_type":"Bearer","resource":"https://iothubs.azure.net""#;
+    (StatusCode::OK, format!(r#"{{"access_token":"{token}","expires_on":"{end}",{parts}}}"#))
+}
+
 impl World {
     async fn start(gives: impl IntoIterator<Item = Gives>) -> Self {
-        let issuer = SharedKey::generate(&mut |bytes| bytes.fill(7));
+        let issuer = issuer();
         let folder = tempfile::tempdir().unwrap();
         let service = ServiceOptions { bearer_issuer: Some(issuer.clone()), ..ServiceOptions::default() };
         let options = HubOptions {
@@ -112,13 +131,40 @@ impl World {
         let mut options = RestOptions::new(CLOCK);
         let trusted = std::fs::read_to_string(&hub.connection_info().ca_file).unwrap() + &pem;
         options.extra_ca_pem = Some(trusted.into_bytes());
-        Self { hub, authority, options, script, folder, _serving: serving }
+        Self { hub, authority, options, script, folder, serving }
     }
 
     fn sign_in(&self, credential: EntraCredential) -> Result<RestHub, SetupError> {
         let address = HubAddress::parse(&format!("localhost:{}", self.hub.connection_info().https.port())).unwrap();
         let entra = EntraOptions { credential, authority_host: Some(self.authority.clone()), clock: CLOCK };
         RestHub::with_entra(address, entra, &self.options)
+    }
+
+    /// Starts a platform's endpoint for identities.
+    async fn platform(&mut self) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/msi/token", listener.local_addr().unwrap());
+        let endpoint = (Arc::clone(&self.script), issuer());
+        let router = Router::new().route("/msi/token", axum::routing::get(platform)).with_state(endpoint);
+        self.serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        url
+    }
+
+    /// Runs `geminid query` on the hub with nothing but these variables: the exit code, and all that it said.
+    async fn query(&self, variables: &[(&str, &str)]) -> (Option<i32>, String) {
+        let port = self.hub.connection_info().https.port();
+        let settings = format!(
+            "owner = \"test\"\n[hubs.prod]\nmanifests = \".\"\nhost = \"localhost:{port}\"\nauth = \"entra\"\n\
+             ca_file = \"{}\"\ntier = \"none\"\n",
+            self.hub.connection_info().ca_file.display()
+        );
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_geminid"));
+        command.args(["query", "SELECT deviceId FROM devices", "--settings"]);
+        command.arg(self.file("settings.toml", &settings)).current_dir(self.folder.path());
+        command.env_clear().envs(variables.iter().copied());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
     }
 
     fn file(&self, name: &str, content: &str) -> PathBuf {
@@ -130,6 +176,11 @@ impl World {
     fn seen(&self) -> Vec<(String, BTreeMap<String, String>)> {
         self.script.lock().unwrap().seen.clone()
     }
+}
+
+/// Whose tokens the hub takes.
+fn issuer() -> SharedKey {
+    SharedKey::generate(&mut |bytes| bytes.fill(7))
 }
 
 fn secret() -> EntraCredential {
@@ -207,6 +258,33 @@ async fn a_workload_identity_shows_the_token_of_its_service_account() {
 }
 
 #[tokio::test]
+async fn the_identity_of_a_platform_is_asked_for_at_the_address_in_the_environment() {
+    let mut world = World::start([Gives::Role(Role::DataReader), Gives::Role(Role::DataReader)]).await;
+    let endpoint = world.platform().await;
+    let setup = Gives::Role(Role::DataContributor);
+    world.script.lock().unwrap().gives.push_front(setup);
+    world.sign_in(secret()).unwrap().create_device(&device("d-platform")).await.unwrap();
+    let of_platform = [("IDENTITY_ENDPOINT", endpoint.as_str()), ("IDENTITY_HEADER", "canary-header")];
+    for client_id in [None, Some("user-assigned")] {
+        let chosen = client_id.map(|id| ("AZURE_CLIENT_ID", id));
+        let variables: Vec<_> = of_platform.into_iter().chain(chosen).collect();
+        let (code, said) = world.query(&variables).await;
+        assert!(code == Some(0) && said.contains("d-platform"), "{code:?}: {said}");
+        let (_, request) = world.seen().pop().unwrap();
+        let expected = [("resource", "https://iothubs.azure.net"), ("header", "canary-header")];
+        for (name, value) in expected {
+            assert_eq!(request[name], value, "{request:?}");
+        }
+        assert_eq!(request.get("client_id").map(String::as_str), client_id);
+        assert!(!said.contains("canary"), "{said}");
+    }
+    assert_eq!(world.seen().len(), 3, "one token serves a whole run");
+    let (code, said) = world.query(&of_platform).await;
+    assert!(code == Some(2) && said.contains("managed-identity"), "{code:?}: {said}");
+    assert!(!said.contains("canary"), "{said}");
+}
+
+#[tokio::test]
 async fn a_certificate_signs_an_assertion_that_its_public_key_proves() {
     let world = World::start([Gives::Role(Role::DataReader)]).await;
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
@@ -232,6 +310,37 @@ async fn a_certificate_signs_an_assertion_that_its_public_key_proves() {
     for (name, value) in [("aud", audience.as_str()), ("iss", "client"), ("sub", "client")] {
         assert_eq!(claims.get([name]), Some(&Value::from(value)), "{claims:?}");
     }
+}
+
+/// A certificate of its own, with its key, as one text; and its thumbprint.
+fn certified(name: &str) -> (String, String) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2040, 2, 3);
+    let certificate = params.self_signed(&key).unwrap();
+    (key.serialize_pem() + &certificate.pem(), BASE64_URL.encode(digest(&SHA256, certificate.der())))
+}
+
+#[tokio::test]
+async fn a_certificate_that_entra_refuses_is_read_anew_the_next_time() {
+    let world = World::start([]).await;
+    let ((old, old_print), (new, new_print)) = (certified("old"), certified("new"));
+    let file = world.file("client.pem", &old);
+    let (tenant_id, client_id) = ("tenant".to_owned(), "client".to_owned());
+    let hub = world.sign_in(EntraCredential::ClientCertificate { tenant_id, client_id, file }).unwrap();
+    let ends = std::time::SystemTime::from("2040-02-03T00:00:00Z".parse::<jiff::Timestamp>().unwrap());
+    assert_eq!(hub.credential_ends(), Some(ends));
+    world.file("client.pem", &new);
+    let query = "SELECT deviceId AS d FROM devices";
+    assert_eq!(hub.query_page(query, 1, None).await.unwrap_err().category(), "unauthorized");
+    world.script.lock().unwrap().gives.push_back(Gives::Role(Role::DataReader));
+    hub.query_page(query, 1, None).await.unwrap();
+    let prints = world.seen().into_iter().map(|(_, form)| {
+        let header = BASE64_URL.decode(form["client_assertion"].split('.').next().unwrap()).unwrap();
+        let header = Value::parse_json(&String::from_utf8(header).unwrap()).unwrap();
+        header.get(["x5t#S256"]).and_then(Value::as_str).unwrap().to_owned()
+    });
+    assert_eq!(prints.collect::<Vec<_>>(), [old_print, new_print]);
 }
 
 #[tokio::test]

@@ -52,8 +52,16 @@ impl Contender {
         matches!(self, Self::Python(_))
     }
 
-    /// Runs it on the first `count` twins of `hub`.
+    /// Runs it on the first `count` twins of `hub`, which must go well.
     pub(crate) async fn run(self, hub: &Hub, files: &Files, count: usize) -> Cost {
+        self.try_to_run(hub, files, count).await.unwrap_or_else(|trouble| panic!("{}: {trouble}", self.name()))
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// How it ended, if that was not well.
+    pub(crate) async fn try_to_run(self, hub: &Hub, files: &Files, count: usize) -> Result<Cost, String> {
         let mut command = self.command(hub, files, count);
         Running::start(&mut command, hub.folder(), "contender").ended(Some(hub.process()), TIME_MAX).await
     }

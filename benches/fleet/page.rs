@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::arguments::Arguments;
 use super::contender::{Contender, versions};
-use super::figures::{grouped, short};
+use super::figures::{grouped, megabytes, seconds, short};
 use super::machine::machine;
 use super::quiet::{Quiet, Scenario};
 use super::race::Race;
@@ -77,7 +77,13 @@ fn places(arguments: &Arguments, measured: &Measured) -> Vec<(&'static str, Stri
 }
 
 fn races(races: &[Race]) -> String {
-    let section = |race: &Race| format!("### {} twins\n\n{}", grouped(race.count as f64), race.table());
+    let section = |race: &Race| {
+        let repeated = match race.repeated.as_slice() {
+            [] => String::new(),
+            whose => format!("\nDone again after an end that was no good one: {}.\n", whose.join(", ")),
+        };
+        format!("### {} twins\n\n{}{repeated}", grouped(race.count as f64), race.table())
+    };
     races.iter().map(section).collect::<Vec<_>>().join("\n")
 }
 
@@ -108,15 +114,19 @@ fn threads() -> f64 {
 fn saves(saves: &Saves) -> String {
     let beyond = |percent| saves.percentile(percent) - DEBOUNCE_MS;
     format!(
-        "| manifests | saves | p50 | p99 | most | p50 beyond the debounce | p99 beyond it |\n|---|---|---|---|---|---|---|\n\
-         | {} | {} | {:.0} ms | {:.0} ms | {:.0} ms | {:.0} ms | {:.0} ms |",
+        "| manifests | saves | p50 | p99 | most | p50 beyond the debounce | p99 beyond it | requests | CPU of the daemon a \
+         save | peak memory |\n|---|---|---|---|---|---|---|---|---|---|\n\
+         | {} | {} | {:.0} ms | {:.0} ms | {:.0} ms | {:.0} ms | {:.0} ms | {} | {} | {} |",
         grouped(saves.manifests as f64),
         saves.taken_ms.len(),
         saves.percentile(50),
         saves.percentile(99),
         saves.percentile(100),
         beyond(50),
-        beyond(99)
+        beyond(99),
+        saves.requests,
+        seconds(saves.cpu_s / saves.taken_ms.len() as f64),
+        megabytes(saves.peak_bytes)
     )
 }
 

@@ -96,8 +96,11 @@ impl Running {
         }
     }
 
-    /// Waits for its end, which must be a good one, and gives what it took.
-    pub(crate) async fn ended(mut self, hub: Option<u32>, patience: Duration) -> Cost {
+    /// Waits for its end and gives what it took.
+    ///
+    /// # Errors
+    /// How it ended and what it said last, when that was no good end or took too long.
+    pub(crate) async fn ended(mut self, hub: Option<u32>, patience: Duration) -> Result<Cost, String> {
         let hub_cpu = || hub.and_then(kernel::cpu_s).unwrap_or_default();
         let (hub_cpu_before, mut peak_bytes, mut looks) = (hub_cpu(), 0, 0);
         let wall_s = loop {
@@ -107,17 +110,21 @@ impl Running {
             if looks % LOOKS_A_MEMORY == 0 {
                 peak_bytes = kernel::peak_bytes(self.id()).map_or(peak_bytes, |bytes| bytes.max(peak_bytes));
             }
-            assert!(self.begun.elapsed() < patience, "not done within {patience:?}: {}", last_lines(&self.errors()));
+            if self.begun.elapsed() > patience {
+                return Err(format!("not done within {patience:?}: {}", last_lines(&self.errors())));
+            }
             looks += 1;
             tokio::time::sleep(LOOK).await;
         };
         let hub_cpu_s = hub_cpu() - hub_cpu_before;
         let cpu_s = kernel::cpu_s(self.id()).unwrap_or_default();
         let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}: {}\n{}", self.output(), last_lines(&self.errors()));
+        if !status.success() {
+            return Err(format!("{status}: {}\n{}", self.output(), last_lines(&self.errors())));
+        }
         let (start_s, start_cpu_s) = self.ready().unwrap_or_default();
         let (wall_s, cpu_s) = (wall_s - start_s, cpu_s - start_cpu_s);
-        Cost { wall_s, cpu_s, hub_cpu_s, peak_bytes: peak_bytes as f64, start_s }
+        Ok(Cost { wall_s, cpu_s, hub_cpu_s, peak_bytes: peak_bytes as f64, start_s })
     }
 
     /// Asks it to end, and waits until it did.

@@ -10,10 +10,15 @@ use super::process::Cost;
 use super::twins;
 use super::wire::{self, Counts, Proxy};
 
+/// Turns of a race that may go wrong, so that one lost connection does not cost all that was measured.
+const REPEATED_MAX: usize = 3;
+
 /// The costs of each contender's rounds on one fleet.
 pub(crate) struct Race {
     pub(crate) count: usize,
     pub(crate) costs: BTreeMap<Contender, Vec<Cost>>,
+    /// Whose turns did not end well and were done again.
+    pub(crate) repeated: Vec<String>,
 }
 
 /// All rounds on a fleet of `count` twins.
@@ -24,7 +29,7 @@ pub(crate) async fn race(folder: &Path, arguments: &Arguments, count: usize) -> 
     let https = well_known(&host).unwrap_or_else(|trouble| panic!("{trouble}"));
     let setting = Setting { name: "hub", devices: count, host, https, more: &[] };
     let hub = Hub::start(&folder, &setting).await;
-    let (mut costs, mut turn) = (BTreeMap::<Contender, Vec<Cost>>::new(), 0);
+    let (mut costs, mut turn, mut repeated) = (BTreeMap::<Contender, Vec<Cost>>::new(), 0, Vec::new());
     for round in 0..arguments.rounds {
         let mut order = Contender::ALL;
         // Nobody is always first.
@@ -33,16 +38,25 @@ pub(crate) async fn race(folder: &Path, arguments: &Arguments, count: usize) -> 
             if count >= Arguments::LARGE && contender.is_slow() && round >= arguments.rounds_of_slow {
                 continue;
             }
-            turn += 1;
-            hub.let_drift(0..count, turn, &twins::drift(turn)).await;
-            let cost = contender.run(&hub, &files, count).await;
+            let cost = loop {
+                turn += 1;
+                hub.let_drift(0..count, turn, &twins::drift(turn)).await;
+                match contender.try_to_run(&hub, &files, count).await {
+                    Ok(cost) => break cost,
+                    Err(trouble) if repeated.len() < REPEATED_MAX => {
+                        super::say(&format!("{count} twins, {}, once more: {trouble}", contender.name()));
+                        repeated.push(contender.name());
+                    }
+                    Err(trouble) => panic!("{}: {trouble}", contender.name()),
+                }
+            };
             hub.verify(count).await;
             super::say(&format!("{count} twins, round {}: {:<36}{:8.2} s", round + 1, contender.name(), cost.wall_s));
             costs.entry(contender).or_default().push(cost);
         }
     }
     hub.stop().await;
-    Race { count, costs }
+    Race { count, costs, repeated }
 }
 
 /// What each contender asks of the hub, on a fleet of its own; not timed.

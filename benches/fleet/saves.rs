@@ -29,6 +29,11 @@ const LEVELS: usize = 100;
 pub(crate) struct Saves {
     pub(crate) manifests: usize,
     pub(crate) taken_ms: Vec<f64>,
+    /// What the daemon took and asked from the first save to the last.
+    pub(crate) cpu_s: f64,
+    pub(crate) requests: usize,
+    /// The most that was resident, the first sync included.
+    pub(crate) peak_bytes: f64,
 }
 
 impl Saves {
@@ -54,7 +59,7 @@ pub(crate) async fn saves(folder: &Path, arguments: &Arguments) -> Saves {
     let daemon = Daemon::start(&hub, &manifests).await;
     daemon.ready().await;
     daemon.reaches("geminid_twins{hub=\"embedded\",state=\"in_sync\"}", count as f64, SYNC_TIME_MAX).await;
-    let mut taken_ms = Vec::new();
+    let (mut taken_ms, before, logged) = (Vec::new(), daemon.cost(), hub.log().len());
     for save in 0..arguments.saves {
         let number = save * STRIDE % count;
         let (path, text) = (manifests.join(twins::place(number)), twins::manifest(number, LEVELS + save));
@@ -69,10 +74,13 @@ pub(crate) async fn saves(folder: &Path, arguments: &Arguments) -> Saves {
         let saved = unix_s();
         taken_ms.push((log.patched(&twins::id(number)).await - saved) * 1_000.0);
     }
+    let after = daemon.cost();
+    let requests = wire::answered(&hub.log()[logged..]).len();
     daemon.stop().await;
     hub.stop().await;
     taken_ms.sort_by(f64::total_cmp);
-    Saves { manifests: count, taken_ms }
+    let cpu_s = after.cpu_s - before.cpu_s;
+    Saves { manifests: count, taken_ms, cpu_s, requests, peak_bytes: after.peak_bytes }
 }
 
 /// What is written to the hub's log from now on.

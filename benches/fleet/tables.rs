@@ -106,11 +106,11 @@ pub(crate) fn of_quiet(quiet: &[Quiet]) -> String {
 pub(crate) fn of_tiers(tiers: &[UnderTier]) -> String {
     let mut table =
         "| tier, one unit | twins | our share | shortest possible | taken | rate / share | slowest and fastest window \
-                     | 429 | client CPU | peak memory |\n|---|---|---|---|---|---|---|---|---|---|\n"
+                     | 429 | requests | client CPU | peak memory |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
             .to_owned();
     for tier in tiers {
         table.push_str(&format!(
-            "| {} | {} | {} writes/s | {} | {} | {:.3} | {:.3}, {:.3} | {} | {} | {} |\n",
+            "| {} | {} | {} writes/s | {} | {} | {:.3} | {:.3}, {:.3} | {} | {} | {} | {} |\n",
             tier.tier,
             grouped(tier.twins as f64),
             short(tier.share),
@@ -120,6 +120,7 @@ pub(crate) fn of_tiers(tiers: &[UnderTier]) -> String {
             tier.windows[0],
             tier.windows[1],
             tier.refused,
+            grouped(tier.requests as f64),
             seconds(tier.cost.cpu_s),
             megabytes(tier.cost.peak_bytes)
         ));

@@ -46,6 +46,7 @@ pub(crate) struct UnderTier {
     pub(crate) windows: [f64; 2],
     pub(crate) window_s: f64,
     pub(crate) refused: usize,
+    pub(crate) requests: usize,
 }
 
 /// Both tiers.
@@ -73,8 +74,10 @@ async fn under(folder: &Path, arguments: &Arguments, tier: Tier, index: u32) -> 
     command.arg("apply").arg("--settings").arg(settings);
     let running = Running::start(&mut command, &folder, "apply");
     let cost = running.ended(Some(hub.process()), shortest * PATIENCE_FACTOR + PATIENCE_MORE).await;
+    let cost = cost.unwrap_or_else(|trouble| panic!("{}: {trouble}", tier.name));
     let answers = wire::answered(&hub.log());
     hub.stop().await;
+    let requests = answers.len();
     let refused = answers.iter().filter(|answer| answer.status == 429).count();
     let patches = answers.iter().filter(|answer| answer.method == "PATCH" && answer.status == 200);
     let times: Vec<f64> = patches.map(|answer| answer.unix_s).collect();
@@ -83,7 +86,7 @@ async fn under(folder: &Path, arguments: &Arguments, tier: Tier, index: u32) -> 
     let whole = times.len() as f64 / (times[times.len() - 1] - times[0]) / share;
     let windows = windows(&times, shortest.as_secs_f64() * BEGINNING, window_s).map(|rate| rate / share);
     let shortest_s = count as f64 / share;
-    UnderTier { tier: tier.name, twins: count, share, shortest_s, cost, whole, windows, window_s, refused }
+    UnderTier { tier: tier.name, twins: count, share, shortest_s, cost, whole, windows, window_s, refused, requests }
 }
 
 fn settings(folder: &Path, hub: &Hub, manifests: &Path, tier: &str) -> PathBuf {

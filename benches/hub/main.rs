@@ -29,6 +29,7 @@ use geminid::emulator::options::ServiceOptions;
 use geminid::emulator::query::Rows;
 use geminid::emulator::trial::TrialOptions;
 use geminid::emulator::{EmbeddedHub, HubOptions};
+use secrecy::ExposeSecret as _;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -177,7 +178,7 @@ fn print_row(row: &Row, seen: [Seen; 3]) {
 
 fn target(hub: &EmbeddedHub) -> Target {
     let info = hub.connection_info();
-    Target::hub(hub.address(), &info.owner_connection_string, std::fs::read(&info.ca_file).unwrap())
+    Target::hub(hub.address(), info.owner_connection_string.expose_secret(), std::fs::read(&info.ca_file).unwrap())
 }
 
 /// CPU time of the clients' threads, in seconds.

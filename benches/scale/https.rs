@@ -21,6 +21,7 @@ use geminid::metrics::Metrics;
 use geminid::plan::DeclaredState;
 use geminid::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
 use prometheus::Registry;
+use secrecy::ExposeSecret as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -114,7 +115,7 @@ pub(crate) fn hub_child(folder: &Path, count: usize) {
         .unwrap();
         let info = hub.connection_info();
         std::fs::copy(&info.ca_file, folder.join("ca.pem")).unwrap();
-        println!("{}", info.owner_connection_string);
+        println!("{}", info.owner_connection_string.expose_secret());
         std::io::stdout().flush().unwrap();
         tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
         hub.shutdown().await;

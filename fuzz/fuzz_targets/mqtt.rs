@@ -18,6 +18,7 @@ use geminid::emulator::HubHandle;
 use geminid::twin::DeviceId;
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
+use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,7 @@ static CONNECT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let text = format!("HostName=localhost;DeviceId=d1;SharedAccessKey={KEY}");
     let device = DeviceConnection::parse(&text).expect("a connection string");
     let mut packet = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 0xC2, 0, 0];
-    for part in ["d1", "localhost/d1/?api-version=2021-04-12", &device.token(1_000)] {
+    for part in ["d1", "localhost/d1/?api-version=2021-04-12", device.token(1_000).expose_secret()] {
         packet.extend(u16::try_from(part.len()).expect("short").to_be_bytes());
         packet.extend(part.as_bytes());
     }

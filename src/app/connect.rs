@@ -24,6 +24,10 @@ use crate::settings::{
 /// The largest connection string or certificate file read, in bytes.
 const FILE_SIZE_MAX: u64 = 1024 * 1024;
 
+/// What is said where a hub is needed and none is named.
+pub const NO_HUB: &str = "no hub is configured; name one in a settings file (--settings), take that of `geminid \
+                          hub` with --hub-json, or try `geminid run --embedded-hub`";
+
 /// One hub, ready to be asked.
 #[derive(Debug)]
 pub struct HubParts {
@@ -86,9 +90,7 @@ impl HubParts {
 /// with one host.
 pub fn hub_parts(settings: &Settings) -> anyhow::Result<Vec<HubParts>> {
     if settings.hubs.is_empty() {
-        bail!(
-            "no hub is configured; name one in a settings file (--settings), take that of `geminid hub` with --hub-json, or try `geminid run --embedded-hub`"
-        );
+        bail!("{NO_HUB}");
     }
     let owner =
         settings.owner.as_deref().context("no owner is set; add `owner = \"...\"` or --owner, one per instance")?;
@@ -111,7 +113,7 @@ fn one_hub(settings: &Settings, name: &str, hub: &HubSettings, owner: &Owner) ->
     }
     if let Some(url) = &settings.https_proxy {
         let except = settings.no_proxy.clone().unwrap_or_default();
-        options.proxy = Some(ProxyOptions { url: SecretString::from(url.as_str()), except });
+        options.proxy = Some(ProxyOptions { url: url.clone(), except });
     }
     let budget = budget_options(hub)?;
     let client = sign_in(&hub.login, &options)?;
@@ -214,7 +216,7 @@ fn sign_in(login: &LoginSettings, options: &RestOptions) -> anyhow::Result<RestH
 /// The text of a file, each time it is asked for.
 fn text_of(file: &Path) -> SecretText {
     let file = file.to_owned();
-    Arc::new(move || hub_file(&file).map(SecretString::from).map_err(|error| format!("{error:#}")))
+    Arc::new(move || secret_file(&file).map_err(|error| format!("{error:#}")))
 }
 
 /// The credential of `kind` with what the environment says of it.
@@ -272,6 +274,14 @@ pub fn hub_file(path: &Path) -> anyhow::Result<String> {
         bail!("{} has {length} bytes, at most {FILE_SIZE_MAX} are read", path.display());
     }
     fs::read_to_string(path).map_err(|error| anyhow!("cannot read {}: {error}", path.display()))
+}
+
+/// The text of a small file that holds a secret.
+///
+/// # Errors
+/// As [`hub_file`].
+pub fn secret_file(path: &Path) -> anyhow::Result<SecretString> {
+    hub_file(path).map(SecretString::from)
 }
 
 /// The wall clock of everything that needs one.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use prometheus::Registry;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -19,6 +19,7 @@ use super::logging::{LogOptions, start_logging};
 use super::pass::{Shared, open_audit, run_hub};
 use super::progress::Progress;
 use super::shutdown::StopSignals;
+use super::started::{files_of_the_start, tell_changes};
 use crate::controller::AuditTarget;
 use crate::device::{Connector, DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
 use crate::emulator::{ConnectionInfo, EmbeddedHub, HubHandle, HubOptions};
@@ -123,6 +124,7 @@ pub async fn run_daemon(
     if access.has_files() {
         around.spawn(refresh(access, ended.clone()));
     }
+    around.spawn(tell_changes(files_of_the_start(&settings), ended.clone()));
     if let Some(hub) = &hub {
         around.spawn(demonstrate(hub.handle(), hub.connection_info().clone(), first_receiver, ended.clone()));
     }
@@ -159,7 +161,7 @@ async fn start_embedded(
     let tier = options.service.trials.tier;
     let hub = EmbeddedHub::start(options).await?;
     let info = hub.connection_info();
-    let connection = Secret::Value(SecretString::from(info.owner_connection_string.as_str()));
+    let connection = Secret::Value(info.owner_connection_string.clone());
     let mut entry = hub_defaults(manifests, connection, Some(info.ca_file.clone()));
     entry.sweep = sweep.unwrap_or(entry.sweep);
     if let Some((tier, units)) = tier {
@@ -279,7 +281,7 @@ async fn demonstrate(
     let connector = Connector::new(&Trust::Authorities(hub_file(&info.ca_file)?.into_bytes()))?;
     // A device that is deleted and registered again has another key.
     while let Some(text) = ended.run_until_cancelled(connection_string(&hub, &device, &info)).await {
-        let connection = DeviceConnection::parse(&text?).context("the simulated device")?;
+        let connection = DeviceConnection::parse(text?.expose_secret()).context("the simulated device")?;
         let options = DeviceOptions {
             connection,
             address: Some(address),
@@ -300,14 +302,15 @@ async fn demonstrate(
 }
 
 /// The connection string of `device`, once it is registered.
-async fn connection_string(hub: &HubHandle, device: &DeviceId, info: &ConnectionInfo) -> anyhow::Result<String> {
+async fn connection_string(hub: &HubHandle, device: &DeviceId, info: &ConnectionInfo) -> anyhow::Result<SecretString> {
     let mut changes = hub.changes();
     loop {
         // Seen before the look, so that a change during the look wakes the next one.
         changes.borrow_and_update();
         if let Some(key) = hub.device_key(device).await? {
             let template = &info.device_connection_string_template;
-            return Ok(template.replace("{device_id}", device.as_str()).replace("{key}", &key));
+            let text = template.replace("{device_id}", device.as_str()).replace("{key}", key.expose());
+            return Ok(SecretString::from(text));
         }
         changes.changed().await.context("the hub is gone")?;
     }

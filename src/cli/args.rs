@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::trials::TrialArgs;
-use crate::app::{Colour, HubParts, LogOptions, Progress, hub_file, hub_parts, start_logging, wall_clock};
+use crate::app::{Colour, HubParts, LogOptions, NO_HUB, Progress, hub_parts, secret_file, start_logging, wall_clock};
 use crate::emulator::HubOptions;
 use crate::plan::TwinFilter;
 use crate::settings::{self, Secret, Settings, hub_defaults};
@@ -232,6 +232,9 @@ impl SettingsArgs {
             settings.owner.get_or_insert_with(|| DEMO_OWNER.to_owned());
         } else if let Some(manifests) = manifests {
             let count = settings.hubs.len();
+            if count == 0 {
+                bail!("{NO_HUB}");
+            }
             let Some(hub) = settings.hubs.values_mut().next().filter(|_| count == 1) else {
                 bail!(
                     "--manifests needs exactly one hub, {count} are configured; set `manifests` of each in the settings"
@@ -295,8 +298,9 @@ pub(super) struct HubJson<'f> {
 
 impl<'f> HubJson<'f> {
     pub(super) fn read(file: &'f std::path::Path) -> anyhow::Result<Self> {
-        let text = hub_file(file).map_err(|error| anyhow!("--hub-json: {error}; is `geminid hub` running?"))?;
-        let json = serde_json::from_str(&text).with_context(|| format!("--hub-json: {} is no JSON", file.display()))?;
+        let text = secret_file(file).map_err(|error| anyhow!("--hub-json: {error}; is `geminid hub` running?"))?;
+        let json = serde_json::from_str(text.expose_secret())
+            .with_context(|| format!("--hub-json: {} is no JSON", file.display()))?;
         Ok(Self { file, json })
     }
 

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use secrecy::ExposeSecret as _;
 
 use super::args::{LogArgs, SettingsArgs, log_options};
 use super::output::Output;
 use super::stop::until_stopped;
-use crate::app::{Progress, hub_file, start_logging, wall_clock};
+use crate::app::{Progress, hub_file, secret_file, start_logging, wall_clock};
 use crate::device::{Connector, DeviceConnection, DeviceEvent, DeviceOptions, Trust, run_device};
 use crate::settings::Settings;
 use crate::twin::{Object, Value};
@@ -66,8 +67,8 @@ pub(super) async fn run(args: DeviceArgs) -> anyhow::Result<u8> {
 
 /// One device, by its connection string.
 async fn alone(args: &DeviceArgs, file: &std::path::Path) -> anyhow::Result<u8> {
-    let text = hub_file(file).context("--connection-string-file")?;
-    let connection = DeviceConnection::parse(&text).context("--connection-string-file")?;
+    let text = secret_file(file).context("--connection-string-file")?;
+    let connection = DeviceConnection::parse(text.expose_secret()).context("--connection-string-file")?;
     let connector = Connector::new(&trust(args, None)?)?;
     let report = args.report.as_deref().map(reported).transpose()?;
     start_logging(&log_options(&Settings::default(), &args.log)?, &Progress::hidden(), None)?;

@@ -73,8 +73,9 @@ impl ServerArgs {
             let mut text = String::new();
             let opened = std::fs::File::open(file);
             let read = opened.and_then(|opened| opened.take(TOKEN_SIZE_MAX).read_to_string(&mut text));
+            let text = SecretString::from(text);
             read.map_err(|error| anyhow!("--token-file: cannot read {}: {error}", file.display()))?;
-            anyhow::Ok(SecretString::from(text.trim()))
+            anyhow::Ok(SecretString::from(text.expose_secret().trim()))
         });
         let mut http = Client::builder();
         if let Some(file) = &self.server_ca_file {

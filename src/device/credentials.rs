@@ -139,7 +139,7 @@ impl DeviceConnection {
     /// The password of CONNECT: a token that ends at `expiry`, in seconds since 1970.
     #[must_use]
     #[expect(clippy::missing_panics_doc, reason = "HMAC takes keys of any length")]
-    pub fn token(&self, expiry: i64) -> String {
+    pub fn token(&self, expiry: i64) -> SecretString {
         let module = self.who.module.as_ref().map(|module| format!("/modules/{module}")).unwrap_or_default();
         let resource = format!("{}/devices/{}{module}", self.host_name, self.who.device);
         let resource = utf8_percent_encode(&resource, UNRESERVED).to_string();
@@ -147,7 +147,7 @@ impl DeviceConnection {
         mac.update(format!("{resource}\n{expiry}").as_bytes());
         let signature = BASE64.encode(mac.finalize().into_bytes());
         let signature = utf8_percent_encode(&signature, UNRESERVED);
-        format!("SharedAccessSignature sr={resource}&sig={signature}&se={expiry}")
+        SecretString::from(format!("SharedAccessSignature sr={resource}&sig={signature}&se={expiry}"))
     }
 }
 
@@ -216,6 +216,6 @@ mod tests {
         let connection = DeviceConnection::parse(&format!("HostName=h:1;DeviceId=d1;SharedAccessKey={KEY}")).unwrap();
         // Computed apart from this code, as the Python SDK does it.
         let expected = "SharedAccessSignature sr=h%3A1%2Fdevices%2Fd1&sig=2sZTWFnzhkVqXlR5G4X7B0jnVR68PFKZg2Keq0xKvCg%3D&se=1800000000";
-        assert_eq!(connection.token(1_800_000_000), expected);
+        assert_eq!(connection.token(1_800_000_000).expose_secret(), expected);
     }
 }

@@ -364,7 +364,7 @@ mod tests {
     }
 
     fn talk(now: Instant) -> Talk {
-        let mut session = Session::new("d", "h/d/", "token", now).unwrap();
+        let mut session = Session::new("d", "h/d/", &"token".to_owned().into(), now).unwrap();
         session.take_output();
         Talk::new(session, Some(object(r#"{"a":1}"#)))
     }

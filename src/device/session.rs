@@ -10,6 +10,7 @@ use mqtt_protocol_core::mqtt::connection::{PacketBuildResult, PacketBuilder, Raw
 use mqtt_protocol_core::mqtt::packet::v3_1_1;
 use mqtt_protocol_core::mqtt::packet::{GenericPacketTrait, Qos, SubEntry, SubOpts};
 use mqtt_protocol_core::mqtt::result_code::{ConnectReturnCode, SubackReturnCode};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
 use crate::twin::{Object, Value};
@@ -85,10 +86,10 @@ pub(super) struct Session {
 
 impl Session {
     /// A connection that begins with CONNECT.
-    pub(super) fn new(client_id: &str, user_name: &str, password: &str, now: Instant) -> Result<Self, Ended> {
+    pub(super) fn new(client_id: &str, user_name: &str, password: &SecretString, now: Instant) -> Result<Self, Ended> {
         let connect = v3_1_1::Connect::builder().clean_session(false).keep_alive(KEEP_ALIVE);
         let connect = connect.client_id(client_id).and_then(|connect| connect.user_name(user_name));
-        let connect = connect.and_then(|connect| connect.password(password)?.build());
+        let connect = connect.and_then(|connect| connect.password(password.expose_secret())?.build());
         let connect = connect.map_err(|_| Ended::Protocol("the names fit no CONNECT"))?;
         let mut session = Self {
             builder: PacketBuilder::with_maximum_packet_size(PACKET_BYTES_MAX),

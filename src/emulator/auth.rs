@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::percent_decode_str;
+use secrecy::{ExposeSecret as _, SecretSlice};
 use sha2::Sha256;
 
 use super::error::Refusal;
@@ -218,7 +219,7 @@ impl Gate {
 struct Token<'a> {
     /// As sent: the signature covers this text.
     resource: &'a str,
-    signature: Vec<u8>,
+    signature: SecretSlice<u8>,
     expiry: i64,
     /// As sent.
     expiry_text: &'a str,
@@ -247,7 +248,7 @@ impl<'a> Token<'a> {
         let expiry_text = expiry?;
         Some(Self {
             resource: resource?,
-            signature: BASE64.decode(decoded(signature?)?).ok()?,
+            signature: BASE64.decode(decoded(signature?)?).ok()?.into(),
             expiry: expiry_text.parse().ok()?,
             expiry_text,
             policy: policy.map_or(Some(None), |name| decoded(name).map(Some))?,
@@ -261,7 +262,7 @@ impl Token<'_> {
         let mac = BASE64.decode(key.expose()).ok().and_then(|key| Hmac::<Sha256>::new_from_slice(&key).ok());
         let Some(mut mac) = mac else { return false };
         mac.update(format!("{}\n{}", self.resource, self.expiry_text).as_bytes());
-        mac.verify_slice(&self.signature).is_ok()
+        mac.verify_slice(self.signature.expose_secret()).is_ok()
     }
 }
 

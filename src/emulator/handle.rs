@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::Refusal;
-use super::identity::Random;
+use super::identity::{Random, SharedKey};
 use super::lag::LaggingView;
 use super::mqtt::{Presence, SessionRecord};
 use super::query::{Page, Run};
@@ -223,7 +223,7 @@ impl HubHandle {
     /// # Errors
     /// [`Refusal::DeviceNotFound`]; [`Refusal::Unavailable`] when the store failed.
     pub async fn record(&self, twin: &TwinRef) -> Result<Arc<Device>, Refusal> {
-        self.read_record(|registry| registry.record(twin)).await
+        self.read_record(|registry| registry.record_and_keep(twin)).await
     }
 
     /// What `look` finds in the registry, as it is kept.
@@ -243,9 +243,9 @@ impl HubHandle {
     ///
     /// # Errors
     /// [`Refusal::Unavailable`] when the store failed.
-    pub async fn device_key(&self, id: &DeviceId) -> Result<Option<String>, Refusal> {
+    pub async fn device_key(&self, id: &DeviceId) -> Result<Option<SharedKey>, Refusal> {
         match self.device(id).await {
-            Ok(device) => Ok(device.identity.authentication.keys().map(|[primary, _]| primary.expose().to_owned())),
+            Ok(device) => Ok(device.identity.authentication.keys().map(|[primary, _]| primary.clone())),
             Err(Refusal::DeviceNotFound(_)) => Ok(None),
             Err(refusal) => Err(refusal),
         }
@@ -351,11 +351,11 @@ impl HubHandle {
     /// One record, which waits for no later change than its own.
     async fn read_record(
         &self,
-        look: impl FnOnce(&Registry) -> Result<Arc<Device>, Refusal>,
+        look: impl FnOnce(&mut Registry) -> Result<Arc<Device>, Refusal>,
     ) -> Result<Arc<Device>, Refusal> {
         let (found, number) = {
-            let state = self.lock();
-            let found = look(&state.registry);
+            let mut state = self.lock();
+            let found = look(&mut state.registry);
             let number = found.as_ref().map_or(state.registry.changes(), |record| record.change);
             (found, number)
         };

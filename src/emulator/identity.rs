@@ -56,9 +56,11 @@ impl SharedKey {
     }
 }
 
+/// In a time that tells nothing of where two keys differ.
 impl PartialEq for SharedKey {
     fn eq(&self, other: &Self) -> bool {
-        self.expose() == other.expose()
+        let (one, other) = (self.expose().as_bytes(), other.expose().as_bytes());
+        one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
     }
 }
 

@@ -14,6 +14,7 @@ use axum_server::Handle;
 use axum_server::accept::Accept;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use jiff::Timestamp;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -35,6 +36,7 @@ use super::state_dir::{StateDir, StateDirError};
 use super::store::{CHANGES_WAITING_MAX, Durable, Store, StoreError, run_committer};
 use super::tls::{CertificateError, Certificates};
 use super::trial::Trial;
+use super::wire;
 
 const TLS_FILE: &str = "tls.json";
 const AUTHORITY_FILE: &str = "ca.pem";
@@ -118,7 +120,7 @@ pub enum StartError {
 }
 
 /// What a client needs: the content of `hub.json`. Its `Debug` hides the keys.
-#[derive(Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionInfo {
     /// Host, with the port when it is not 443.
@@ -130,9 +132,11 @@ pub struct ConnectionInfo {
     /// The authority to trust, an absolute path.
     pub ca_file: PathBuf,
     /// Policy `service`.
-    pub service_connection_string: String,
+    #[serde(serialize_with = "wire::exposed")]
+    pub service_connection_string: SecretString,
     /// Policy `iothubowner`.
-    pub owner_connection_string: String,
+    #[serde(serialize_with = "wire::exposed")]
+    pub owner_connection_string: SecretString,
     /// For devices, with `{device_id}` and `{key}` to fill in.
     pub device_connection_string_template: String,
 }
@@ -142,16 +146,6 @@ impl ConnectionInfo {
         let mut text = serde_json::to_vec_pretty(self).expect("strings, addresses and UTF-8 paths always serialize");
         text.push(b'\n');
         text
-    }
-}
-
-impl std::fmt::Debug for ConnectionInfo {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ConnectionInfo")
-            .field("host_name", &self.host_name)
-            .field("https", &self.https)
-            .field("ca_file", &self.ca_file)
-            .finish_non_exhaustive()
     }
 }
 
@@ -343,7 +337,7 @@ async fn tls(state: &StateDir, options: &HubOptions) -> Result<RustlsConfig, Sta
         state.replace(TLS_FILE, &content)?;
     }
     state.replace(AUTHORITY_FILE, certificates.authority.as_bytes())?;
-    let (certificate, key) = (certificates.certificate.into_bytes(), certificates.key.into_bytes());
+    let (certificate, key) = (certificates.certificate.into_bytes(), certificates.key.expose_secret().into());
     let made = RustlsConfig::from_pem(certificate, key).await.map_err(|error| {
         CertificateError(format!("{error}; remove {} to have new ones made", state.path(TLS_FILE).display()))
     })?;
@@ -361,7 +355,7 @@ fn connection_info(
     let host_name = if https.port() == HTTPS_PORT { host.to_owned() } else { format!("{host}:{}", https.port()) };
     let service = |policy: PolicyName| {
         let (name, key) = (policy.as_str(), policies.key(policy).expose());
-        format!("HostName={host_name};SharedAccessKeyName={name};SharedAccessKey={key}")
+        SecretString::from(format!("HostName={host_name};SharedAccessKeyName={name};SharedAccessKey={key}"))
     };
     ConnectionInfo {
         https,

@@ -9,6 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::wire;
@@ -23,26 +24,22 @@ const RENEWAL_DAYS: i64 = 30;
 const BACKDATED_DAYS: i64 = 1;
 
 /// Certificates and keys in PEM. `Debug` hides the keys.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificates {
     /// The authority, which clients trust.
     pub authority: String,
-    authority_key: String,
+    #[serde(serialize_with = "wire::exposed")]
+    authority_key: SecretString,
     /// In seconds since 1970, as is the other end.
     authority_ends: i64,
     /// The hub's own certificate.
     pub certificate: String,
     /// Its key.
-    pub key: String,
+    #[serde(serialize_with = "wire::exposed")]
+    pub key: SecretString,
     ends: i64,
     host: String,
-}
-
-impl std::fmt::Debug for Certificates {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Certificates").field("host", &self.host).field("ends", &self.ends).finish_non_exhaustive()
-    }
 }
 
 /// Why there is no certificate.
@@ -70,7 +67,7 @@ impl Certificates {
         if stored.host == host && stored.ends > later(now, RENEWAL_DAYS).as_second() {
             return Ok(stored);
         }
-        match KeyPair::from_pem(&stored.authority_key) {
+        match KeyPair::from_pem(stored.authority_key.expose_secret()) {
             Ok(key) => Self::issue(host, stored.authority, &key, stored.authority_ends, now),
             Err(_) => Self::new_authority(host, now),
         }
@@ -116,10 +113,10 @@ impl Certificates {
         let certificate = params.signed_by(&key, &Issuer::new(authority_params(), authority_key))?.pem();
         Ok(Self {
             authority,
-            authority_key: authority_key.serialize_pem(),
+            authority_key: authority_key.serialize_pem().into(),
             authority_ends,
             certificate,
-            key: key.serialize_pem(),
+            key: key.serialize_pem().into(),
             ends: ends.as_second(),
             host: host.to_owned(),
         })

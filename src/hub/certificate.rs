@@ -17,6 +17,9 @@ use azure_core::http::ClientMethodOptions;
 use azure_identity::ClientAssertion;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -35,6 +38,7 @@ pub(super) struct Certificate {
     client_id: String,
     audience: String,
     clock: Clock,
+    ends: Option<Timestamp>,
 }
 
 impl fmt::Debug for Certificate {
@@ -70,7 +74,13 @@ impl Certificate {
         let key = key.map_err(|_| format!("the key in {place} is no RSA key of 2048 bits or more"))?;
         let thumbprint = BASE64_URL.encode(digest(&SHA256, certificate.as_ref()));
         let header = object(&[("alg", "PS256"), ("typ", "JWT"), ("x5t#S256", &thumbprint)]);
-        Ok(Self { key, header: header.to_string(), client_id: client_id.to_owned(), audience, clock })
+        let ends = end_of(certificate.as_ref());
+        Ok(Self { key, header: header.to_string(), client_id: client_id.to_owned(), audience, clock, ends })
+    }
+
+    /// When the certificate ends; `None` when it never does, or says it in no way that is known.
+    pub(super) const fn ends(&self) -> Option<Timestamp> {
+        self.ends
     }
 
     /// The assertion at `now`, in seconds since 1970; `id` is used once.
@@ -113,6 +123,86 @@ impl ClientAssertion for Certificate {
     }
 }
 
+/// The end of a certificate's validity (RFC 5280, 4.1.2.5), read from its DER.
+fn end_of(certificate: &[u8]) -> Option<Timestamp> {
+    let whole = Element::read(certificate)?;
+    let mut rest = Element::read(whole.content)?.content;
+    let mut next = || {
+        let element = Element::read(rest)?;
+        rest = element.rest;
+        Some(element)
+    };
+    // The version may be left out; then come serial number, algorithm, issuer, and the validity.
+    if next()?.tag == VERSION_TAG {
+        next()?;
+    }
+    next()?;
+    next()?;
+    let end = Element::read(Element::read(next()?.content)?.rest)?;
+    let text = std::str::from_utf8(end.content).ok()?;
+    let text = match end.tag {
+        // Of a year with two digits those from 50 on are of the last century.
+        UTC_TIME_TAG => format!("{}{text}", if text < "50" { "20" } else { "19" }),
+        GENERALIZED_TIME_TAG => text.to_owned(),
+        _ => return None,
+    };
+    let date = DateTime::strptime("%Y%m%d%H%M%SZ", &text).ok()?;
+    TimeZone::UTC.to_timestamp(date).ok()
+}
+
+const VERSION_TAG: u8 = 0xa0;
+const UTC_TIME_TAG: u8 = 0x17;
+const GENERALIZED_TIME_TAG: u8 = 0x18;
+
+/// One element of DER.
+struct Element<'a> {
+    tag: u8,
+    content: &'a [u8],
+    /// What stands behind it.
+    rest: &'a [u8],
+}
+
+impl<'a> Element<'a> {
+    fn read(der: &'a [u8]) -> Option<Self> {
+        let (&[tag, first], behind) = der.split_first_chunk()?;
+        let (length, behind) = match first {
+            0..=0x7f => (usize::from(first), behind),
+            // A length of so many bytes; four are more than any file that is read has.
+            0x81..=0x84 => {
+                let (digits, behind) = behind.split_at_checked(usize::from(first & 0x7f))?;
+                (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), behind)
+            }
+            _ => return None,
+        };
+        let (content, rest) = behind.split_at_checked(length)?;
+        Some(Self { tag, content, rest })
+    }
+}
+
 fn object(entries: &[(&str, &str)]) -> Value {
     Value::Object(entries.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_certificate_is_read_in_both_forms_of_a_time_and_a_torn_one_has_none() {
+        for (year, expected) in [(2030, "2030-01-02T00:00:00Z"), (2061, "2061-01-02T00:00:00Z")] {
+            let mut params = rcgen::CertificateParams::new(vec!["x".to_owned()]).unwrap();
+            params.not_after = rcgen::date_time_ymd(year, 1, 2);
+            let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+            assert_eq!(end_of(made.der()).map(|end| end.to_string()).as_deref(), Some(expected));
+            for length in 0..made.der().len() {
+                assert_eq!(end_of(&made.der()[..length]), None, "{length}");
+            }
+            for index in 0..made.der().len() {
+                let mut damaged = made.der().to_vec();
+                damaged[index] ^= 0x83;
+                // Whatever comes of it, it ends.
+                let _ = end_of(&damaged);
+            }
+        }
+    }
 }

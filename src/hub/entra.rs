@@ -1,8 +1,9 @@
 //! Signing in with Entra ID (`iot-hub.md` 7.4), by Microsoft's own credentials.
 //!
 //! Invariants: every credential asks for the one scope of IoT Hub, through a transport of ours: verified TLS, no
-//! redirect, no retry. A token is kept by the credential until shortly before it ends; one that the hub refused is
-//! thrown away with the credential that kept it. No error or `Debug` text holds a secret.
+//! redirect, no retry (the credential of a machine asks its metadata service again by itself, within
+//! [`TOKEN_TIME_MAX`]). A token is kept by the credential until shortly before it ends; one that the hub refused is
+//! thrown away with the credential that kept it, and so is a credential that gives none. No error or `Debug` text holds a secret.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use azure_identity::{
     DeveloperToolsCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
     WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
+use jiff::Timestamp;
 use reqwest::Client;
 
 use super::HubError;
@@ -28,6 +30,8 @@ use super::wire;
 
 /// The scope of every IoT hub (`iot-hub.md` 7.4).
 const SCOPE: &str = "https://iothubs.azure.net/.default";
+/// How long a credential may take for a token, its own attempts together: that of a machine asks again by itself.
+const TOKEN_TIME_MAX: Duration = Duration::from_secs(30);
 /// Where Entra answers for Azure's public cloud.
 const AUTHORITY: &str = "https://login.microsoftonline.com";
 
@@ -63,7 +67,7 @@ pub enum EntraCredential {
         tenant_id: String,
         /// The application.
         client_id: String,
-        /// The certificate and its RSA key (PKCS #8), in PEM; read anew whenever the credential is made.
+        /// The certificate and its RSA key (PKCS #8), in PEM; read anew when a token is refused, by Entra or the hub.
         file: PathBuf,
     },
     /// Whoever is signed in with the Azure CLI or the Azure Developer CLI.
@@ -155,14 +159,16 @@ pub(super) struct EntraLogin {
 #[derive(Debug)]
 struct State {
     credential: Arc<dyn TokenCredential>,
+    /// When its certificate ends, if it is one.
+    ends: Option<Timestamp>,
     /// The last token it gave.
     last: Option<SecretString>,
 }
 
 impl EntraLogin {
     pub(super) fn new(options: EntraOptions, transport: EntraTransport) -> Result<Self, String> {
-        let credential = make(&options, &transport)?;
-        Ok(Self { options, transport, state: Mutex::new(State { credential, last: None }) })
+        let state = make(&options, &transport)?;
+        Ok(Self { options, transport, state: Mutex::new(state) })
     }
 
     /// Tells `watch` of each request for a token from now on; the first to ask is told.
@@ -175,25 +181,47 @@ impl EntraLogin {
         self.options.credential.as_str()
     }
 
+    /// When the certificate ends, if it is one; the other credentials renew themselves, or nobody knows.
+    pub(super) fn ends(&self) -> Option<Timestamp> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).ends
+    }
+
     pub(super) async fn token(&self) -> Result<SecretString, HubError> {
         let credential = Arc::clone(&self.state.lock().unwrap_or_else(PoisonError::into_inner).credential);
-        let answer = credential.get_token(&[SCOPE], None).await;
-        let token = answer.map_err(|error| self.refused(&error))?;
+        let answer = tokio::time::timeout(TOKEN_TIME_MAX, credential.get_token(&[SCOPE], None)).await;
+        let token = answer.map_err(|_| self.late())?.map_err(|error| {
+            // What the credential was made of may have been replaced: the next attempt reads it anew.
+            self.renew(None);
+            self.refused(&error)
+        })?;
         let text = SecretString::from(format!("Bearer {}", token.token.secret()));
         self.state.lock().unwrap_or_else(PoisonError::into_inner).last = Some(text.clone());
         Ok(text)
     }
 
     pub(super) async fn token_instead_of(&self, refused: &SecretString) -> Result<SecretString, HubError> {
-        {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_last = state.last.as_ref().is_some_and(|last| last.expose_secret() == refused.expose_secret());
-            // The credential would answer the same token from its memory; another one has none.
-            if is_last && let Ok(credential) = make(&self.options, &self.transport) {
-                *state = State { credential, last: None };
-            }
-        }
+        // The credential would answer the same token from its memory; another one has none.
+        self.renew(Some(refused));
         self.token().await
+    }
+
+    /// Another credential in the place of this one; given a token, only if that is the last one.
+    fn renew(&self, refused: Option<&SecretString>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_last = |refused: &SecretString| {
+            state.last.as_ref().is_some_and(|last| last.expose_secret() == refused.expose_secret())
+        };
+        if refused.is_none_or(is_last)
+            && let Ok(renewed) = make(&self.options, &self.transport)
+        {
+            *state = renewed;
+        }
+    }
+
+    fn late(&self) -> HubError {
+        let message =
+            format!("cannot sign in with Entra ({}): no token came in {} s", self.name(), TOKEN_TIME_MAX.as_secs());
+        HubError::Transport { message, timeout: true }
     }
 
     /// The error of a token that was not given: whether Entra said no or was not there to say anything.
@@ -240,8 +268,9 @@ fn causes(error: &azure_core::Error) -> String {
     texts.join(": ")
 }
 
-fn make(options: &EntraOptions, transport: &EntraTransport) -> Result<Arc<dyn TokenCredential>, String> {
+fn make(options: &EntraOptions, transport: &EntraTransport) -> Result<State, String> {
     let client_options = client_options(options, transport);
+    let mut ends = None;
     let made: Result<Arc<dyn TokenCredential>, azure_core::Error> = match options.credential.clone() {
         EntraCredential::WorkloadIdentity { tenant_id, client_id, token_file } => {
             let options = WorkloadIdentityCredentialOptions {
@@ -267,11 +296,13 @@ fn make(options: &EntraOptions, transport: &EntraTransport) -> Result<Arc<dyn To
             let audience = format!("{authority}/{tenant_id}/oauth2/v2.0/token");
             let certificate = Certificate::read(&file, &client_id, audience, options.clock)?;
             let assertion = ClientAssertionCredentialOptions { client_options };
+            ends = certificate.ends();
             ClientAssertionCredential::new(tenant_id, client_id, certificate, Some(assertion)).map(|made| made as _)
         }
         EntraCredential::DeveloperTools => DeveloperToolsCredential::new(None).map(|made| made as _),
     };
-    made.map_err(|error| format!("{}: {}", options.credential.as_str(), causes(&error)))
+    let credential = made.map_err(|error| format!("{}: {}", options.credential.as_str(), causes(&error)))?;
+    Ok(State { credential, ends, last: None })
 }
 
 fn client_options(options: &EntraOptions, transport: &EntraTransport) -> ClientOptions {
@@ -286,5 +317,73 @@ fn client_options(options: &EntraOptions, transport: &EntraTransport) -> ClientO
         transport: Some(Transport::new(Arc::new(transport.clone()))),
         cloud,
         ..ClientOptions::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use axum::Router;
+    use axum::extract::Query;
+    use axum::http::{HeaderMap, Uri};
+    use axum::routing::get;
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// The identity of a machine whose requests in clear all go to `proxy`: the address of its metadata service is fixed.
+    fn machine(client_id: Option<&str>, proxy: std::net::SocketAddr) -> EntraLogin {
+        let proxy = reqwest::Proxy::http(format!("http://{proxy}")).unwrap();
+        let transport = EntraTransport::new(Client::builder().no_proxy().proxy(proxy).build().unwrap());
+        let credential = EntraCredential::ManagedIdentity { client_id: client_id.map(str::to_owned) };
+        #[expect(clippy::disallowed_methods, reason = "the credential judges by the real clock when its token ends")]
+        let options = EntraOptions { credential, authority_host: None, clock: Timestamp::now };
+        EntraLogin::new(options, transport).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_identity_of_a_machine_is_asked_of_its_metadata_service_once_for_each_token() {
+        let (seen, mut requests) = mpsc::unbounded_channel();
+        let answer = async move |uri: Uri, headers: HeaderMap, Query(query): Query<BTreeMap<String, String>>| {
+            let is_metadata = headers.get("metadata").is_some_and(|value| value == "true");
+            seen.send((uri.authority().map(ToString::to_string), is_metadata, query)).unwrap();
+            #[expect(clippy::disallowed_methods, reason = "a token ends by the real clock")]
+            let ends = Timestamp::now().as_second() + 3600;
+            let parts = r#""token_type":"Bearer","resource":"https://iothubs.azure.net","access_token":"canary""#;
+            format!(r#"{{"expires_on":"{ends}",{parts}}}"#)
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut serving = JoinSet::new();
+        let router = Router::new().route("/metadata/identity/oauth2/token", get(answer));
+        serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        for client_id in [None, Some("user-assigned")] {
+            let login = machine(client_id, address);
+            let token = login.token().await.unwrap();
+            assert_eq!(token.expose_secret(), "Bearer canary");
+            login.token().await.unwrap();
+            let (host, is_metadata, query) = requests.recv().await.unwrap();
+            assert_eq!((host.as_deref(), is_metadata), (Some("169.254.169.254"), true));
+            assert_eq!(query["resource"], "https://iothubs.azure.net");
+            assert_eq!(query.get("client_id").map(String::as_str), client_id);
+            assert!(requests.is_empty(), "a token is kept");
+            login.token_instead_of(&token).await.unwrap();
+            requests.recv().await.expect("a refused one is replaced");
+            assert!(!format!("{login:?}").contains("canary"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_metadata_service_that_does_not_answer_is_waited_for_within_a_bound() {
+        // Connections are taken by the system, and nobody reads them.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let login = machine(None, listener.local_addr().unwrap());
+        let error = login.token().await.unwrap_err();
+        assert!(matches!(error, HubError::Transport { timeout: true, .. }), "{error:?}");
+        let expected = "cannot reach the hub: cannot sign in with Entra (managed-identity): no token came in 30 s";
+        assert_eq!(error.to_string(), expected);
     }
 }

@@ -133,7 +133,8 @@ impl Login {
                 let seconds = u64::try_from(ready.state().present.ends()).unwrap_or_default();
                 Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
             }
-            Kind::Policy(_) | Kind::Entra(_) => None,
+            Kind::Entra(entra) => entra.ends().map(SystemTime::from),
+            Kind::Policy(_) => None,
         }
     }
 

@@ -13,9 +13,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest as _, Sha256};
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use tokio_rustls::rustls::ServerConfig;
 
+use super::digest::Digest;
 use super::web_config::{self, WebConfig, WebConfigError};
 
 /// Answers of comparisons remembered; then they are forgotten, all at once.
@@ -39,7 +40,7 @@ pub struct Access(Arc<Shared>);
 struct Shared {
     files: AccessFiles,
     rules: Mutex<Arc<Rules>>,
-    remembered: Mutex<BTreeMap<[u8; 32], bool>>,
+    remembered: Mutex<BTreeMap<Digest, bool>>,
     /// Held while a password is compared.
     comparing: tokio::sync::Mutex<()>,
 }
@@ -48,9 +49,10 @@ struct Shared {
 struct Rules {
     web: WebConfig,
     /// Compared with for users that nobody knows.
-    dummy: String,
-    token: Option<[u8; 32]>,
-    contents: Vec<Vec<u8>>,
+    dummy: SecretString,
+    token: Option<Digest>,
+    /// Of each file that was read.
+    contents: Vec<Digest>,
 }
 
 impl Access {
@@ -68,8 +70,7 @@ impl Access {
     /// # Errors
     /// [`WebConfigError`]; the rules stay as they were.
     pub fn refresh(&self) -> Result<bool, WebConfigError> {
-        let contents = Rules::contents(&self.0.files)?;
-        if contents == self.rules().contents {
+        if digests(&Rules::contents(&self.0.files)?) == self.rules().contents {
             return Ok(false);
         }
         let rules = Arc::new(Rules::load(&self.0.files)?);
@@ -105,28 +106,28 @@ impl Access {
         }
         let Some((scheme, rest)) = given.and_then(|value| value.to_str().ok()?.split_once(' ')) else { return false };
         if scheme.eq_ignore_ascii_case("bearer") {
-            return rules.token.is_some_and(|token| equal(&token, &digest([rest.trim().as_bytes()])));
+            return rules.token.is_some_and(|token| token == Digest::of([rest.trim().as_bytes()]));
         }
         if !scheme.eq_ignore_ascii_case("basic") || rules.web.users.is_empty() {
             return false;
         }
-        let Some(pair) = STANDARD.decode(rest.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
-            return false;
-        };
-        let (user, password) = pair.split_once(':').unwrap_or((pair.as_str(), ""));
-        self.knows(&rules, user, password).await
+        let pair = STANDARD.decode(rest.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let Some(pair) = pair.map(SecretString::from) else { return false };
+        let (user, password) = pair.expose_secret().split_once(':').unwrap_or((pair.expose_secret(), ""));
+        self.knows(&rules, user, SecretString::from(password)).await
     }
 
-    async fn knows(&self, rules: &Rules, user: &str, password: &str) -> bool {
+    async fn knows(&self, rules: &Rules, user: &str, password: SecretString) -> bool {
         let known = rules.web.users.get(user);
         let hash = known.unwrap_or(&rules.dummy).clone();
-        let key = digest([user.as_bytes(), hash.as_bytes(), password.as_bytes()]);
+        let parts = [user, hash.expose_secret(), password.expose_secret()];
+        let key = Digest::of(parts.map(str::as_bytes));
         let _turn = self.0.comparing.lock().await;
         if let Some(answer) = self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return *answer;
         }
-        let password = password.to_owned();
-        let same = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash)).await;
+        let compare = move || bcrypt::verify(password.expose_secret(), hash.expose_secret());
+        let same = tokio::task::spawn_blocking(compare).await;
         let answer = matches!(same, Ok(Ok(true))) && known.is_some();
         let mut remembered = self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= REMEMBERED_MAX {
@@ -138,7 +139,7 @@ impl Access {
 }
 
 impl Rules {
-    fn contents(files: &AccessFiles) -> Result<Vec<Vec<u8>>, WebConfigError> {
+    fn contents(files: &AccessFiles) -> Result<Vec<SecretSlice<u8>>, WebConfigError> {
         let mut contents = files.web_config.as_deref().map(web_config::contents).transpose()?.unwrap_or_default();
         if let Some(token) = &files.token {
             contents.push(web_config::read(token)?);
@@ -151,21 +152,22 @@ impl Rules {
         let contents = Self::contents(files)?;
         let web = files.web_config.as_deref().map(web_config::load).transpose()?.unwrap_or_default();
         let dummy = match web.users.is_empty() {
-            true => String::new(),
+            true => SecretString::default(),
             false => bcrypt::hash("no password of anybody", web_config::highest_cost(&web.users))
-                .map_err(|_| WebConfigError::of("cannot make a bcrypt hash"))?,
+                .map_err(|_| WebConfigError::of("cannot make a bcrypt hash"))?
+                .into(),
         };
         let token = match &files.token {
             None => None,
             Some(file) => {
-                let text = contents.last().map(|bytes| bytes.trim_ascii()).unwrap_or_default();
+                let text = contents.last().map(|bytes| bytes.expose_secret().trim_ascii()).unwrap_or_default();
                 if text.is_empty() {
                     return Err(WebConfigError::of(&format!("{}: it holds no token", file.display())));
                 }
-                Some(digest([text]))
+                Some(Digest::of([text]))
             }
         };
-        Ok(Self { web, dummy, token, contents })
+        Ok(Self { web, dummy, token, contents: digests(&contents) })
     }
 }
 
@@ -177,17 +179,6 @@ pub(super) async fn guard(State(access): State<Access>, request: Request, next: 
     (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, CHALLENGE)], "unauthorized\n").into_response()
 }
 
-/// Of texts with their lengths, so that none can pass for another.
-fn digest<const N: usize>(parts: [&[u8]; N]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().into()
-}
-
-/// Whether two digests are equal, in a time that tells nothing of where they differ.
-fn equal(one: &[u8; 32], other: &[u8; 32]) -> bool {
-    one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+fn digests(contents: &[SecretSlice<u8>]) -> Vec<Digest> {
+    contents.iter().map(|bytes| Digest::of([bytes.expose_secret()])).collect()
 }

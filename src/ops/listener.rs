@@ -1,4 +1,4 @@
-//! A TCP listener with bounds: how many connections, and how long one may be silent.
+//! The door of our own port: how many connections there are, and how long one may be silent.
 //!
 //! Invariant: there are at most [`CONNECTIONS_MAX`] connections; one more takes the place of the one that was answered
 //! longest ago, so that nobody keeps others out by holding connections, however slowly bytes trickle in. One that
@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum_server::accept::Accept;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -21,34 +22,41 @@ use super::access::Access;
 use super::tls::MaybeTls;
 
 /// Connections at one time: some Prometheus servers, probes and people.
-const CONNECTIONS_MAX: usize = 64;
+pub(super) const CONNECTIONS_MAX: usize = 64;
 /// Longer than a scrape interval of one minute, so that a scraper keeps its connection.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(90);
 
-/// A listener whose connections are bounded.
-pub(super) struct BoundedListener {
-    listener: TcpListener,
+/// Gives each connection a place and its bounds. Clones share the places.
+#[derive(Clone)]
+pub(super) struct Door {
     seats: Seats,
     access: Access,
+    /// Whether the last connection could not be accepted, so that a lack that lasts is said once.
+    is_failing: Arc<AtomicBool>,
 }
 
-impl BoundedListener {
-    pub(super) fn new(listener: TcpListener, access: Access) -> Self {
-        Self { listener, seats: Seats::default(), access }
+impl Door {
+    pub(super) fn new(access: Access) -> Self {
+        Self { seats: Seats::default(), access, is_failing: Arc::default() }
+    }
+
+    /// A connection could not be accepted.
+    pub(super) fn failed(&self, error: &io::Error) {
+        if !self.is_failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "failed to accept a connection on our own port, and goes on trying");
+        }
     }
 }
 
-impl axum::serve::Listener for BoundedListener {
-    type Io = BoundedStream<MaybeTls<TcpStream>>;
-    type Addr = SocketAddr;
+impl<S> Accept<TcpStream, S> for Door {
+    type Stream = BoundedStream<MaybeTls<TcpStream>>;
+    type Service = S;
+    type Future = std::future::Ready<io::Result<(Self::Stream, S)>>;
 
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        (BoundedStream::new(MaybeTls::new(stream, self.access.tls()), self.seats.take()), address)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        self.is_failing.store(false, Ordering::Relaxed);
+        let stream = BoundedStream::new(MaybeTls::new(stream, self.access.tls()), self.seats.take());
+        std::future::ready(Ok((stream, service)))
     }
 }
 

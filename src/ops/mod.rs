@@ -8,6 +8,7 @@ mod access;
 mod access_tests;
 pub mod api;
 mod body;
+mod digest;
 #[cfg(test)]
 mod doc_tests;
 mod listener;

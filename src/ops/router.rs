@@ -277,21 +277,46 @@ mod tests {
         }
     }
 
+    /// A collector that waits within a scrape until `open` is closed.
+    struct Gate {
+        entered: tokio::sync::mpsc::UnboundedSender<()>,
+        open: Arc<Semaphore>,
+    }
+
+    impl prometheus::core::Collector for Gate {
+        fn desc(&self) -> Vec<&prometheus::core::Desc> {
+            Vec::new()
+        }
+
+        fn collect(&self) -> Vec<prometheus::proto::MetricFamily> {
+            self.entered.send(()).ok();
+            Handle::current().block_on(self.open.acquire()).err();
+            Vec::new()
+        }
+    }
+
     #[tokio::test]
-    async fn a_third_scrape_at_one_time_is_refused() {
+    async fn one_scrape_too_many_at_one_time_is_refused() {
         let (_, ops) = ops();
-        let state = AppState { ops: Arc::new(ops), renders: Arc::new(Semaphore::new(1)), compressed: Arc::default() };
-        let permit = Arc::clone(&state.renders).try_acquire_owned().unwrap();
-        let refused = metrics(State(state.clone()), HeaderMap::new()).await;
+        let (entered, mut entries) = tokio::sync::mpsc::unbounded_channel();
+        let open = Arc::new(Semaphore::new(0));
+        ops.registry.register(Box::new(Gate { entered, open: Arc::clone(&open) })).unwrap();
+        let router = router(ops, Access::default());
+        let mut scrapes = tokio::task::JoinSet::new();
+        for _ in 0..RENDERS_MAX {
+            let router = router.clone();
+            scrapes.spawn(async move { get_path(&router, "/metrics").await.0 });
+            entries.recv().await.unwrap();
+        }
+        let request = Request::builder().uri("/metrics").body(Body::empty()).unwrap();
+        let refused = router.clone().oneshot(request).await.unwrap();
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
-        drop(permit);
+        assert_eq!(get_path(&router, "/livez").await.0, 200, "probes do not wait for scrapes");
+        open.close();
+        assert_eq!(scrapes.join_all().await, vec![200; RENDERS_MAX]);
         for _ in 0..3 {
-            assert_eq!(
-                metrics(State(state.clone()), HeaderMap::new()).await.status(),
-                StatusCode::OK,
-                "the permit comes back"
-            );
+            assert_eq!(get_path(&router, "/metrics").await.0, 200, "the permits come back");
         }
     }
 

@@ -1,29 +1,72 @@
-//! Serving our own port.
+//! Serving our own port: HTTP/1 alone, with bounds on each head.
 //!
-//! Invariant: it ends when told to, at most [`DRAIN_MAX`] later, whatever a client does.
+//! Invariant: it ends when told to, at most [`DRAIN_MAX`] later, whatever a client does. A head has at most
+//! [`HEAD_BYTES_MAX`] bytes and [`HEAD_FIELDS_MAX`] fields, and no client takes longer for one than [`Bounds`] says.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum_server::{Handle, Server};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
-use super::listener::BoundedListener;
+use super::listener::{Door, IDLE_MAX};
 
 /// The most that answers under way may delay the end.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// The largest head of a request, in bytes.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The most fields of a head.
+const HEAD_FIELDS_MAX: usize = 100;
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// From the first byte of a connection to the end of its first head, the TLS handshake with it.
+    first_head_time_max: Duration,
+    /// From one answer to the end of the next head; so a connection may rest as long between two scrapes.
+    head_time_max: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { first_head_time_max: Duration::from_secs(15), head_time_max: IDLE_MAX }
+    }
+}
 
 /// Serves `router` on `listener`, encrypted where `access` says so, until `cancel` is cancelled, then ends the answers under way and returns.
 pub async fn serve(listener: TcpListener, router: Router, access: Access, cancel: CancellationToken) {
-    let server = axum::serve(BoundedListener::new(listener, access), router)
-        .with_graceful_shutdown(cancel.clone().cancelled_owned());
+    serve_within(listener, router, access, cancel, Bounds::default()).await;
+}
+
+async fn serve_within(
+    listener: TcpListener,
+    router: Router,
+    access: Access,
+    cancel: CancellationToken,
+    bounds: Bounds,
+) {
+    let handle = Handle::<SocketAddr>::new();
+    let door = Door::new(access);
+    let complain = door.clone();
+    let mut server = Server::from_listener(listener)
+        .acceptor(door)
+        .handle(handle.clone())
+        .http1_only()
+        .first_request_timeout(bounds.first_head_time_max)
+        .accept_error_handler(move |_, error| complain.failed(error));
+    let mut http1 = server.http_builder().http1();
+    http1.header_read_timeout(bounds.head_time_max).max_buf_size(HEAD_BYTES_MAX).max_headers(HEAD_FIELDS_MAX);
     let late = async {
         cancel.cancelled().await;
+        handle.graceful_shutdown(None);
         tokio::time::sleep(DRAIN_MAX).await;
+        handle.shutdown();
     };
     tokio::select! {
-        ended = server => match ended {
+        ended = server.serve(router.into_make_service()) => match ended {
             Ok(()) => {}
             Err(error) => tracing::error!("failed to serve our own port: {error}"),
         },
@@ -32,31 +75,4 @@ pub async fn serve(listener: TcpListener, router: Router, access: Access, cancel
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn it_answers_over_tcp_and_ends_when_told_though_a_client_stays() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let cancel = CancellationToken::new();
-        let client = async {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-            let mut head = [0; 15];
-            stream.read_exact(&mut head).await.unwrap();
-            assert_eq!(&head, b"HTTP/1.1 200 OK");
-            // Half a request, never finished.
-            let mut silent = TcpStream::connect(address).await.unwrap();
-            silent.write_all(b"GET / HT").await.unwrap();
-            cancel.cancel();
-            (stream, silent)
-        };
-        let router = Router::new().route("/livez", get("ok\n"));
-        let ((), _held) = tokio::join!(serve(listener, router, Access::default(), cancel.clone()), client);
-    }
-}
+mod tests;

@@ -18,6 +18,8 @@ pub(super) enum MaybeTls<S> {
     Plain(S),
     Handshake(Box<Accept<S>>),
     Encrypted(Box<TlsStream<S>>),
+    /// The handshake failed, which was said once; whoever asks again gets no answer.
+    Failed,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> MaybeTls<S> {
@@ -30,8 +32,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> MaybeTls<S> {
 
     fn poll_shaken(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Self::Handshake(accept) = self {
-            let stream = ready!(Pin::new(&mut **accept).poll(context))?;
-            *self = Self::Encrypted(Box::new(stream));
+            match ready!(Pin::new(&mut **accept).poll(context)) {
+                Ok(stream) => *self = Self::Encrypted(Box::new(stream)),
+                Err(error) => {
+                    *self = Self::Failed;
+                    return Poll::Ready(Err(error));
+                }
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -52,6 +59,7 @@ macro_rules! with_stream {
                 $does
             }
             Self::Handshake(_) => Poll::Pending,
+            Self::Failed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }};
 }
@@ -79,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MaybeTls<S> {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Encrypted(stream) => stream.is_write_vectored(),
-            Self::Handshake(_) => true,
+            Self::Handshake(_) | Self::Failed => true,
         }
     }
 
@@ -89,9 +97,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MaybeTls<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Whoever goes before the handshake ends has nothing to close but the socket, which dropping does.
-        if matches!(*self, Self::Handshake(_)) {
+        if matches!(*self, Self::Handshake(_) | Self::Failed) {
             return Poll::Ready(Ok(()));
         }
         with_stream!(self, context, stream => stream.poll_shutdown(context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_speaks_no_tls_is_refused_as_often_as_asked() {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        let (near, mut far) = tokio::io::duplex(1024);
+        let mut near = MaybeTls::new(near, Some(Arc::new(config)));
+        far.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        for _ in 0..2 {
+            near.read_u8().await.unwrap_err();
+            near.write_u8(0).await.unwrap_err();
+            near.flush().await.unwrap_err();
+        }
+        near.shutdown().await.unwrap();
     }
 }

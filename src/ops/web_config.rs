@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use serde::Deserialize;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -38,10 +39,11 @@ pub(super) struct WebConfig {
     /// TLS, unless connections are plain.
     pub(super) tls: Option<Arc<ServerConfig>>,
     /// User to bcrypt hash.
-    pub(super) users: BTreeMap<String, String>,
+    pub(super) users: BTreeMap<String, SecretString>,
 }
 
-#[derive(Debug, Deserialize)]
+// Without `Debug`: the hashes would be in it.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     tls_server_config: Option<Tls>,
@@ -49,7 +51,7 @@ struct File {
     basic_auth_users: Option<serde_yaml::Mapping>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Tls {
     cert_file: PathBuf,
@@ -61,7 +63,7 @@ struct Tls {
 
 /// Every file that `path` stands on with its bytes: itself, certificate, key, authorities. What differs in none of
 /// them need not be read again.
-pub(super) fn contents(path: &Path) -> Result<Vec<Vec<u8>>, WebConfigError> {
+pub(super) fn contents(path: &Path) -> Result<Vec<SecretSlice<u8>>, WebConfigError> {
     let text = read(path)?;
     let mut all = Vec::new();
     if let Some(tls) = parse(path, &text)?.tls_server_config {
@@ -88,7 +90,7 @@ pub(super) fn load(path: &Path) -> Result<WebConfig, WebConfigError> {
             return Err(error("basic_auth_users: users and their hashes are texts; quote them".to_owned()));
         };
         check_hash(hash).map_err(|what| error(format!("basic_auth_users: {user}: {what}")))?;
-        users.insert(user.to_owned(), hash.to_owned());
+        users.insert(user.to_owned(), SecretString::from(hash));
     }
     if users.len() > USERS_MAX {
         return Err(error(format!("basic_auth_users: at most {USERS_MAX} users")));
@@ -97,13 +99,13 @@ pub(super) fn load(path: &Path) -> Result<WebConfig, WebConfigError> {
 }
 
 /// The bytes of a small file.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, WebConfigError> {
+pub(super) fn read(path: &Path) -> Result<SecretSlice<u8>, WebConfigError> {
     let error = |what: &dyn std::fmt::Display| WebConfigError(format!("cannot read {}: {what}", path.display()));
     let length = fs::metadata(path).map_err(|why| error(&why))?.len();
     if length > FILE_SIZE_MAX {
         return Err(error(&format!("it has {length} bytes, at most {FILE_SIZE_MAX} are read")));
     }
-    fs::read(path).map_err(|why| error(&why))
+    fs::read(path).map(SecretSlice::from).map_err(|why| error(&why))
 }
 
 /// A hash's cost, or why it is none.
@@ -116,14 +118,14 @@ fn check_hash(hash: &str) -> Result<u32, String> {
 }
 
 /// The highest cost of the hashes, at least that of a usual one: what an unknown user costs, too.
-pub(super) fn highest_cost(users: &BTreeMap<String, String>) -> u32 {
+pub(super) fn highest_cost(users: &BTreeMap<String, SecretString>) -> u32 {
     const USUAL: u32 = 10;
-    users.values().filter_map(|hash| check_hash(hash).ok()).max().unwrap_or(USUAL)
+    users.values().filter_map(|hash| check_hash(hash.expose_secret()).ok()).max().unwrap_or(USUAL)
 }
 
-fn parse(path: &Path, text: &[u8]) -> Result<File, WebConfigError> {
+fn parse(path: &Path, text: &SecretSlice<u8>) -> Result<File, WebConfigError> {
     let error = |what: String| WebConfigError(format!("{}: {what}", path.display()));
-    let text = std::str::from_utf8(text).map_err(|_| error("it is no text".to_owned()))?;
+    let text = std::str::from_utf8(text.expose_secret()).map_err(|_| error("it is no text".to_owned()))?;
     if text.trim().is_empty() {
         return Ok(File { tls_server_config: None, basic_auth_users: None });
     }
@@ -150,13 +152,13 @@ fn server_config(path: &Path, tls: &Tls) -> Result<ServerConfig, String> {
         Some(other) => return Err(format!("min_version: TLS12 or TLS13 is taken, not {other:?}")),
     };
     let bytes = |file: &Path| read(&beside(path, file)).map_err(|error| error.to_string());
-    let certificates = CertificateDer::pem_slice_iter(&bytes(&tls.cert_file)?)
+    let certificates = CertificateDer::pem_slice_iter(bytes(&tls.cert_file)?.expose_secret())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|why| format!("cert_file: {why}"))?;
     if certificates.is_empty() {
         return Err("cert_file: it holds no certificate".to_owned());
     }
-    let key = PrivateKeyDer::from_pem_slice(&bytes(&tls.key_file)?)
+    let key = PrivateKeyDer::from_pem_slice(bytes(&tls.key_file)?.expose_secret())
         .map_err(|_| "key_file: it holds no private key in PEM".to_owned())?;
     let provider = Arc::new(default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -169,7 +171,7 @@ fn server_config(path: &Path, tls: &Tls) -> Result<ServerConfig, String> {
             return Err("client_ca_file means nothing without client_auth_type: RequireAndVerifyClientCert".to_owned());
         }
         (kind @ ("RequireAndVerifyClientCert" | "VerifyClientCertIfGiven"), Some(pem)) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&pem)?), provider);
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(pem.expose_secret())?), provider);
             let verifier = if kind == "VerifyClientCertIfGiven" { verifier.allow_unauthenticated() } else { verifier };
             builder.with_client_cert_verifier(verifier.build().map_err(|why| format!("client_ca_file: {why}"))?)
         }

@@ -101,6 +101,7 @@ pub(super) fn settings_of(
         suspend: raw.suspend.unwrap_or_default(),
         audit_log: raw.audit_log.map(|text| parse_audit_log("audit_log", text)).transpose()?,
         hubs,
+        file: None,
         https_proxy: None,
         no_proxy: None,
         colour: true,

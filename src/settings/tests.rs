@@ -87,7 +87,7 @@ fn the_environment_goes_over_the_file_and_underscores_in_a_hub_s_name_are_dashes
     let settings = load_text(PROD, &variables).unwrap();
     assert_eq!(settings.owner.as_deref(), Some("other"));
     assert_eq!(settings.hubs["prod"].sweep, Duration::from_secs(3600));
-    assert_eq!(settings.https_proxy.as_deref(), Some("http://proxy:3128"));
+    assert_eq!(settings.https_proxy.as_ref().map(SecretString::expose_secret), Some("http://proxy:3128"));
     let LoginSettings::ConnectionString(Secret::Value(secret)) = &settings.hubs["eu-west"].login else {
         panic!("a connection string from the environment")
     };

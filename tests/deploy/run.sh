@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Renders every overlay of deploy/kubernetes with kubectl and judges what came out: by the schemas of Kubernetes, and by
-# the rules in rules.py; then judges deploy/compose.yaml. Prints "N passed, N failed" for each. What it needs is put beneath target/.
+# the rules in rules.py; then judges deploy/compose.yaml. Prints "N passed, N failed" for each. Last the workflows of GitHub,
+# by their schema and by zizmor: each action pinned to a commit, no right that is not needed, no text of others in a script.
+# What it needs is put beneath target/.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tools=$PWD/target/deploy-check
@@ -34,3 +36,5 @@ for folder in deploy/kubernetes/base deploy/kubernetes/overlays/*/; do
 done
 "$python" tests/deploy/rules.py "$rendered"/*.yaml
 "$python" tests/deploy/compose.py deploy/compose.yaml "$(dirname "$(dirname "$python")")"/docker_compose-*.whl docs/cli.md
+"$(dirname "$python")/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml
+"$(dirname "$python")/zizmor" --offline --no-progress --quiet .github/workflows

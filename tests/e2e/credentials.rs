@@ -87,3 +87,23 @@ async fn a_token_that_has_ended_is_said_and_its_successor_is_taken_from_the_file
     assert_eq!(daemon.lines_with("ERROR"), 1, "{}", daemon.stderr());
     assert_eq!(daemon.interrupt().await, 0);
 }
+
+#[tokio::test]
+async fn a_change_of_what_is_read_at_start_alone_is_said_and_not_taken() {
+    let world = World::new();
+    let _hub = world.hub("state", "127.0.0.1:0").await;
+    world.write("manifests/d1.yaml", &device("d1", 1));
+    let right = world.hub_json("state")["ownerConnectionString"].as_str().unwrap().to_owned();
+    world.write("prod.secret", &right);
+    settings(&world, "connection_string_file = \"prod.secret\"");
+    let mut daemon = started(&world).await;
+    is_level(&world, &daemon, 1).await;
+    settings(&world, "connection_string_file = \"prod.secret\"\nsuspend = true");
+    daemon.says("restart to take the change").await;
+    assert_eq!(daemon.lines_with("settings.toml"), 1, "{}", daemon.stderr());
+    world.write("manifests/d1.yaml", &device("d1", 2));
+    is_level(&world, &daemon, 2).await;
+    settings(&world, "connection_string_file = \"prod.secret\"");
+    daemon.says("is again what it was at start").await;
+    assert_eq!(daemon.interrupt().await, 0);
+}

@@ -224,6 +224,10 @@ async fn what_is_missing_wrong_or_too_large_is_said_with_its_status() {
     }
     let large = format!(r#"{{"tags":{{"a":"{}"}}}}"#, "x".repeat(BODY_BYTES_MAX));
     assert_eq!(hub.owner(Method::PATCH, "/twins/d1", &large).await.status, 413);
+    let item = r#"[{"id":"d7","importMode":"create"}]"#;
+    let padded = |bytes: usize| format!("{item}{}", " ".repeat(bytes - item.len()));
+    assert_eq!(hub.owner(Method::POST, "/devices", &padded(BULK_BYTES_MAX)).await.status, 200);
+    assert_eq!(hub.owner(Method::POST, "/devices", &padded(BULK_BYTES_MAX + 1)).await.status, 413);
     for name in ["If-Match", CONTINUATION] {
         // Passing over what cannot be read would write without a guard, or begin a query anew.
         let unreadable = [(name, "\u{e4}")];
@@ -241,6 +245,32 @@ async fn what_is_missing_wrong_or_too_large_is_said_with_its_status() {
         let request = Request::get(uri).header(AUTHORIZATION, &token).body(Body::empty()).unwrap();
         assert_eq!(hub.raw(request).await.status, 400, "{uri}");
     }
+}
+
+/// A body of which nothing ever comes.
+struct Never;
+
+impl http_body::Body for Never {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_ends_its_request_in_time() {
+    let hub = Hub::new();
+    let request =
+        Request::patch("/twins/d1?api-version=2021-04-12").header(AUTHORIZATION, hub.token(PolicyName::Owner));
+    #[expect(clippy::disallowed_methods, reason = "the paused clock of a test")]
+    let start = tokio::time::Instant::now();
+    let refused = hub.raw(request.body(Body::new(Never)).unwrap()).await;
+    assert_eq!((refused.status, start.elapsed().as_secs()), (408, BODY_TIME_MAX.as_secs()));
 }
 
 #[tokio::test]

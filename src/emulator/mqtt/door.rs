@@ -7,7 +7,7 @@ use super::super::auth::Gate;
 use super::super::error::Refusal;
 use super::super::handle::HubHandle;
 use super::presence::Attachment;
-use super::session::{Connect, Refused};
+use super::session::{Connect, Password, Refused};
 use crate::twin::{DeviceId, ModuleId, TwinRef};
 
 /// A device that may connect.
@@ -27,7 +27,7 @@ pub async fn admit(hub: &HubHandle, gate: &Gate, connect: &Connect) -> Result<Ad
     let who = client_id(&connect.client_id).ok_or(Refused::ClientId)?;
     let user_name = connect.user_name.as_deref().ok_or(Refused::Malformed)?;
     let host = host_of(user_name, &connect.client_id).ok_or(Refused::Malformed)?;
-    let token = connect.password.as_deref().unwrap_or_default();
+    let token = connect.password.as_ref().map(Password::expose).unwrap_or_default();
     let token = std::str::from_utf8(token).map_err(|_| Refused::Malformed)?;
     if !gate.is_host(host) {
         return Err(Refused::Unauthorized);

@@ -16,15 +16,16 @@ use mqtt_protocol_core::mqtt::connection::{PacketBuildResult, PacketBuilder, Raw
 use mqtt_protocol_core::mqtt::packet::v3_1_1;
 use mqtt_protocol_core::mqtt::packet::{GenericPacketTrait, Qos};
 use mqtt_protocol_core::mqtt::result_code::{ConnectReturnCode, MqttError, SubackReturnCode};
+use secrecy::{ExposeSecret as _, SecretSlice};
 use tokio::time::Instant;
 
 use super::topics::{self, Filters, Published};
 use crate::twin::TwinRef;
 
 /// The largest packet before a device is attached, in bytes: CONNECT with a will of its largest size.
-const FIRST_PACKET_BYTES_MAX: u32 = 72 * 1024;
+pub(super) const FIRST_PACKET_BYTES_MAX: u32 = 72 * 1024;
 /// The largest packet, in bytes: a message of 256 KB (`iot-hub.md` 6.3) with its topic.
-const PACKET_BYTES_MAX: u32 = 264 * 1024;
+pub(super) const PACKET_BYTES_MAX: u32 = 264 * 1024;
 /// How long a connection may take to send CONNECT.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
 /// The longest keep-alive a hub grants, in seconds (`iot-hub.md` 8.1).
@@ -75,26 +76,37 @@ pub enum Request {
     },
 }
 
+/// What a client shows for itself: a token. `Debug` hides it.
+#[derive(Debug)]
+pub struct Password(SecretSlice<u8>);
+
+impl Password {
+    /// The bytes, to be judged.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        self.0.expose_secret()
+    }
+}
+
+impl PartialEq for Password {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for Password {}
+
 /// A CONNECT packet.
-#[derive(PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Connect {
     /// Device or device and module.
     pub client_id: String,
     /// Host, client id and API version.
     pub user_name: Option<String>,
     /// The token.
-    pub password: Option<Vec<u8>>,
+    pub password: Option<Password>,
     /// Whether no session shall be kept.
     pub clean: bool,
-}
-
-impl std::fmt::Debug for Connect {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connect")
-            .field("client_id", &self.client_id)
-            .field("clean", &self.clean)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What answers a SUBSCRIBE or an UNSUBSCRIBE once the subscriptions are kept.
@@ -417,7 +429,7 @@ impl Session {
         Ok(Request::Connect(Connect {
             client_id: connect.client_id().to_owned(),
             user_name: connect.user_name().map(str::to_owned),
-            password: connect.password().map(<[u8]>::to_vec),
+            password: connect.password().map(|bytes| Password(bytes.to_vec().into())),
             clean: connect.clean_session(),
         }))
     }

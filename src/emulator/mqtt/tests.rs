@@ -20,6 +20,8 @@ use super::super::if_match::IfMatch;
 use super::super::state_dir::StateDir;
 use super::super::store::{Durable, Store, run_committer};
 use super::super::trial::{Trial, TrialOptions};
+use super::session::{FIRST_PACKET_BYTES_MAX, PACKET_BYTES_MAX};
+use super::websocket::{CONNECTIONS_MAX, WebSocketDoor};
 use super::{Desk, MethodCall, Presence, connection};
 use crate::twin::{DeviceId, MergePatch, ModuleId, TwinRef, Value};
 
@@ -439,6 +441,79 @@ async fn a_device_that_does_not_keep_up_or_keeps_silent_is_let_go() {
     let begin = clock();
     assert_eq!(device.next().await, None);
     assert_eq!(begin.elapsed(), Duration::from_secs(60), "the token ends before the keep-alive does");
+}
+
+/// A packet of this first byte and this whole size, as far as the connection takes it.
+async fn send_packet_of_size(device: &mut Device, first: u8, size: u32) {
+    // A fixed header of four bytes: the size takes three, seven bits in each.
+    let rest = size - 4;
+    let digit = |shift: u32| u8::try_from(rest >> shift & 0x7f).unwrap();
+    let mut packet = vec![first, digit(0) | 0x80, digit(7) | 0x80, digit(14)];
+    packet.resize(size as usize, 0);
+    device.stream.write_all(&packet).await.ok();
+}
+
+#[tokio::test]
+async fn a_packet_that_is_too_large_ends_its_connection() {
+    let mut hub = Hub::with_device().await;
+    let user = "localhost/d1/?api-version=2021-04-12";
+    let token = sign(&hub.key(), "localhost%2Fdevices%2Fd1", NOW + 60, None);
+    let mut connect = v4::Connect::new("d1");
+    connect.set_login(user, token);
+    // The largest will that fits its length of two bytes.
+    let topic = "devices/d1/messages/events/";
+    connect.last_will = Some(v4::LastWill::new(topic, vec![b'x'; usize::from(u16::MAX)], QoS::AtMostOnce, false));
+    let mut device = hub.open();
+    device.send(&Packet::Connect(connect)).await;
+    let Some(Packet::ConnAck(answer)) = device.next().await else { panic!("no answer") };
+    assert_eq!(answer.code, ConnectReturnCode::Success);
+
+    // The largest message of a hub, then a packet of one byte too much, of which nothing need be right but its size.
+    let mut message = v4::Publish::new(topic, QoS::AtLeastOnce, vec![b'x'; 256 * 1024]);
+    message.pkid = 7;
+    device.send(&Packet::Publish(message)).await;
+    assert_eq!(device.next().await, Some(Packet::PubAck(v4::PubAck::new(7))));
+    send_packet_of_size(&mut device, 0x30, PACKET_BYTES_MAX + 1).await;
+    assert_eq!(device.next().await, None);
+
+    let mut stranger = hub.open();
+    send_packet_of_size(&mut stranger, 0x10, FIRST_PACKET_BYTES_MAX + 1).await;
+    assert_eq!(stranger.next().await, None, "its first packet");
+    while hub.tasks.join_next().await.is_some() {}
+}
+
+#[tokio::test]
+async fn at_the_bound_of_websockets_one_more_is_refused_until_one_ends() {
+    let mut hub = Hub::with_device().await;
+    let door = WebSocketDoor::new(hub.desk.clone(), hub.stop.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (router, stop) = (door.router(), hub.stop.clone());
+    hub.tasks.spawn(async move {
+        axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await.unwrap();
+    });
+    let upgrade = async || {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = "GET /$iothub/websocket HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\n\
+                       upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-protocol: mqtt\r\n\
+                       sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        (stream, String::from_utf8(status.to_vec()).unwrap())
+    };
+    // All places but one belong to others.
+    let others = Arc::clone(&door.places).acquire_many_owned(CONNECTIONS_MAX - 1).await.unwrap();
+    let (last, status) = upgrade().await;
+    assert_eq!(status, "HTTP/1.1 101");
+    assert_eq!(upgrade().await.1, "HTTP/1.1 503");
+    drop(last);
+    // It is free once the server has seen the end.
+    drop(Arc::clone(&door.places).acquire_owned().await.unwrap());
+    assert_eq!(upgrade().await.1, "HTTP/1.1 101");
+    drop(others);
+    hub.stop.cancel();
+    while hub.tasks.join_next().await.is_some() {}
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use super::connection::{self, Desk};
 const PATH: &str = "/$iothub/websocket";
 const PROTOCOL: &str = "mqtt";
 /// Connections served at once; more are refused.
-const CONNECTIONS_MAX: u32 = 4096;
+pub(super) const CONNECTIONS_MAX: u32 = 4096;
 /// The largest frame and message, in bytes; MQTT packets are bounded behind it.
 const MESSAGE_BYTES_MAX: usize = 512 * 1024;
 /// What waits in the pipe in each direction, in bytes.
@@ -37,7 +37,7 @@ const SEND_TIME_MAX: Duration = Duration::from_secs(30);
 pub struct WebSocketDoor {
     desk: Desk,
     stop: CancellationToken,
-    places: Arc<Semaphore>,
+    pub(super) places: Arc<Semaphore>,
 }
 
 impl WebSocketDoor {

@@ -42,7 +42,7 @@ fn client(info: &ConnectionInfo) -> reqwest::Client {
 
 async fn get_twin(info: &ConnectionInfo, address: &str) -> (u16, String) {
     let url = format!("https://{address}:{}/twins/d1?api-version=2021-04-12", info.https.port());
-    let request = client(info).get(url).header("Authorization", token(&info.service_connection_string));
+    let request = client(info).get(url).header("Authorization", token(info.service_connection_string.expose_secret()));
     let response = request.send().await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())
 }
@@ -68,7 +68,7 @@ async fn a_client_that_trusts_the_authority_is_served_and_a_restart_keeps_everyt
     let json = Value::parse_json(&written).unwrap();
     assert_eq!(json.get(["hostName"]), Some(&Value::from(format!("localhost:{}", info.https.port()))));
     assert_eq!(json.get(["mqtts"]), Some(&Value::Null));
-    assert_eq!(json.get(["ownerConnectionString"]), Some(&Value::from(info.owner_connection_string.as_str())));
+    assert_eq!(json.get(["ownerConnectionString"]), Some(&Value::from(info.owner_connection_string.expose_secret())));
     let mut first = String::new();
     for address in ["localhost", "127.0.0.1"] {
         let (status, body) = get_twin(&info, address).await;
@@ -81,7 +81,8 @@ async fn a_client_that_trusts_the_authority_is_served_and_a_restart_keeps_everyt
 
     let hub = EmbeddedHub::start(options(&folder)).await.unwrap();
     let again = hub.connection_info().clone();
-    let key = |info: &ConnectionInfo| info.service_connection_string.split_once(';').unwrap().1.to_owned();
+    let key =
+        |info: &ConnectionInfo| info.service_connection_string.expose_secret().split_once(';').unwrap().1.to_owned();
     assert_eq!(key(&again), key(&info), "the keys are the same");
     assert_eq!(get_twin(&again, "localhost").await, (200, first));
     hub.shutdown().await;
@@ -103,7 +104,7 @@ async fn both_versions_of_tls_are_spoken_and_a_silent_client_holds_nobody_up() {
     for version in [reqwest::tls::Version::TLS_1_2, reqwest::tls::Version::TLS_1_3] {
         let builder = reqwest::Client::builder().tls_certs_only([authority.clone()]);
         let client = builder.tls_version_min(version).tls_version_max(version).build().unwrap();
-        let request = client.get(&url).header("Authorization", token(&info.service_connection_string));
+        let request = client.get(&url).header("Authorization", token(info.service_connection_string.expose_secret()));
         let response = request.send().await.unwrap();
         assert_eq!((response.status().as_u16(), response.version()), (200, reqwest::Version::HTTP_11), "{version:?}");
     }
@@ -183,8 +184,15 @@ fn the_port_is_left_out_when_it_is_the_usual_one() {
     let policies = Policies::generate(&mut |bytes| bytes.fill(1));
     let info =
         |port: u16| connection_info("hub", (SocketAddr::from(([127, 0, 0, 1], port)), None), PathBuf::new(), &policies);
-    assert!(info(443).service_connection_string.starts_with("HostName=hub;SharedAccessKeyName=service;"));
-    assert!(info(8443).owner_connection_string.starts_with("HostName=hub:8443;SharedAccessKeyName=iothubowner;"));
+    assert!(
+        info(443).service_connection_string.expose_secret().starts_with("HostName=hub;SharedAccessKeyName=service;")
+    );
+    assert!(
+        info(8443)
+            .owner_connection_string
+            .expose_secret()
+            .starts_with("HostName=hub:8443;SharedAccessKeyName=iothubowner;")
+    );
     assert_eq!(info(8443).device_connection_string_template, "HostName=hub;DeviceId={device_id};SharedAccessKey={key}");
     assert!(!format!("{:?}", info(8443)).contains(policies.key(PolicyName::Service).expose()));
 }

@@ -1,6 +1,7 @@
 //! Identities of devices and of modules (`iot-hub.md` 2.5).
 
 use jiff::Timestamp;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::super::error::Refusal;
@@ -192,8 +193,8 @@ pub(super) struct AuthenticationRequest {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct KeyRequest {
-    primary_key: Option<String>,
-    secondary_key: Option<String>,
+    primary_key: Option<SecretString>,
+    secondary_key: Option<SecretString>,
 }
 
 #[derive(Deserialize)]
@@ -308,9 +309,12 @@ fn given(text: Option<String>) -> Option<String> {
 
 fn keys(pair: Option<KeyRequest>) -> Result<Option<(SharedKey, SharedKey)>, Refusal> {
     let Some(pair) = pair else { return Ok(None) };
+    let given = |key: Option<SecretString>| key.filter(|key| !key.expose_secret().is_empty());
     match (given(pair.primary_key), given(pair.secondary_key)) {
         (None, None) => Ok(None),
-        (Some(primary), Some(secondary)) => Ok(Some((SharedKey::new(&primary)?, SharedKey::new(&secondary)?))),
+        (Some(primary), Some(secondary)) => {
+            Ok(Some((SharedKey::new(primary.expose_secret())?, SharedKey::new(secondary.expose_secret())?)))
+        }
         (Some(_), None) | (None, Some(_)) => {
             Err(Refusal::ArgumentInvalid("both symmetric keys are given, or neither".to_owned()))
         }

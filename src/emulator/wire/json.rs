@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
@@ -11,6 +12,14 @@ use crate::twin::{Number, Object, Value};
 
 /// A date that never was (`iot-hub.md` 1.2).
 const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Writes a secret as the text that it is: into an answer or a private file, and nowhere else.
+///
+/// # Errors
+/// The serializer's own.
+pub fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose_secret())
+}
 
 /// A time as a hub prints it: UTC, up to seven fraction digits, no trailing zeros (`iot-hub.md` 1.2).
 #[must_use]

@@ -21,10 +21,10 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use secrecy::{ExposeSecret as _, SecretString};
-use sha2::{Digest as _, Sha256};
 
 use super::Api;
 use super::problem::Problem;
+use crate::ops::digest::Digest;
 
 /// The longest token, in bytes.
 const TOKEN_SIZE_MAX: u64 = 4096;
@@ -90,9 +90,11 @@ fn presented(headers: &HeaderMap) -> Result<SecretString, Problem> {
 
 fn read_token(path: &Path) -> io::Result<SecretString> {
     let mut text = String::new();
-    File::open(path)?.take(TOKEN_SIZE_MAX + 1).read_to_string(&mut text)?;
-    let token = text.trim();
-    if token.len() < TOKEN_SIZE_MIN || text.len() as u64 > TOKEN_SIZE_MAX {
+    let read = File::open(path)?.take(TOKEN_SIZE_MAX + 1).read_to_string(&mut text);
+    let text = SecretString::from(text);
+    read?;
+    let token = text.expose_secret().trim();
+    if token.len() < TOKEN_SIZE_MIN || text.expose_secret().len() as u64 > TOKEN_SIZE_MAX {
         let problem = format!("a token has {TOKEN_SIZE_MIN} to {TOKEN_SIZE_MAX} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
     }
@@ -101,7 +103,6 @@ fn read_token(path: &Path) -> io::Result<SecretString> {
 
 /// Digests have one length and tell nothing about where two tokens differ.
 fn is_same(one: &SecretString, other: &SecretString) -> bool {
-    let digest = |text: &SecretString| Sha256::digest(text.expose_secret());
-    let difference = digest(one).iter().zip(digest(other)).fold(0, |sum, (a, b)| sum | (a ^ b));
-    difference == 0
+    let digest = |text: &SecretString| Digest::of([text.expose_secret().as_bytes()]);
+    digest(one) == digest(other)
 }

@@ -136,6 +136,41 @@ async fn what_makes_no_sense_is_one_sentence_in_json() {
     assert!(status == 200 && text.contains("\"loaded\":false"), "{text}");
 }
 
+/// A body of which nothing ever comes.
+struct Never;
+
+impl http_body::Body for Never {
+    type Data = axum::body::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_ends_its_request_in_time() {
+    let file = token_file(TOKEN);
+    let router = api(false, Some(file.path().to_owned()));
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri("/api/v1/reconcile")
+        .header(header::HOST, "localhost")
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::AUTHORIZATION, format!("Bearer {TOKEN}"));
+    #[expect(clippy::disallowed_methods, reason = "the paused clock of a test")]
+    let start = tokio::time::Instant::now();
+    let response = router.oneshot(request.body(Body::new(Never)).unwrap()).await.unwrap();
+    assert_eq!(response.status().as_u16(), 408);
+    assert_eq!(start.elapsed().as_secs(), REQUEST_TIME_MAX.as_secs());
+    let text = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    assert!(text.contains("\"the request took longer than 60 s; try again\""), "{text}");
+}
+
 #[tokio::test]
 async fn every_route_is_in_the_document_and_the_other_way_round() {
     let document: serde_json::Value = serde_json::from_str(&openapi_json()).unwrap();
