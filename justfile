@@ -42,6 +42,19 @@ seeds count="20000":
 kills minutes="5":
     GEMINID_KILL_SECONDS=$(({{minutes}} * 60)) cargo test --locked --test faults killed
 
+# Ordinary life and trouble for so many minutes, drawn: target/soak/soak.svg; with --write, docs/soak.md and its picture.
+soak minutes="30" *options:
+    cargo bench --profile release --locked --bench soak -- --minutes {{minutes}} {{options}}
+
+# The wall clock of the real process set back and forward; needs libfaketime, which it installs.
+clock:
+    bash tests/clock/run.sh
+
+# The README's pictures of a terminal, from what the real binary prints; needs Python with rich.
+pictures:
+    cargo build --release --locked
+    python3 docs/pictures/draw.py
+
 # What the binary is made of, as CycloneDX: geminid.cdx.json; needs cargo-cyclonedx 0.5.9.
 sbom:
     cargo cyclonedx --format json --spec-version 1.5 --no-build-deps

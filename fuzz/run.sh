@@ -4,6 +4,9 @@
 #
 #   fuzz/run.sh                        every target for five minutes
 #   fuzz/run.sh mqtt query             some of them
+#   fuzz/run.sh --keep                 runs nothing: minimises fuzz/corpus/ and keeps small inputs in fuzz/corpora/*.txt
+#
+# Each run begins with the inputs of fuzz/corpora/, and for manifests with those of this repository.
 #
 # FUZZ_SECONDS    how long each runs  [default: 300]
 # FUZZ_TOOLCHAIN  a nightly toolchain, which the sanitizer needs  [default: nightly]
@@ -22,6 +25,11 @@ allocation_mb_max=256
 # Seconds that one input may take.
 input_seconds_max=10
 
+keep=
+if [ "${1:-}" = --keep ]; then
+    keep=1
+    shift
+fi
 targets=("$@")
 if [ ${#targets[@]} -eq 0 ]; then
     for file in "$here"/fuzz_targets/*.rs; do targets+=("$(basename "$file" .rs)"); done
@@ -40,10 +48,23 @@ export RUSTFLAGS
 for target in "${targets[@]}"; do
     corpus=$here/corpus/$target
     mkdir -p "$corpus" "$here/artifacts/$target"
+    program=$CARGO_TARGET_DIR/$host/release/$target
+    if [ -n "$keep" ]; then
+        smaller=$(mktemp -d)
+        "$program" -merge=1 -max_len="$input_bytes_max" -rss_limit_mb="$memory_mb_max" -timeout="$input_seconds_max" \
+            "$smaller" "$corpus" 2>/dev/null
+        python3 "$here/corpora.py" pack "$target" "$smaller"
+        rm -rf "$smaller"
+        continue
+    fi
+    # A target that is new has none yet.
+    if [ -f "$here/corpora/$target.txt" ]; then python3 "$here/corpora.py" unpack "$target" "$corpus"; fi
+    seeds=()
+    if [ "$target" = manifest ]; then seeds=("$here/../manifests" "$here/../fleet" "$here/../tests/broken"); fi
     echo "== $target, $seconds s"
     log=$(mktemp)
     code=0
-    "$CARGO_TARGET_DIR/$host/release/$target" "$corpus" -max_total_time="$seconds" -print_final_stats=1 \
+    "$program" "$corpus" "${seeds[@]}" -max_total_time="$seconds" -print_final_stats=1 \
         -max_len="$input_bytes_max" -rss_limit_mb="$memory_mb_max" -malloc_limit_mb="$allocation_mb_max" \
         -timeout="$input_seconds_max" -artifact_prefix="$here/artifacts/$target/" >"$log" 2>&1 || code=$?
     grep -E '^stat::|^Done' "$log" || true

@@ -407,3 +407,50 @@ fn every_file_is_reached_by_a_mod() {
     let orphans: Vec<&String> = sources.keys().filter(|name| !reached.contains(*name)).collect();
     assert_eq!(orphans, Vec::<&String>::new());
 }
+
+/// The packages of a lock file: name to versions, and the dependencies that geminid has there, without versions.
+fn locked(text: &str) -> (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>) {
+    let (mut packages, mut ours) = (BTreeMap::<String, BTreeSet<String>>::new(), BTreeSet::new());
+    for package in text.split("[[package]]\n").skip(1) {
+        let quoted = |line: &str| line.split('"').nth(1).map(str::to_owned);
+        let field = |name: &str| package.lines().find_map(|line| quoted(line.strip_prefix(name)?)).unwrap();
+        let name = field("name = ");
+        if name == "geminid" {
+            let (_, dependencies) = package.split_once("dependencies = [").unwrap();
+            let names = dependencies.lines().map_while(|line| if line == "]" { None } else { Some(quoted(line)) });
+            ours = names.flatten().map(|name| name.split(' ').next().unwrap().to_owned()).collect();
+        }
+        packages.entry(name).or_default().insert(field("version = "));
+    }
+    (packages, ours)
+}
+
+#[test]
+fn the_fuzz_targets_lock_what_the_program_locks() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    let (program, with_tests) = locked(&read("Cargo.lock"));
+    let (fuzz, ours) = locked(&read("fuzz/Cargo.lock"));
+    let mut wrong = Vec::new();
+    for (name, versions) in &fuzz {
+        let Some(known) = program.get(name) else { continue };
+        for version in versions.difference(known) {
+            wrong.push(format!("{name} {version}, where the program has {known:?}"));
+        }
+    }
+    let manifest = read("Cargo.toml");
+    let (_, dependencies) = manifest.split_once("\n[dependencies]\n").unwrap();
+    let lines = dependencies.lines().take_while(|line| !line.starts_with('['));
+    let named = lines.filter_map(|line| {
+        let (name, rest) = line.split_once(" = ")?;
+        // A crate that is renamed stands in lock files under its own name.
+        let own = rest.split_once("package = \"").and_then(|(_, rest)| rest.split('"').next());
+        Some(own.unwrap_or(name).to_owned())
+    });
+    let named: BTreeSet<String> = named.collect();
+    assert!(named.len() > 20 && named.is_subset(&with_tests), "the manifest was read: {named:?}");
+    wrong.extend(named.difference(&ours).map(|name| format!("{name} is missing")));
+    wrong.extend(ours.difference(&named).map(|name| format!("{name} is no dependency any more")));
+    let remedy = "cp Cargo.lock fuzz/Cargo.lock && cargo metadata --manifest-path fuzz/Cargo.toml >/dev/null";
+    assert_eq!(wrong, Vec::<String>::new(), "fuzz/Cargo.lock is stale; run: {remedy}");
+}

@@ -24,6 +24,10 @@ use crate::settings::{
 /// The largest connection string or certificate file read, in bytes.
 const FILE_SIZE_MAX: u64 = 1024 * 1024;
 
+/// What is said where a hub is needed and none is named.
+pub const NO_HUB: &str = "no hub is configured; name one in a settings file (--settings), take that of `geminid \
+                          hub` with --hub-json, or try `geminid run --embedded-hub`";
+
 /// One hub, ready to be asked.
 #[derive(Debug)]
 pub struct HubParts {
@@ -86,9 +90,7 @@ impl HubParts {
 /// with one host.
 pub fn hub_parts(settings: &Settings) -> anyhow::Result<Vec<HubParts>> {
     if settings.hubs.is_empty() {
-        bail!(
-            "no hub is configured; name one in a settings file (--settings), take that of `geminid hub` with --hub-json, or try `geminid run --embedded-hub`"
-        );
+        bail!("{NO_HUB}");
     }
     let owner =
         settings.owner.as_deref().context("no owner is set; add `owner = \"...\"` or --owner, one per instance")?;

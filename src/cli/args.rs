@@ -8,7 +8,7 @@ use clap::Args;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::trials::TrialArgs;
-use crate::app::{Colour, HubParts, LogOptions, Progress, hub_parts, secret_file, start_logging, wall_clock};
+use crate::app::{Colour, HubParts, LogOptions, NO_HUB, Progress, hub_parts, secret_file, start_logging, wall_clock};
 use crate::emulator::HubOptions;
 use crate::plan::TwinFilter;
 use crate::settings::{self, Secret, Settings, hub_defaults};
@@ -232,6 +232,9 @@ impl SettingsArgs {
             settings.owner.get_or_insert_with(|| DEMO_OWNER.to_owned());
         } else if let Some(manifests) = manifests {
             let count = settings.hubs.len();
+            if count == 0 {
+                bail!("{NO_HUB}");
+            }
             let Some(hub) = settings.hubs.values_mut().next().filter(|_| count == 1) else {
                 bail!(
                     "--manifests needs exactly one hub, {count} are configured; set `manifests` of each in the settings"

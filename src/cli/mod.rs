@@ -151,7 +151,8 @@ fn usage(error: &clap::Error) -> ExitCode {
         let is_advice = |line: &str| line.starts_with("Usage:") || line.starts_with("For more information");
         let line: Vec<&str> = text.lines().map(str::trim).take_while(|line| !is_advice(line)).collect();
         let line = line.iter().filter(|line| !line.is_empty()).copied().collect::<Vec<_>>().join(" ");
-        print_error(&anyhow::anyhow!("{}; see geminid --help", line.trim_start_matches("error: ")));
+        let help = helpful(&text);
+        print_error(&anyhow::anyhow!("{}; see {help} --help", line.trim_start_matches("error: ")));
         return ExitCode::from(2);
     }
     let code = if error.use_stderr() { 2 } else { 0 };
@@ -162,6 +163,12 @@ fn usage(error: &clap::Error) -> ExitCode {
         Output::stderr().line(&Cli::command().render_help().to_string());
     }
     ExitCode::from(code)
+}
+
+/// Whose help says more: `geminid VERB` where clap's usage names one.
+fn helpful(text: &str) -> String {
+    let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: ")).unwrap_or("geminid");
+    usage.split(' ').take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase())).collect::<Vec<_>>().join(" ")
 }
 
 fn block_on(task: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {

@@ -223,7 +223,7 @@ impl HubHandle {
     /// # Errors
     /// [`Refusal::DeviceNotFound`]; [`Refusal::Unavailable`] when the store failed.
     pub async fn record(&self, twin: &TwinRef) -> Result<Arc<Device>, Refusal> {
-        self.read_record(|registry| registry.record(twin)).await
+        self.read_record(|registry| registry.record_and_keep(twin)).await
     }
 
     /// What `look` finds in the registry, as it is kept.
@@ -351,11 +351,11 @@ impl HubHandle {
     /// One record, which waits for no later change than its own.
     async fn read_record(
         &self,
-        look: impl FnOnce(&Registry) -> Result<Arc<Device>, Refusal>,
+        look: impl FnOnce(&mut Registry) -> Result<Arc<Device>, Refusal>,
     ) -> Result<Arc<Device>, Refusal> {
         let (found, number) = {
-            let state = self.lock();
-            let found = look(&state.registry);
+            let mut state = self.lock();
+            let found = look(&mut state.registry);
             let number = found.as_ref().map_or(state.registry.changes(), |record| record.change);
             (found, number)
         };

@@ -16,8 +16,18 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub struct QuickAck {
     stream: TcpStream,
-    /// Whether something was read, and nothing was written since.
-    is_due: bool,
+    due: Due,
+}
+
+/// What is owed for what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// Nothing: what was written since carried the acknowledgement.
+    Nothing,
+    /// An acknowledgement, unless an answer comes at once.
+    Unless,
+    /// The same, and the reader asked to be looked at once more: by then an answer at once was written.
+    Now,
 }
 
 impl QuickAck {
@@ -27,7 +37,7 @@ impl QuickAck {
     /// What the system says.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self { stream, is_due: false })
+        Ok(Self { stream, due: Due::Nothing })
     }
 }
 
@@ -39,11 +49,19 @@ impl AsyncRead for QuickAck {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if read.is_ready() {
-            self.is_due |= buffer.filled().len() > before;
-        } else if std::mem::take(&mut self.is_due) {
-            // Whoever reads waits for more now. Without it all works, only slower.
-            self.stream.set_quickack(true).ok();
+        match (&read, self.due) {
+            (Poll::Ready(_), _) if buffer.filled().len() > before => self.due = Due::Unless,
+            (Poll::Ready(_), _) | (Poll::Pending, Due::Nothing) => {}
+            (Poll::Pending, Due::Unless) => {
+                // Servers look for more before they write the answer to what they have.
+                self.due = Due::Now;
+                context.waker().wake_by_ref();
+            }
+            (Poll::Pending, Due::Now) => {
+                self.due = Due::Nothing;
+                // Without it all works, only slower.
+                self.stream.set_quickack(true).ok();
+            }
         }
         read
     }
@@ -52,7 +70,9 @@ impl AsyncRead for QuickAck {
 impl AsyncWrite for QuickAck {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.is_due &= written.is_pending();
+        if written.is_ready() {
+            self.due = Due::Nothing;
+        }
         written
     }
 
@@ -70,11 +90,62 @@ impl AsyncWrite for QuickAck {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
-        self.is_due &= written.is_pending();
+        if written.is_ready() {
+            self.due = Due::Nothing;
+        }
         written
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads with nothing to read; what is due then, and how often the reader was woken at once.
+    fn look(socket: &mut QuickAck) -> (Due, usize) {
+        let woken = Arc::new(Woken::default());
+        let waker = Arc::clone(&woken).into();
+        let mut bytes = [0; 8];
+        let read = Pin::new(&mut *socket).poll_read(&mut Context::from_waker(&waker), &mut ReadBuf::new(&mut bytes));
+        assert!(read.is_pending());
+        (socket.due, woken.0.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn what_is_answered_at_once_is_acknowledged_by_the_answer_and_all_else_by_itself() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut socket = QuickAck::new(listener.accept().await.unwrap().0).unwrap();
+        let mut bytes = [0; 2];
+        client.write_all(b"ab").await.unwrap();
+        socket.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(look(&mut socket), (Due::Now, 1), "the reader is to look once more");
+        assert_eq!(look(&mut socket), (Due::Nothing, 0), "and still nothing was written");
+        assert_eq!(look(&mut socket), (Due::Nothing, 0));
+        client.write_all(b"ab").await.unwrap();
+        socket.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(look(&mut socket), (Due::Now, 1));
+        socket.write_all(b"answer").await.unwrap();
+        assert_eq!((look(&mut socket), bytes), ((Due::Nothing, 0), *b"ab"));
     }
 }

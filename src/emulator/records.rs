@@ -1,7 +1,7 @@
 //! The records of a collection, by key: a device's id, or a module's device and id with `/` between them.
 //!
-//! Invariant: a record is what was last inserted under its key, whatever form it is kept in. The records written last
-//! are kept as they are, at most `UNPACKED_MAX` of them; all others as the bytes of `stored`, which take a
+//! Invariant: a record is what was last inserted under its key, whatever form it is kept in. The records written and
+//! read last are kept as they are, at most `UNPACKED_MAX` of them; all others as the bytes of `stored`, which take a
 //! fraction of the room. The index holds the tags of all.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -84,9 +84,9 @@ impl Records {
         self.slots.get(key).map(|slot| slot.device(key))
     }
 
-    /// The record under `key`, about to be replaced: it is kept unpacked from now on.
+    /// The record under `key`, which is kept unpacked from now on: whoever reads or writes one often comes again.
     #[must_use]
-    pub fn get_to_replace(&mut self, key: &str) -> Option<Arc<Device>> {
+    pub fn get_and_keep(&mut self, key: &str) -> Option<Arc<Device>> {
         let slot = self.slots.get_mut(key)?;
         let device = slot.device(key);
         if let Slot::Packed(_) = slot {
@@ -161,4 +161,49 @@ fn tags(device: &Device) -> Option<&Object> {
 /// Whether both have the very same tags, which nobody has to look at then.
 fn share_tags(before: &Device, after: &Device) -> bool {
     matches!((&before.twin.tags, &after.twin.tags), (Some(before), Some(after)) if before.is_same(after))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::super::identity::{Identity, IdentitySpec};
+    use super::super::twin_record::TwinRecord;
+    use super::*;
+    use crate::twin::DeviceId;
+
+    fn packed(records: &mut Records, key: &str) -> Device {
+        let id = DeviceId::new(key).unwrap();
+        let identity = Identity::new(id, None, 1, IdentitySpec::default(), &mut |bytes| bytes.fill(7));
+        let device = Device { identity, twin: TwinRecord::new(Timestamp::UNIX_EPOCH), change: 0 };
+        records.insert_packed(key, stored::device(&device).into(), None);
+        device
+    }
+
+    fn whole(records: &Records) -> usize {
+        records.slots.values().filter(|slot| matches!(slot, Slot::Whole(_))).count()
+    }
+
+    #[test]
+    fn who_reads_a_packed_record_finds_it_unpacked_the_next_time() {
+        let mut records = Records::default();
+        let device = packed(&mut records, "d");
+        assert_eq!((records.get("d").as_deref(), whole(&records)), (Some(&device), 0));
+        let first = records.get_and_keep("d").unwrap();
+        assert_eq!((&*first, whole(&records)), (&device, 1));
+        let again = [records.get_and_keep("d").unwrap(), records.get("d").unwrap()];
+        assert!(again.iter().all(|record| Arc::ptr_eq(record, &first)) && records.unpacked.len() == 1);
+        assert_eq!(records.get_and_keep("e"), None);
+    }
+
+    #[test]
+    fn no_more_records_are_unpacked_than_the_bound() {
+        let mut records = Records::default();
+        for number in 0..UNPACKED_MAX + 10 {
+            let device = packed(&mut records, &format!("d{number}"));
+            assert_eq!(records.get_and_keep(device.identity.device.as_str()).as_deref(), Some(&device));
+        }
+        assert_eq!((whole(&records), records.unpacked.len()), (UNPACKED_MAX, UNPACKED_MAX));
+        assert!(matches!(records.slots["d0"], Slot::Packed(_)), "the one unpacked first was packed first");
+    }
 }

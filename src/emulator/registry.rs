@@ -164,14 +164,14 @@ impl Registry {
         self.find(twin).ok_or_else(|| Refusal::DeviceNotFound(twin.device.clone()))
     }
 
-    /// As [`Registry::record`], of a twin that is about to be written.
+    /// As [`Registry::record`], of a twin that somebody will soon ask for again.
     ///
     /// # Errors
     /// [`Refusal::DeviceNotFound`].
-    pub fn record_to_replace(&mut self, twin: &TwinRef) -> Result<Arc<Device>, Refusal> {
+    pub fn record_and_keep(&mut self, twin: &TwinRef) -> Result<Arc<Device>, Refusal> {
         let found = match &twin.module {
-            None => self.devices.get_to_replace(twin.device.as_str()),
-            Some(_) => self.modules.get_to_replace(&twin.to_string()),
+            None => self.devices.get_and_keep(twin.device.as_str()),
+            Some(_) => self.modules.get_and_keep(&twin.to_string()),
         };
         found.ok_or_else(|| Refusal::DeviceNotFound(twin.device.clone()))
     }
@@ -288,7 +288,7 @@ impl Registry {
     /// [`Refusal::DeviceNotFound`], or [`Refusal::ArgumentInvalid`] when the result breaks a rule of `iot-hub.md`
     /// section 4.
     pub fn report(&mut self, twin: &TwinRef, patch: &Object, now: Timestamp) -> Result<Change, Refusal> {
-        let mut after = Device::clone(&*self.record_to_replace(twin)?);
+        let mut after = Device::clone(&*self.record_and_keep(twin)?);
         after.twin = after.twin.reported(patch, now)?;
         after.identity.last_activity = Some(tick(now));
         Ok(self.changed(after))
@@ -373,7 +373,7 @@ impl Registry {
         if_match: &IfMatch,
         write: impl FnOnce(&TwinRecord) -> Result<TwinRecord, Refusal>,
     ) -> Result<Change, Refusal> {
-        let before = self.record_to_replace(twin)?;
+        let before = self.record_and_keep(twin)?;
         if !if_match.admits_twin(&before.twin.etag()) {
             return Err(Refusal::TwinChanged(twin.device.clone()));
         }

@@ -1,5 +1,7 @@
 //! `device --count`: a fleet of simulated devices on an embedded hub.
 
+use std::process::Command;
+
 use geminid::twin::{Section, Value};
 use serde_json::json;
 
@@ -83,6 +85,9 @@ async fn a_fleet_connects_reports_hears_what_is_for_each_and_comes_back_when_its
     fleet.wait_for("the patch", || fleet.stdout().contains("pump-11: desired")).await;
 
     assert_eq!(fleet.interrupt().await, 0);
+    for value in ["high", "low", "cellular", "S7"] {
+        assert!(!fleet.stderr().contains(&format!("\"{value}\"")), "the log holds no values, they may be secrets");
+    }
     let last = last_summary(&fleet);
     assert!(last.contains("reports=20 patches=2 methods=1"), "{last}");
     assert_eq!(fleet.stdout().lines().count(), 3, "{}", fleet.stdout());
@@ -102,6 +107,10 @@ async fn a_fleet_that_cannot_be_is_refused_in_one_sentence() {
         "[hubs.h]\nmanifests = \"manifests\"\nconnection_string_file = \"service.secret\"\nca_file = \"{ca}\"\n"
     );
     world.write("settings.toml", &hub);
+    let (policy, _) = service.split_once(";SharedAccessKey=").unwrap();
+    world.write("wrong.secret", &format!("{policy};SharedAccessKey=Y2FuYXJ5LWNhbmFyeS1jYW5hcnk="));
+    world.keep_secret("Y2FuYXJ5LWNhbmFyeS1jYW5hcnk=");
+    world.write("wrong.toml", &hub.replace("service.secret", "wrong.secret"));
     let on_hub = "--hub-json state/hub.json";
     for (flags, says) in [
         (String::new(), "--connection-string-file FILE for one device, or --count NUMBER for many"),
@@ -116,15 +125,39 @@ async fn a_fleet_that_cannot_be_is_refused_in_one_sentence() {
         ("--count 2".to_owned(), "name it with --hub-json or --settings"),
         ("--count 2 --hub-json nowhere.json".to_owned(), "is `geminid hub` running?"),
         ("--count 2 --id pump-{n} --settings settings.toml".to_owned(), "a policy with RegistryRead"),
+        ("--count 2 --settings wrong.toml -vv".to_owned(), "refuses policy service (401"),
         ("--count 2 --connection-string-file service.secret".to_owned(), "cannot be used with"),
         ("--id pump-{n}".to_owned(), "--count <NUMBER>"),
         (format!("--count 2 --ca-file twin.json {on_hub}"), "the file holds no certificate"),
     ] {
         let arguments: Vec<&str> = std::iter::once("device").chain(flags.split_whitespace()).collect();
         let (code, out, err) = world.run(&arguments).await;
-        assert_eq!((code, out.as_str(), err.lines().count()), (2, "", 1), "{flags}: {err}");
-        assert!(err.starts_with("error: ") && err.contains(says), "{flags}: {err}");
+        // What -vv tells goes before it.
+        let sentences: Vec<&str> = err.lines().filter(|line| line.starts_with("error: ")).collect();
+        let alone = flags.contains("-vv") || err.lines().count() == 1;
+        assert_eq!((code, out.as_str(), alone, sentences.len()), (2, "", true, 1), "{flags}: {err}");
+        assert!(sentences[0].contains(says), "{flags}: {err}");
     }
+}
+
+#[tokio::test]
+async fn a_fleet_that_may_not_open_enough_connections_says_so_and_a_soft_limit_is_raised() {
+    let world = World::new();
+    let _hub = filled_hub(&world, ["127.0.0.1:0", "127.0.0.1:0"]).await;
+    let limited = |limit: &str, count: &str| {
+        let script = format!("ulimit {limit}; exec \"$0\" \"$@\"");
+        let arguments = ["device", "--count", count, "--id", "pump-{n}", "--hub-json", "state/hub.json"];
+        let mut shell = Command::new("sh");
+        world.spawn(shell.args(["-c", &script, env!("CARGO_BIN_EXE_geminid")]), &arguments, &[])
+    };
+    let mut refused = limited("-n 80", "20");
+    assert_eq!(refused.exit_code().await, 2);
+    let sentence =
+        "error: --count: 20 connections need 84 open files, and this process may have 80; raise `ulimit -n`\n";
+    assert_eq!(refused.stderr(), sentence);
+    let mut raised = limited("-S -n 40", "20");
+    raised.says("connected=20 ").await;
+    assert_eq!(raised.interrupt().await, 0);
 }
 
 #[tokio::test]

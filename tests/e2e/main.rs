@@ -18,6 +18,7 @@ mod flips;
 mod forms;
 mod hubs;
 mod kill;
+mod mistakes;
 mod plans;
 mod readme;
 mod support;

@@ -43,6 +43,7 @@ async fn an_audit_log_on_a_full_disk_stops_no_twin_and_gets_every_line_later() {
     daemon.says("the audit log can be written again").await;
     let written = || audit().lines().filter(|line| line.contains(r#""action":"patch""#)).count();
     daemon.wait_for("the missing lines", || written() >= 4 * TWINS).await;
+    before.assert_back(&daemon, TWINS).await;
     assert_eq!(daemon.interrupt().await, 0, "{}", daemon.stderr());
 
     assert_eq!(written(), 4 * TWINS, "one line for each write, none lost and none twice");
@@ -52,7 +53,6 @@ async fn an_audit_log_on_a_full_disk_stops_no_twin_and_gets_every_line_later() {
     assert!(between.seen().unguarded.is_empty());
     assert_eq!(between.seen().writes, 4 * TWINS);
     assert_few_complaints(&daemon, 0, 1);
-    let _ = before;
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@
 //! | `kill -9` of the daemon or of the hub, at random | [`kills`] |
 //!
 //! A wall clock that jumps, both ways, is in the histories of `tests/simulation`: the daemon waits by the steady clock.
+//! Around the real process it jumps in `tests/clock/run.sh`, which needs libfaketime.
 
 #![expect(clippy::unwrap_used, reason = "a test unwraps, and so do its helpers")]
 
