@@ -17,7 +17,9 @@ LETTERS = {"\\": b"\\", "n": b"\n", "r": b"\r", "t": b"\t"}
 def escaped(data):
     """Bytes as one line."""
     texts = (ESCAPES.get(chr(byte)) or (chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}") for byte in data)
-    return "".join(texts)
+    line = "".join(texts)
+    # Editors take spaces at the end of a line away.
+    return line[:-1] + "\\x20" if line.endswith(" ") else line
 
 
 def unescaped(line):

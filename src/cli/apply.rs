@@ -26,7 +26,7 @@ const FORMAT_VERSION: u32 = 1;
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
 pub(super) struct ApplyArgs {
-    /// A plan of `geminid plan --out FILE`: exactly that is applied, but for twins that somebody wrote since
+    /// A plan of `geminid plan --out FILE`: exactly that is applied, but for twins written or suspended since
     #[arg(value_name = "FILE")]
     plan: Option<PathBuf>,
     #[command(flatten)]
