@@ -110,7 +110,9 @@ class Terminal:
         """Writes what was seen since the last picture."""
         with open(os.devnull, "w", encoding="utf-8") as nowhere:
             console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True, color_system="truecolor")
-            console.print(Text.from_ansi(self.seen.rstrip("\n")), soft_wrap=False)
+            # The folder is the home of what runs in it.
+            seen = self.seen.rstrip("\n").replace(str(self.folder), "~")
+            console.print(Text.from_ansi(seen), soft_wrap=False)
             # The frame cuts off what hangs below its last line.
             console.print(" ")
             svg = console.export_svg(title=title, code_format=FRAME, unique_id=name)
