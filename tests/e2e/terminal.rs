@@ -20,8 +20,9 @@ struct Terminal<'w> {
 impl<'w> Terminal<'w> {
     fn start(world: &'w World, line: &str, variables: &[(&str, &str)]) -> Self {
         let path = format!("{}:/usr/bin:/bin", world.path("bin").display());
-        let child = Command::new("script")
-            .args(["-qec", line, "/dev/null"])
+        // Whoever began the tests may have had Ctrl-C ignored, as shells do for what they run in the background.
+        let child = Command::new("env")
+            .args(["--default-signal=INT", "script", "-qec", line, "/dev/null"])
             .current_dir(world.path(""))
             .env_clear()
             .envs([("PATH", path.as_str()), ("SHELL", "/bin/sh"), ("TERM", "xterm")])
