@@ -5,6 +5,8 @@ use std::net::TcpListener;
 
 use crate::support::{World, device, example_manifests, has_power_level, service_writes};
 
+const IN_SYNC: &str = r#"geminid_twins{hub="embedded",state="in_sync"}"#;
+
 #[tokio::test]
 async fn broken_yaml_is_named_with_its_place_and_keeps_its_last_good_state_while_the_others_go_on() {
     let world = World::new();
@@ -252,6 +254,8 @@ async fn a_second_ctrl_c_ends_a_drain_that_hangs_with_130() {
     let mut daemon = world.run_on("state/hub.json", &[]).await;
     let client = world.client("state");
     daemon.wait_until("device", async || client.find("d1").await.filter(|twin| has_power_level(twin, 1))).await;
+    // The hub shows a write before the daemon has its answer.
+    daemon.metric_is(IN_SYNC, 1.0).await;
     hub.signal("STOP");
     world.write("manifests/d1.yaml", &device("d1", 2));
     let in_flight = r#"geminid_hub_requests_in_flight{hub="embedded"}"#;
@@ -278,6 +282,7 @@ async fn a_first_ctrl_c_or_a_sigterm_waits_for_what_is_under_way() {
         let mut daemon = world.run_on("state/hub.json", &[]).await;
         daemon.says("sweep complete").await;
         daemon.wait_until("device", async || client.find("d1").await.filter(|t| has_power_level(t, level - 1))).await;
+        daemon.metric_is(IN_SYNC, 1.0).await;
         hub.signal("STOP");
         world.write("manifests/d1.yaml", &device("d1", level));
         daemon.metric_is(r#"geminid_hub_requests_in_flight{hub="embedded"}"#, 1.0).await;
