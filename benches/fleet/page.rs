@@ -194,8 +194,8 @@ fn against_sdks(race: &Race) -> Vec<Target> {
                 target: format!("{cpu:.0} x geminid's or more"),
                 figure: format!("{} x", short(cpu_ratio)),
                 is_met: cpu_ratio >= cpu,
-                cause: "geminid's fixed costs, its start and 32 TLS handshakes, weigh on few twins; of many see below \
-                        where its CPU goes",
+                cause: "beside the SDK's work geminid reads YAML, asks for the seals, plans, logs each leaf and writes a \
+                        seal; on few twins weigh its start and 32 TLS handshakes too. Where its CPU goes stands below",
             },
             Target {
                 what: format!("the same: wall, {name}"),
