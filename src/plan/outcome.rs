@@ -65,6 +65,17 @@ pub enum Synced {
     Unknown,
 }
 
+/// What an outcome says of whether a twin has what Git says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It has, or its people want it to be left as it is.
+    AsWanted,
+    /// It has not, and waiting alone may not mend that.
+    Astray,
+    /// Nothing new: it waits for its turn or for the hub.
+    Unchanged,
+}
+
 /// The `state` label of `geminid_twins` (`metrics.md` section 7); states exclude one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TwinState {
@@ -164,6 +175,24 @@ impl Outcome {
         };
         Some(Condition { reason, synced, state })
     }
+
+    /// Whether the twin has what Git says by this outcome.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        match self {
+            Self::InSync | Self::Applied | Self::Released => Standing::AsWanted,
+            Self::Held(reason) if reason.is_wanted() => Standing::AsWanted,
+            Self::Held(_)
+            | Self::Drifted
+            | Self::Kept
+            | Self::Conflict
+            | Self::Missing
+            | Self::Rejected
+            | Self::Unauthorized
+            | Self::Failed => Standing::Astray,
+            Self::Pending | Self::Throttled | Self::Quota => Standing::Unchanged,
+        }
+    }
 }
 
 const fn held_state(reason: &HeldReason) -> TwinState {
@@ -188,7 +217,38 @@ const fn held_state(reason: &HeldReason) -> TwinState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::FileSpan;
+    use crate::plan::{FileSpan, RemovalHold};
+
+    #[test]
+    fn a_twin_is_astray_when_neither_its_people_nor_patience_explain_it() {
+        let place = FileSpan { file: "a.yaml".into(), line: 1, column: 1 };
+        let removal = |hold| Outcome::Held(HeldReason::Removal(hold));
+        let suspend = crate::plan::Suspend { reason: "test".to_owned(), until: None };
+        let rows = [
+            (Outcome::InSync, Standing::AsWanted),
+            (Outcome::Applied, Standing::AsWanted),
+            (Outcome::Held(HeldReason::Suspended(suspend)), Standing::AsWanted),
+            (removal(RemovalHold::Upsert), Standing::AsWanted),
+            (removal(RemovalHold::NoOwnership), Standing::AsWanted),
+            (removal(RemovalHold::FirstSweep), Standing::Astray),
+            (removal(RemovalHold::SourceBroken(place)), Standing::Astray),
+            (Outcome::Held(HeldReason::DeletedOutside), Standing::Astray),
+            (Outcome::Held(HeldReason::SealContested), Standing::Astray),
+            (Outcome::Drifted, Standing::Astray),
+            (Outcome::Kept, Standing::Astray),
+            (Outcome::Conflict, Standing::Astray),
+            (Outcome::Missing, Standing::Astray),
+            (Outcome::Rejected, Standing::Astray),
+            (Outcome::Unauthorized, Standing::Astray),
+            (Outcome::Failed, Standing::Astray),
+            (Outcome::Pending, Standing::Unchanged),
+            (Outcome::Throttled, Standing::Unchanged),
+            (Outcome::Quota, Standing::Unchanged),
+        ];
+        for (outcome, standing) in rows {
+            assert_eq!(outcome.standing(), standing, "{outcome:?}");
+        }
+    }
 
     #[test]
     fn the_table_is_the_one_in_the_docs() {
