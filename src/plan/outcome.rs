@@ -311,7 +311,7 @@ mod tests {
     fn a_twin_is_astray_when_neither_its_people_nor_patience_explain_it() {
         let place = FileSpan { file: "a.yaml".into(), line: 1, column: 1 };
         let removal = |hold| Outcome::Held(HeldReason::Removal(hold));
-        let suspend = crate::plan::Suspend { reason: "test".to_owned(), until: None };
+        let suspend = Suspend { reason: "test".to_owned(), until: None };
         let rows = [
             (Outcome::InSync, Standing::AsWanted),
             (Outcome::Applied, Standing::AsWanted),
