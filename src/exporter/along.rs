@@ -162,7 +162,7 @@ mod tests {
         let specs = ["before", "trapped", "after"].map(swept);
         let owned: Vec<QuerySpec> = specs.iter().map(|spec| (**spec).clone()).collect();
         let columns = Arc::new(wanted_columns(&owned));
-        let mut runs = SweptRuns::new(columns, Instant::now());
+        let mut runs = SweptRuns::new(columns, crate::exporter::run::now());
         let trap = Arc::new(AtomicBool::new(false));
         for (id, spec) in (0..).zip(specs) {
             let trap = if spec.name == "trapped" { Arc::clone(&trap) } else { Arc::default() };
