@@ -37,7 +37,6 @@ pub mod options;
 pub mod part;
 pub mod query;
 pub mod quick_ack;
-mod read_json;
 pub mod records;
 pub mod registry;
 pub mod route;

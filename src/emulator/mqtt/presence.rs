@@ -80,10 +80,10 @@ impl KeptSession {
     fn record(&self) -> Vec<u8> {
         // As text, so that no generation is too large for a number.
         let generation = Value::from(self.generation.to_string());
-        wire::json(&wire::Map(&Object::from([
+        wire::json(&Object::from([
             ("filters".to_owned(), self.filters.to_value()),
             ("generation".to_owned(), generation),
-        ])))
+        ]))
     }
 
     /// Reads what the store kept; `None` when it is no session.
@@ -189,7 +189,7 @@ impl Presence {
         let Some(mut difference) = desired_difference(change) else { return };
         let version = after.twin.desired.stored().version;
         difference.insert("$version".to_owned(), wire::count(version));
-        let told = Told::Desired { version, body: wire::json(&wire::Map(&difference)) };
+        let told = Told::Desired { version, body: wire::json(&difference) };
         link.tell(Notice { change: change.number, told });
     }
 

@@ -11,10 +11,8 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::super::part::{Part, Stored};
-use super::super::read_json::ReadObject;
 use super::super::registry::Device;
 use super::super::twin_record::{Properties, Stamp, StampNode, TwinRecord};
-use super::super::wire::Map;
 use super::members::{end_of_string, end_of_value};
 use super::{StoredIn, StoredStamp, identity, is_uniform, parse, read_device, read_stamps, status, ticks};
 use crate::twin::Object;
@@ -62,12 +60,12 @@ impl Stored for Object {
     type Form = Text;
 
     fn to_stored(&self) -> Text {
-        Text::made(&Map(self))
+        Text::made(self)
     }
 
     fn of_stored(form: &Text) -> Self {
-        let read: Result<ReadObject, _> = parse(form.bytes());
-        read.expect("tags were looked through").0
+        let read: Result<Self, _> = parse(form.bytes());
+        read.expect("tags were looked through")
     }
 }
 
@@ -76,12 +74,12 @@ impl Stored for Properties {
 
     fn to_stored(&self) -> SectionText {
         let stamps = Text::made(&StampText { node: &self.stamps, above: None });
-        SectionText { values: Text::made(&Map(&self.values)), version: self.version, stamps }
+        SectionText { values: Text::made(&self.values), version: self.version, stamps }
     }
 
     fn of_stored(form: &SectionText) -> Self {
         let read = || {
-            let ReadObject(values) = parse(form.values.bytes())?;
+            let values = parse(form.values.bytes())?;
             let stamps = read_stamps(parse::<StoredStamp>(form.stamps.bytes())?, None, &values)?;
             Ok::<_, String>(Self { values, stamps, version: form.version })
         };

@@ -6,9 +6,7 @@
 
 use serde_json::to_writer;
 
-use super::super::read_json::ReadValue;
 use super::super::twin_record::Stamp;
-use super::super::wire::Json;
 use super::members::{Beside, Member, Members, NOTHING, Unusual, is_object, separate, side_by_side};
 use super::stamp_text::{NodeText, OwnStamp, StampNodes};
 use super::{SectionText, Text};
@@ -76,7 +74,7 @@ fn merge(before: &[u8], patch: &Object, to: &mut Vec<u8>) -> Result<(), Unusual>
                         merge(before.filter(|value| is_object(value)).unwrap_or(NOTHING), inner, to)?;
                     }
                     Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-                        write(to, &Json(change))?;
+                        write(to, change)?;
                     }
                 }
             }
@@ -172,7 +170,7 @@ fn differ_in(one: Member<'_>, two: Member<'_>, gone: &mut Object, new: &mut Obje
 }
 
 fn put(member: Member<'_>, to: &mut Object) -> Result<(), Unusual> {
-    let ReadValue(value) = serde_json::from_slice(member.value).map_err(|_| Unusual)?;
+    let value = serde_json::from_slice(member.value).map_err(|_| Unusual)?;
     to.insert(name(member)?, value);
     Ok(())
 }

@@ -21,7 +21,7 @@ pub use configuration::{ConfigurationBody, configuration_write, test_queries};
 pub use device_side::{device_twin, report};
 pub use identity::{IdentityBody, ModuleBody, identity_write, module_write};
 pub use job::{JobBody, UnknownJobBody, job_write};
-pub use json::{Json, Map, connection_state, count, date, date_or_never, exposed, json, parse};
+pub use json::{connection_state, count, date, date_or_never, exposed, json, parse};
 pub use method::{method_answer, method_call, method_outcome};
 pub use query_body::query;
 pub use refusal::{fault, numbered_fault, numbered_refusal, refusal};

@@ -10,13 +10,10 @@ use serde::{Serialize, Serializer};
 use super::super::configuration::{ConfigurationId, ConfigurationStatus};
 use super::super::error::Refusal;
 use super::super::part::Part;
-use super::super::read_json::ReadValue;
 use super::super::registry::Device;
 use super::super::twin_record::{Properties, StampNode, TwinRecord};
 use super::identity::{CapabilityFields, ThumbprintFields};
-use super::json::{
-    Json, connection_state, count, date, date_or_never, into_object, optional_object, parse, write_json,
-};
+use super::json::{connection_state, count, date, date_or_never, into_object, optional_object, parse, write_json};
 use super::metadata::write_metadata;
 use crate::twin::{MergePatch, Object, Value};
 
@@ -77,7 +74,7 @@ struct TwinHead<'a> {
 #[serde(rename_all = "camelCase")]
 struct TwinTail<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    configurations: Option<Json<'a>>,
+    configurations: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     capabilities: Option<CapabilityFields>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,7 +139,7 @@ fn write_twin(device: &Device, to: &mut Vec<u8>) {
     to.push(b'}');
     let configurations = configurations(twin);
     let tail = TwinTail {
-        configurations: configurations.as_ref().map(Json),
+        configurations: configurations.as_ref(),
         capabilities: of_device.then_some(CapabilityFields { iot_edge: identity.iot_edge }),
         device_scope: identity.device_scope(),
     };
@@ -191,8 +188,7 @@ pub fn configurations(twin: &TwinRecord) -> Option<Value> {
 #[must_use]
 #[expect(clippy::missing_panics_doc, reason = "a twin is JSON")]
 pub fn twin_value(device: &Device) -> Value {
-    let ReadValue(value) = serde_json::from_slice(&twin(device)).expect("a twin is JSON");
-    value
+    serde_json::from_slice(&twin(device)).expect("a twin is JSON")
 }
 
 /// The one walk over the stamps of a section. Most of their times are the same, so the last one's text is kept at hand.
