@@ -5,8 +5,11 @@
 
 mod documents;
 mod job_rows;
+mod members;
 mod outline;
 mod parts;
+mod patched;
+mod stamp_text;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,8 +26,11 @@ use crate::twin::{DeviceId, ModuleId, Object, TwinRef};
 
 pub use documents::{configuration, job, read_configuration, read_job};
 pub use job_rows::{job_rows, read_job_rows};
+pub use members::{Members, Unusual, is_object};
 pub use outline::{Outline, outline};
 pub use parts::{SectionText, Text, unpacked};
+pub use patched::{difference, object as patched_object, section as patched_section};
+pub use stamp_text::{NodeText, OwnStamp, StampNodes};
 
 /// Nanoseconds in one stored step of time.
 const TICK_NANOSECONDS: i128 = 100;

@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 use super::super::part::{Part, Stored};
 use super::super::registry::Device;
 use super::super::twin_record::{Properties, Stamp, StampNode, TwinRecord};
+use super::members::{end_of_string, end_of_value};
 use super::{StoredIn, StoredStamp, identity, is_uniform, parse, read_device, read_stamps, status, ticks};
 use crate::twin::Object;
 
@@ -28,14 +29,19 @@ pub struct Text {
 
 impl Text {
     fn made(of: &impl Serialize) -> Self {
-        let bytes = serde_json::to_vec(of).expect("maps have string keys and a vector takes every byte");
-        Self { place: 0..bytes.len(), of: bytes.into() }
+        serde_json::to_vec(of).expect("maps have string keys and a vector takes every byte").into()
     }
 
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.of[self.place.clone()]
+    }
+}
+
+impl From<Vec<u8>> for Text {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { place: 0..bytes.len(), of: bytes.into() }
     }
 }
 
@@ -210,40 +216,6 @@ impl Fields {
             configurations: configurations.into_iter().map(status).collect::<Result<_, _>>().ok()?,
         };
         Some(Device { identity: identity(key, &mut head).ok()?, twin, change: 0 })
-    }
-}
-
-/// Behind the string that begins at `at`, if one does.
-fn end_of_string(text: &[u8], at: usize) -> Option<usize> {
-    if *text.get(at)? != b'"' {
-        return None;
-    }
-    let mut at = at + 1;
-    loop {
-        at += text.get(at..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
-        if text[at] == b'"' {
-            return Some(at + 1);
-        }
-        at += 2;
-    }
-}
-
-/// Behind the value that begins at `at`: a string, or all up to the next comma or closing bracket of the level around.
-fn end_of_value(text: &[u8], mut at: usize) -> Option<usize> {
-    let mut depth = 0_usize;
-    loop {
-        match text.get(at)? {
-            b'"' => {
-                at = end_of_string(text, at)?;
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth == 0 => return Some(at),
-            b'}' | b']' => depth -= 1,
-            b',' if depth == 0 => return Some(at),
-            _ => {}
-        }
-        at += 1;
     }
 }
 

@@ -9,6 +9,7 @@ mod device_side;
 mod identity;
 mod job;
 mod json;
+mod metadata;
 mod method;
 mod query_body;
 mod refusal;
