@@ -70,7 +70,9 @@ fn repository() -> &'static Path {
 
 /// The manifests of the repository, and what the pull request of the picture makes of them.
 fn prepare(world: &World) {
-    ["manifests", "pull-request"].map(|folder| fs::create_dir_all(world.path(folder).join("redmond43")).unwrap());
+    for folder in ["manifests", "pull-request"] {
+        fs::create_dir_all(world.path(folder).join("redmond43")).unwrap();
+    }
     for file in fs::read_dir(repository().join("manifests/redmond43")).unwrap() {
         let file = file.unwrap();
         let name = file.file_name().into_string().unwrap();
