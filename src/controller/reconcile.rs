@@ -229,7 +229,9 @@ fn settle(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) ->
     if wrote {
         result.changes = plan.changes;
     }
-    match (result.held.first(), declaration) {
+    // What nobody asked for names the outcome, if there is such a hold.
+    let held = result.held.iter().find(|held| !held.reason.is_wanted()).or(result.held.first());
+    match (held, declaration) {
         (Some(held), _) => Outcome::Held(held.reason.clone()),
         (None, Declaration::Left(_) | Declaration::Absent) => {
             result.verified = None;

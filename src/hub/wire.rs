@@ -3,9 +3,9 @@
 //! Invariant: any bytes give a value or a short text that says what is wrong with them; nothing here panics, and a
 //! twin is only taken when it is the one that was asked for, with an etag that can guard a write.
 
+use serde::Serialize;
 use serde_json::json;
 
-use super::tree;
 use crate::twin::{DeviceId, ETag, MergePatch, ModuleId, Number, Object, Twin, TwinRef, Value};
 
 /// Where the hub names the configuration that wrote a leaf (`iot-hub.md` 1.4).
@@ -26,16 +26,24 @@ pub(super) struct Fault {
     pub(super) message: String,
 }
 
+#[derive(Serialize)]
+struct PatchBody<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    properties: Option<Properties<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<&'a Object>,
+}
+
+#[derive(Serialize)]
+struct Properties<'a> {
+    desired: &'a Object,
+}
+
 /// The body of a twin patch.
 pub(super) fn patch_body(patch: &MergePatch) -> Vec<u8> {
-    let mut body = serde_json::Map::new();
-    if let Some(tags) = &patch.tags {
-        body.insert("tags".to_owned(), Value::Object(tags.clone()).to_json());
-    }
-    if let Some(desired) = &patch.desired {
-        body.insert("properties".to_owned(), json!({ "desired": Value::Object(desired.clone()).to_json() }));
-    }
-    serde_json::Value::Object(body).to_string().into_bytes()
+    let properties = patch.desired.as_ref().map(|desired| Properties { desired });
+    let body = PatchBody { properties, tags: patch.tags.as_ref() };
+    serde_json::to_vec(&body).expect("keys are texts and numbers finite")
 }
 
 /// The body that registers a device: SAS, and keys made by the hub, since none are given (`iot-hub.md` 2.5).
@@ -70,7 +78,7 @@ pub(super) fn query_body(query: &str) -> Vec<u8> {
 pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
     // The metadata is of use only where a configuration left its name in it.
     let named = std::str::from_utf8(body).is_ok_and(|text| text.contains(LAST_UPDATED_BY));
-    let read = if named { tree::value(body) } else { tree::without_metadata(body) };
+    let read = if named { serde_json::from_slice(body) } else { Value::parse_twin_without_metadata(body) };
     let Value::Object(mut fields) = read.map_err(not_json)? else { return Err("the twin is not an object".to_owned()) };
     check_id(&fields, "deviceId", Some(asked.device.as_str()))?;
     check_id(&fields, "moduleId", asked.module.as_ref().map(ModuleId::as_str))?;
@@ -90,13 +98,13 @@ pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
     let mut properties = section(fields.remove("properties"), "properties")?.ok_or("the twin has no properties")?;
     let desired = properties.remove("desired");
     let metadata =
-        desired.as_ref().and_then(|desired| desired.get([tree::METADATA])).filter(|it| names_a_writer(it)).cloned();
+        desired.as_ref().and_then(|desired| desired.get([Twin::METADATA])).filter(|it| names_a_writer(it)).cloned();
     let desired = section(desired, "properties.desired")?;
     let desired = desired.ok_or("the twin has no properties.desired")?;
     let reported = section(properties.remove("reported"), "properties.reported")?.unwrap_or_default();
     let mut system = system(fields);
     if let Some(metadata) = metadata {
-        system.insert(Twin::WRITERS.to_owned(), metadata);
+        system.insert(Twin::METADATA.to_owned(), metadata);
     }
     Ok(Twin { twin_ref: asked.clone(), etag, device_etag, version, tags, desired, reported, system })
 }
@@ -138,7 +146,7 @@ fn system(mut fields: Object) -> Object {
 /// # Errors
 /// What is wrong with it: not JSON, not an array, a row that is no object.
 pub(super) fn rows(body: &[u8]) -> Result<Vec<Value>, String> {
-    let Value::Array(rows) = tree::value(body).map_err(not_json)? else {
+    let Value::Array(rows) = serde_json::from_slice(body).map_err(not_json)? else {
         return Err("the page is not an array".to_owned());
     };
     match rows.iter().position(|row| row.as_object().is_none()) {
@@ -192,7 +200,7 @@ fn section(value: Option<Value>, name: &str) -> Result<Option<Object>, String> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(mut object)) => {
-            object.remove(tree::METADATA);
+            object.remove(Twin::METADATA);
             object.remove("$version");
             Ok(Some(object))
         }

@@ -1,7 +1,7 @@
 //! JSON values as a twin holds them.
 //!
 //! Invariant: numbers are finite, compare as numbers (`1` equals `1.0`) and print as they came; nothing is lost
-//! between the hub and back. The conversions are written by hand so that the domain stays free of serde derives.
+//! between the hub and back.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -168,7 +168,7 @@ impl Value {
     /// # Errors
     /// [`ValueError::Syntax`] with `serde_json`'s line and column.
     pub fn parse_json(text: &str) -> Result<Self, ValueError> {
-        serde_json::from_str(text).map(Self::from_json).map_err(|error| ValueError::Syntax(error.to_string()))
+        serde_json::from_str(text).map_err(|error| ValueError::Syntax(error.to_string()))
     }
 
     /// This value as a JSON document.
@@ -200,7 +200,7 @@ fn from_json_number(number: &serde_json::Number) -> Number {
 impl fmt::Display for Value {
     /// Compact JSON.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.to_json())
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
     }
 }
 

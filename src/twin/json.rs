@@ -1,16 +1,49 @@
-//! JSON of the hub straight into values, without a tree of the parser's own in between: half of what reading a twin costs.
+//! Values to JSON and back in one pass, with no tree of the parser's own in between: half of what reading a twin costs.
 //!
 //! Invariant: what is read is what `Value::from_json` makes of the same text, but for the `$metadata` of a twin's sections
-//! where the caller has no use for it; that is passed over without a value being made.
+//! where the caller has no use for it; that is passed over without a value being made. What is written is what
+//! `Value::to_json` would write.
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 
-use crate::twin::{Number, Object, Value};
+use super::document::Twin;
+use super::value::{Number, Object, Value};
 
-/// The times of the last changes, as large as all values together.
-pub(super) const METADATA: &str = "$metadata";
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Number(Number::Integer(value)) => serializer.serialize_i64(*value),
+            Self::Number(Number::Float(value)) => serializer.serialize_f64(*value),
+            Self::String(text) => serializer.serialize_str(text),
+            Self::Array(items) => serializer.collect_seq(items),
+            Self::Object(object) => serializer.collect_map(object),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Place::Inside.deserialize(deserializer)
+    }
+}
+
+impl Value {
+    /// The twin that `body` is, without the `$metadata` of its sections.
+    ///
+    /// # Errors
+    /// What `serde_json` says of text that is not JSON, or is nested too deeply.
+    pub fn parse_twin_without_metadata(body: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut parser = serde_json::Deserializer::from_slice(body);
+        let value = Place::Twin.deserialize(&mut parser)?;
+        parser.end()?;
+        Ok(value)
+    }
+}
 
 /// Where in a document a value stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,29 +64,6 @@ impl Place {
             (Self::Twin | Self::Section | Self::Inside, _) => Self::Inside,
         }
     }
-}
-
-/// The value of `body`.
-///
-/// # Errors
-/// What `serde_json` says of text that is not JSON, or is nested too deeply.
-pub(super) fn value(body: &[u8]) -> Result<Value, serde_json::Error> {
-    read(body, Place::Inside)
-}
-
-/// The same of a twin, without the `$metadata` of its sections.
-///
-/// # Errors
-/// As [`value`].
-pub(super) fn without_metadata(body: &[u8]) -> Result<Value, serde_json::Error> {
-    read(body, Place::Twin)
-}
-
-fn read(body: &[u8], place: Place) -> Result<Value, serde_json::Error> {
-    let mut parser = serde_json::Deserializer::from_slice(body);
-    let value = place.deserialize(&mut parser)?;
-    parser.end()?;
-    Ok(value)
 }
 
 impl<'de> DeserializeSeed<'de> for Place {
@@ -83,14 +93,14 @@ impl<'de> Visitor<'de> for Place {
         Ok(Value::Number(Number::Integer(value)))
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "the nearest float is what a JSON number of this size is")]
     fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
         // Beyond 64 signed bits only a float is left; the hub itself refuses integers above 2^52.
-        let number = i64::try_from(value).map_or_else(|_| Number::Float(beyond_integers(value)), Number::Integer);
-        Ok(Value::Number(number))
+        Ok(Value::Number(i64::try_from(value).map_or_else(|_| Number::Float(value as f64), Number::Integer)))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Number(Number::Float(value)))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that is not finite"))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
@@ -112,7 +122,7 @@ impl<'de> Visitor<'de> for Place {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
         let mut object = Object::new();
         while let Some(key) = fields.next_key::<String>()? {
-            if self == Self::Section && key == METADATA {
+            if self == Self::Section && key == Twin::METADATA {
                 fields.next_value::<IgnoredAny>()?;
             } else {
                 let value = fields.next_value_seed(self.below(&key))?;
@@ -123,18 +133,17 @@ impl<'de> Visitor<'de> for Place {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "the nearest float is what a JSON number of this size is")]
-fn beyond_integers(value: u64) -> f64 {
-    value as f64
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    /// What was read before: the parser's own tree, taken over.
+    fn read(text: &str) -> Result<Value, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// The parser's own tree, taken over.
     fn oracle(text: &str) -> Result<Value, String> {
         serde_json::from_str(text).map(Value::from_json).map_err(|error| error.to_string())
     }
@@ -167,7 +176,7 @@ mod tests {
             "nul",
             "{1:2}",
         ] {
-            assert_eq!(value(text.as_bytes()).map_err(|error| error.to_string()), oracle(text), "{text}");
+            assert_eq!(read(text), oracle(text), "{text}");
         }
     }
 
@@ -178,20 +187,43 @@ mod tests {
             "reported":{"e":9,"$metadata":{}}}}"#;
         let kept = r#"{"$metadata":1,"a":{"$metadata":2},"tags":{"b":{"$metadata":4}},
             "properties":{"$metadata":{"x":6},"desired":{"d":{"$metadata":8}},"reported":{"e":9}}}"#;
-        assert_eq!(without_metadata(text.as_bytes()).unwrap(), oracle(kept).unwrap());
-        assert!(without_metadata(br#"{"tags":{"$metadata":{"a":}}}"#).is_err(), "what is passed over must be JSON");
+        assert_eq!(Value::parse_twin_without_metadata(text.as_bytes()).unwrap(), oracle(kept).unwrap());
+        assert!(
+            Value::parse_twin_without_metadata(br#"{"tags":{"$metadata":{"a":}}}"#).is_err(),
+            "what is passed over must be JSON"
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_what_the_parser_s_tree_writes() {
+        for text in [
+            "null",
+            "[true,false,1,-1,1.0,-0.0,1e300,0.1,9223372036854775807,18446744073709551615]",
+            r#"{"a":{"b":[{"c":"\u00e4\n\u0001\"/"},[]],"":{}}}"#,
+        ] {
+            let value = Value::parse_json(text).unwrap();
+            assert_eq!(value.to_string(), value.to_json().to_string());
+        }
+    }
+
+    #[test]
+    fn numbers_stay_finite_whatever_they_are_read_from() {
+        for number in [f64::NAN, f64::INFINITY] {
+            let from = serde::de::value::F64Deserializer::<serde::de::value::Error>::new(number);
+            assert!(Value::deserialize(from).is_err());
+        }
     }
 
     #[test]
     fn depth_is_bounded() {
         let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
-        assert!(value(deep.as_bytes()).unwrap_err().to_string().contains("recursion limit"));
+        assert!(read(&deep).unwrap_err().contains("recursion limit"));
     }
 
     proptest! {
         #[test]
         fn any_text_gives_what_the_parser_s_tree_gives(text in r#"[\[\]{}:,"a-c0-9.eE \-\\u]{0,40}"#) {
-            prop_assert_eq!(value(text.as_bytes()).map_err(|error| error.to_string()), oracle(&text));
+            prop_assert_eq!(read(&text), oracle(&text));
         }
     }
 }
