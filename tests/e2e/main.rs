@@ -22,6 +22,7 @@ mod mistakes;
 mod pictures;
 mod plans;
 mod readme;
+mod stranger;
 mod support;
 mod terminal;
 mod transfers;
