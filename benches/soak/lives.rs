@@ -94,6 +94,11 @@ pub(crate) fn footprint(id: u32) -> [Option<f64>; 2] {
     [resident, descriptors]
 }
 
+/// The machine's load average of the last minute.
+pub(crate) fn machine_load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+}
+
 /// What a process said in its life.
 pub(crate) fn said(process: &Process) -> Said {
     let text = process.stderr();

@@ -14,6 +14,7 @@ pub(crate) fn figures(wish: &Wish, machine: &str, record: &Record, verdict: &Ver
     writeln!(text, "{minutes} minutes, {} declared twins, seed {}, {machine}.\n", wish.twins, wish.seed).unwrap();
     writeln!(text, "| what | |\n|---|---|").unwrap();
     let mut row = |what: &str, value: String| writeln!(text, "| {what} | {value} |").unwrap();
+    row("load average of the machine while it ran", machine_load(record));
     row("edits saved", record.edits.to_string());
     row("writes of others, acknowledged", record.foreign.to_string());
     let [connected, heard] = record.devices;
@@ -60,7 +61,8 @@ pub(crate) fn page(wish: &Wish, figures: &str) -> String {
          manifests.\n\n\
          ![Memory, descriptors, queue and latency over {minutes} minutes of soak](soak.svg)\n\n\
          Grey bands are troubles. A gap in a line is a process that was not there to be asked. The queue has a peak\n\
-         wherever a profile was edited, which concerns a third of the fleet at once.\n\n\
+         wherever a profile was edited, which concerns a third of the fleet at once. The commit is the one that was built\n\
+         and run; this page was committed after it.\n\n\
          {figures}\n\
          The run fails, and ends with 1, unless in the end\n\n\
          - every twin holds exactly what is declared, what others wrote into it, and nothing else; a withdrawn one what\n  \
@@ -78,6 +80,13 @@ pub(crate) fn page(wish: &Wish, figures: &str) -> String {
          just soak 30 --write    # keeps this page and its picture\n\
          ```\n"
     )
+}
+
+/// What else the machine had to do: times taken on a busy one are no benchmark.
+fn machine_load(record: &Record) -> String {
+    let loads = || record.samples.iter().filter_map(|sample| sample.machine_load);
+    let (least, most) = (loads().fold(f64::INFINITY, f64::min), loads().fold(0.0, f64::max));
+    format!("{least:.0} to {most:.0}; above the number of processors the times below are no benchmark")
 }
 
 fn deaths(record: &Record) -> String {

@@ -15,6 +15,8 @@ pub(crate) struct Sample {
     pub(crate) resident_mb: [Option<f64>; 2],
     /// Open descriptors: daemon, hub.
     pub(crate) descriptors: [Option<f64>; 2],
+    /// How many threads of the whole machine wanted a processor, on the average of a minute.
+    pub(crate) machine_load: Option<f64>,
     /// Twins waiting in the queue that are due.
     pub(crate) queue: Option<f64>,
     /// Declared twins that the daemon does not know to be in sync.

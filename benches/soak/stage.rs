@@ -16,7 +16,7 @@ use crate::Wish;
 use crate::account::Account;
 use crate::devices::{self, Met};
 use crate::fleet::{Edit, Fleet, ForeignWrite};
-use crate::lives::{AUDIT_LOG, Addresses, footprint, said, series, sum};
+use crate::lives::{AUDIT_LOG, Addresses, footprint, machine_load, said, series, sum};
 use crate::record::{Latency, Record, Said, Sample};
 use crate::support::{Process, World, device_ref, eventually};
 use crate::troubles::{Bag, Trouble};
@@ -282,6 +282,7 @@ impl Stage {
                 at: self.now(),
                 resident_mb: [daemon[0], hub[0]],
                 descriptors: [daemon[1], hub[1]],
+                machine_load: machine_load(),
                 ..Sample::default()
             };
             if let Some(metrics) = metrics {

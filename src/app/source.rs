@@ -1,11 +1,15 @@
 //! The manifests of one hub: load, tell, hand on; again at every hint.
 //!
-//! Invariant: a load that was begun is taken in by whoever asks next, however often the asking is broken off.
+//! Invariants: a load that was begun is taken in by whoever asks next, however often the asking is broken off. All loads
+//! of a hub are made by one thread, which lasts: what a load allocates is freed elsewhere, bit by bit, and its room goes
+//! to the next load of the same thread alone. By a thread a load, as many states of the fleet stayed in memory as
+//! threads lasted.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::connect::system_time;
@@ -18,9 +22,14 @@ use crate::source::{Hint, LoadError, Loader, Snapshot, WatchOptions, Watcher};
 /// Loads a source whenever it may have changed, and says what is new about it.
 pub(super) struct Source {
     hub: String,
-    /// Here, or with the load under way.
-    loader: Option<Loader>,
-    loading: Option<JoinHandle<(Loader, Result<Snapshot, LoadError>)>>,
+    /// What to load next, for the thread that loads.
+    hints: mpsc::Sender<Hint>,
+    /// What it loaded.
+    loads: mpsc::Receiver<Result<Snapshot, LoadError>>,
+    /// The thread that loads; it ends with this.
+    loading: JoinHandle<()>,
+    /// Whether a load was begun and not taken in.
+    under_way: bool,
     watcher: Watcher,
     metrics: SourceHub,
     /// What was said already, so that a lasting problem is said once.
@@ -32,10 +41,15 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(hub: &str, root: PathBuf, rules: Rules, metrics: SourceHub) -> Self {
+        let (hints, asked) = mpsc::channel(1);
+        let (answer, loads) = mpsc::channel(1);
+        let loader = Loader::new(root.clone()).within(rules);
         Self {
             hub: hub.to_owned(),
-            loader: Some(Loader::new(root.clone()).within(rules)),
-            loading: None,
+            hints,
+            loads,
+            loading: spawn_blocking(move || load(loader, asked, &answer)),
+            under_way: false,
             watcher: Watcher::new(root, WatchOptions::default()),
             metrics,
             told: BTreeSet::new(),
@@ -48,17 +62,15 @@ impl Source {
     /// Dropping the future at any await loses nothing: the next call waits for the same load.
     pub(super) async fn next(&mut self) -> Snapshot {
         loop {
-            if self.loading.is_none() {
+            if !self.under_way {
                 let hint = self.watcher.changed().await;
                 self.begin(hint);
             }
-            let loading = self.loading.as_mut().expect("a load is under way: one was begun above");
-            let (loader, result) = match loading.await {
-                Ok(loaded) => loaded,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            let result = match self.loads.recv().await {
+                Some(result) => result,
+                None => self.panicked().await,
             };
-            self.loading = None;
-            self.loader = Some(loader);
+            self.under_way = false;
             match result {
                 Ok(snapshot) => {
                     self.watcher.loaded();
@@ -74,13 +86,18 @@ impl Source {
         }
     }
 
-    /// Begins a load on a thread that may block.
+    /// Begins a load on the thread that may block.
     fn begin(&mut self, hint: Hint) {
-        let mut loader = self.loader.take().expect("the loader is back: no load is under way");
-        self.loading = Some(spawn_blocking(move || {
-            let result = loader.reload(&hint);
-            (loader, result)
-        }));
+        self.hints.try_send(hint).expect("the thread waits for a hint: no load is under way");
+        self.under_way = true;
+    }
+
+    /// The thread that loads has ended by itself, which only a panic makes it do.
+    async fn panicked(&mut self) -> ! {
+        match (&mut self.loading).await {
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            ended => unreachable!("the thread lasts as long as there are hints: {ended:?}"),
+        }
     }
 
     fn loaded(&mut self, snapshot: &Snapshot) {
@@ -123,6 +140,15 @@ impl Source {
     }
 }
 
+/// Loads at every hint, until nobody gives any.
+fn load(mut loader: Loader, mut hints: mpsc::Receiver<Hint>, answer: &mpsc::Sender<Result<Snapshot, LoadError>>) {
+    while let Some(hint) = hints.blocking_recv() {
+        if answer.blocking_send(loader.reload(&hint)).is_err() {
+            return;
+        }
+    }
+}
+
 fn tell(hub: &str, diagnostic: &Diagnostic) {
     match diagnostic.severity {
         Severity::Error => tracing::error!(%hub, "{diagnostic}"),
@@ -161,6 +187,7 @@ mod tests {
                 Poll::Pending => source.next().await,
             };
             assert_eq!(snapshot.files, 1);
+            assert!(!source.loading.is_finished(), "one thread makes all loads");
         }
     }
 }
