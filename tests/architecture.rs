@@ -154,6 +154,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
             "manifest/yaml.rs",
             "manifest/probe.rs",
             "manifest/names.rs",
+            "twin/value.rs",
             "controller/audit",
             "ops/api",
             "hub/texts.rs",

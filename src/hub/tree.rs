@@ -1,34 +1,56 @@
-//! JSON of the hub straight into values, without a tree of the parser's own in between: half of what reading a twin costs.
+//! JSON of the hub straight into values.
 //!
 //! Invariant: what is read is what `Value::from_json` makes of the same text, but for the `$metadata` of a twin's sections
 //! where the caller has no use for it; that is passed over without a value being made.
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{
+    Deserialize as _, DeserializeSeed, Deserializer, Error, IgnoredAny, IntoDeserializer as _, MapAccess, SeqAccess,
+    Visitor,
+};
 
-use crate::twin::{Number, Object, Value};
+use crate::twin::{Object, Value};
 
 /// The times of the last changes, as large as all values together.
 pub(super) const METADATA: &str = "$metadata";
 
-/// Where in a document a value stands.
+/// The fields of a twin that a trace is made of, beside its tags.
+const TRACED: [&str; 5] = ["deviceId", "moduleId", "etag", "deviceEtag", "version"];
+
+/// Where in a twin a value stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Place<'k> {
     /// The twin itself, whose sections lose their metadata.
     Twin,
     Properties,
     Section,
-    /// Wherever everything is kept.
-    Inside,
+    /// The twin itself, of which only the trace with the tag of this name is kept.
+    Traced(&'k str),
+    /// An object of which only this key is kept.
+    Only(&'k str),
 }
 
-impl Place {
-    fn below(self, key: &str) -> Self {
+/// What becomes of a value.
+enum Use<'k> {
+    Keep,
+    Drop,
+    Within(Place<'k>),
+}
+
+impl<'k> Place<'k> {
+    /// What becomes of the value of `key`.
+    fn below(self, key: &str) -> Use<'k> {
         match (self, key) {
-            (Self::Twin, "tags") | (Self::Properties, _) => Self::Section,
-            (Self::Twin, "properties") => Self::Properties,
-            (Self::Twin | Self::Section | Self::Inside, _) => Self::Inside,
+            (Self::Twin, "tags") | (Self::Properties, _) => Use::Within(Self::Section),
+            (Self::Twin, "properties") => Use::Within(Self::Properties),
+            (Self::Section, METADATA) => Use::Drop,
+            (Self::Twin | Self::Section, _) => Use::Keep,
+            (Self::Traced(tag), "tags") => Use::Within(Self::Only(tag)),
+            (Self::Traced(_), key) if TRACED.contains(&key) => Use::Keep,
+            (Self::Only(kept), key) if key == kept => Use::Keep,
+            (Self::Traced(_) | Self::Only(_), _) => Use::Drop,
         }
     }
 }
@@ -38,25 +60,32 @@ impl Place {
 /// # Errors
 /// What `serde_json` says of text that is not JSON, or is nested too deeply.
 pub(super) fn value(body: &[u8]) -> Result<Value, serde_json::Error> {
-    read(body, Place::Inside)
+    serde_json::from_slice(body)
 }
 
-/// The same of a twin, without the `$metadata` of its sections.
+/// The same of the text of a twin, without the `$metadata` of its sections.
 ///
 /// # Errors
 /// As [`value`].
-pub(super) fn without_metadata(body: &[u8]) -> Result<Value, serde_json::Error> {
-    read(body, Place::Twin)
-}
-
-fn read(body: &[u8], place: Place) -> Result<Value, serde_json::Error> {
-    let mut parser = serde_json::Deserializer::from_slice(body);
-    let value = place.deserialize(&mut parser)?;
+pub(super) fn without_metadata(text: &str) -> Result<Value, serde_json::Error> {
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let value = Place::Twin.deserialize(&mut parser)?;
     parser.end()?;
     Ok(value)
 }
 
-impl<'de> DeserializeSeed<'de> for Place {
+/// The same of the body of a twin, with no more in it than a trace is made of, and of the tags `tag` alone.
+///
+/// # Errors
+/// As [`value`].
+pub(super) fn trace(body: &[u8], tag: &str) -> Result<Value, serde_json::Error> {
+    let mut parser = serde_json::Deserializer::from_slice(body);
+    let value = Place::Traced(tag).deserialize(&mut parser)?;
+    parser.end()?;
+    Ok(value)
+}
+
+impl<'de> DeserializeSeed<'de> for Place<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -64,7 +93,8 @@ impl<'de> DeserializeSeed<'de> for Place {
     }
 }
 
-impl<'de> Visitor<'de> for Place {
+/// Only an object is read in another way than any value.
+impl<'de> Visitor<'de> for Place<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,60 +102,48 @@ impl<'de> Visitor<'de> for Place {
     }
 
     fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+        Value::deserialize(().into_deserializer())
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+        Value::deserialize(value.into_deserializer())
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(Number::Integer(value)))
+        Value::deserialize(value.into_deserializer())
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        // Beyond 64 signed bits only a float is left; the hub itself refuses integers above 2^52.
-        let number = i64::try_from(value).map_or_else(|_| Number::Float(beyond_integers(value)), Number::Integer);
-        Ok(Value::Number(number))
+        Value::deserialize(value.into_deserializer())
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Number(Number::Float(value)))
+        Value::deserialize(value.into_deserializer())
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
+        Value::deserialize(value.into_deserializer())
     }
 
-    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut array = Vec::new();
-        while let Some(item) = items.next_element_seed(Self::Inside)? {
-            array.push(item);
-        }
-        Ok(Value::Array(array))
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Value, A::Error> {
+        Value::deserialize(SeqAccessDeserializer::new(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
         let mut object = Object::new();
         while let Some(key) = fields.next_key::<String>()? {
-            if self == Self::Section && key == METADATA {
-                fields.next_value::<IgnoredAny>()?;
-            } else {
-                let value = fields.next_value_seed(self.below(&key))?;
-                object.insert(key, value);
-            }
+            let value = match self.below(&key) {
+                Use::Within(place) => fields.next_value_seed(place)?,
+                Use::Keep => fields.next_value()?,
+                Use::Drop => {
+                    fields.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            object.insert(key, value);
         }
         Ok(Value::Object(object))
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "the nearest float is what a JSON number of this size is")]
-fn beyond_integers(value: u64) -> f64 {
-    value as f64
 }
 
 #[cfg(test)]
@@ -178,8 +196,8 @@ mod tests {
             "reported":{"e":9,"$metadata":{}}}}"#;
         let kept = r#"{"$metadata":1,"a":{"$metadata":2},"tags":{"b":{"$metadata":4}},
             "properties":{"$metadata":{"x":6},"desired":{"d":{"$metadata":8}},"reported":{"e":9}}}"#;
-        assert_eq!(without_metadata(text.as_bytes()).unwrap(), oracle(kept).unwrap());
-        assert!(without_metadata(br#"{"tags":{"$metadata":{"a":}}}"#).is_err(), "what is passed over must be JSON");
+        assert_eq!(without_metadata(text).unwrap(), oracle(kept).unwrap());
+        assert!(without_metadata(r#"{"tags":{"$metadata":{"a":}}}"#).is_err(), "what is passed over must be JSON");
     }
 
     #[test]
