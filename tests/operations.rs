@@ -38,7 +38,7 @@ fn every_command_in_a_runbook_exists_with_its_flags() {
             }
         }
     }
-    assert_eq!((pages.len(), with_commands), (12, 12), "every page helps itself with geminid");
+    assert_eq!((pages.len(), with_commands), (15, 15), "every page helps itself with geminid");
 }
 
 fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {

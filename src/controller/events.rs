@@ -92,6 +92,7 @@ impl<H: Access> Controller<H> {
             }
         }
         self.report.swept(&swept, &self.statuses, (self.options.wall_clock)());
+        self.report.states(&self.statuses, now);
         if self.first_nominated.is_none() && (swept.is_whole || self.options.single_pass) {
             self.first_nominated = Some(swept.nominated);
         } else if !swept.is_whole {
@@ -189,7 +190,8 @@ impl<H: Access> Controller<H> {
         };
         let message = Report::message(result);
         let news = self.statuses.record(&twin, result.outcome.clone(), message, now);
-        self.report.reconciled(result, took, news && !hub_down, &self.statuses, &self.state.revision);
+        self.report.reconciled(result, took, news && !hub_down, &self.state.revision);
+        self.report.states(&self.statuses, now);
         if result.seal_due {
             self.add(&twin, Lane::Seal, now);
         }

@@ -177,7 +177,7 @@ impl<H: Access> Controller<H> {
                 self.add(twin, Lane::Git, now);
             }
         }
-        self.report.states(&self.statuses);
+        self.report.states(&self.statuses, now);
         if !first {
             self.report.state_changed(&self.state, change.changed.len());
             if change.conditions {

@@ -24,8 +24,8 @@ use super::queue::Lane;
 use super::survey::PlannedTwin;
 use crate::hub::{HubError, WriteTwins};
 use crate::plan::{
-    Cause, Change, DeclaredState, FileSpan, HeldReason, Leaf, SEAL_KEY, Salt, SealAction, SealScope, SealState, Suspend,
-    TwinPlan, declare, next_etag,
+    Cause, Change, DeclaredState, FileSpan, HeldReason, Leaf, SEAL_KEY, Salt, SealAction, SealScope, SealState,
+    Suspend, TwinPlan, declare, next_etag,
 };
 use crate::twin::{ETag, MergePatch, Section, Twin, TwinRef, Value};
 

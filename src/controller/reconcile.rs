@@ -11,8 +11,8 @@ use super::queue::Lane;
 use super::rivals::{look_around, restrained};
 use crate::hub::{HubError, WriteTwins as _};
 use crate::plan::{
-    Cause, Change, Declaration, Held, HeldReason, Outcome, SEAL_KEY, SealAction, SealState, Sighting, TwinPlan, Verified,
-    declare, plan_suspension,
+    Cause, Change, Declaration, Held, HeldReason, Outcome, SEAL_KEY, SealAction, SealState, Sighting, TwinPlan,
+    Verified, declare, plan_suspension,
 };
 use crate::twin::{ETag, Twin, TwinRef, Value};
 
@@ -235,7 +235,9 @@ fn settle(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) ->
     if wrote {
         result.changes = plan.changes;
     }
-    match (result.held.first(), declaration) {
+    // What nobody asked for names the outcome, if there is such a hold.
+    let held = result.held.iter().find(|held| !held.reason.is_wanted()).or(result.held.first());
+    match (held, declaration) {
         (Some(held), _) => Outcome::Held(held.reason.clone()),
         (None, Declaration::Left(_) | Declaration::Absent) => {
             result.verified = None;

@@ -86,14 +86,7 @@ impl Report {
         }
     }
 
-    pub(super) fn reconciled(
-        &mut self,
-        result: &Reconciled,
-        took: Duration,
-        news: bool,
-        statuses: &Statuses,
-        revision: &str,
-    ) {
+    pub(super) fn reconciled(&mut self, result: &Reconciled, took: Duration, news: bool, revision: &str) {
         let (hub, twin) = (&self.hub, &result.twin);
         if result.created {
             info!(%hub, %twin, revision, "registered the device");
@@ -117,7 +110,6 @@ impl Report {
         }
         self.note(result, &changes, (news && trouble).then_some((reason, message)));
         self.count(result, took);
-        self.states(statuses);
     }
 
     /// What a reconcile did, and what trouble is new, for people who ask later.
@@ -168,12 +160,16 @@ impl Report {
         }
     }
 
-    pub(super) fn states(&self, statuses: &Statuses) {
+    /// How all twins stand at `now`, an age of the process.
+    pub(super) fn states(&self, statuses: &Statuses, now: Duration) {
         for state in TwinState::ALL {
             self.metrics.set_twins(label_of(state), statuses.count(state));
         }
         self.metrics.set_contested(statuses.count(TwinState::Contested));
         self.metrics.set_ownership_conflicts(statuses.ownership_conflicts());
+        // Reckoned back from now, so that a wall clock set anew after the start does not make twins older than they are.
+        let astray = statuses.astray_since().map(|since| now.saturating_sub(since));
+        self.metrics.set_oldest_astray(astray.and_then(|age| (self.wall_clock)().checked_sub(age)));
     }
 
     pub(super) fn swept(&mut self, swept: &Swept, statuses: &Statuses, at: SystemTime) {
@@ -182,7 +178,6 @@ impl Report {
         self.sweep_failing = false;
         self.metrics.sweep_completed(at);
         self.metrics.pass_succeeded(TwinKind::Device, at);
-        self.states(statuses);
         let (hub, sealed, pages) = (&self.hub, swept.sealed, swept.pages);
         let mode = swept.mode.as_str();
         info!(%hub, twins = statuses.len(), sealed, to_read = swept.nominated.len(), pages, mode, "sweep complete");

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::plan::{Held, HeldReason, Outcome, TwinState};
+use crate::plan::{Held, HeldReason, Outcome, Standing, TwinState};
 use crate::twin::{ModuleId, Near, TwinMap, TwinRef};
 
 /// One twin as it stands.
@@ -18,6 +18,8 @@ pub struct TwinStatus {
     pub message: String,
     /// When the reason last changed, since the start of the process, in whole seconds.
     pub since: Duration,
+    /// Since when it has not had what Git says, likewise; waiting alone neither begins this nor ends it.
+    pub astray_since: Option<Duration>,
     /// Failed reconciles in a row.
     pub failures: u32,
 }
@@ -31,6 +33,8 @@ pub struct Statuses {
     last: Option<Arc<TwinStatus>>,
     counts: BTreeMap<TwinState, usize>,
     ownership_conflicts: usize,
+    /// How many twins went astray when.
+    astray: BTreeMap<Duration, usize>,
 }
 
 impl Statuses {
@@ -70,6 +74,12 @@ impl Statuses {
         self.ownership_conflicts
     }
 
+    /// Since when the twin that has gone without what Git says for longest has done so, since the start of the process.
+    #[must_use]
+    pub fn astray_since(&self) -> Option<Duration> {
+        self.astray.keys().next().copied()
+    }
+
     /// Twins managed.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -102,14 +112,21 @@ impl Statuses {
         let reason = |status: &TwinStatus| status.outcome.condition().map(|condition| condition.reason);
         let same_reason = before.and_then(reason) == Some(condition.reason);
         let news = !same_reason || before.is_none_or(|status| status.message != message);
-        let since = before.filter(|_| same_reason).map_or(Duration::from_secs(now.as_secs()), |status| status.since);
-        if let Some(old) = before.and_then(|status| status.outcome.condition()) {
-            *self.counts.entry(old.state).or_default() -= 1;
+        let now = Duration::from_secs(now.as_secs());
+        let since = before.filter(|_| same_reason).map_or(now, |status| status.since);
+        let astray_before = before.and_then(|status| status.astray_since);
+        let astray_since = match outcome.standing() {
+            Standing::AsWanted => None,
+            Standing::Astray => astray_before.or(Some(now)),
+            Standing::Unchanged => astray_before,
+        };
+        if let Some(before) = before {
+            self.uncount(before);
         }
-        self.ownership_conflicts -= usize::from(before.is_some_and(|status| is_conflict(&status.outcome)));
         self.ownership_conflicts += usize::from(is_conflict(&outcome));
         *self.counts.entry(condition.state).or_default() += 1;
-        let status = self.shared(TwinStatus { outcome, message, since, failures });
+        astray_since.into_iter().for_each(|since| *self.astray.entry(since).or_default() += 1);
+        let status = self.shared(TwinStatus { outcome, message, since, astray_since, failures });
         match self.twins.get_mut(twin) {
             Some(known) => *known = status,
             None => drop(self.twins.insert(twin.clone(), status)),
@@ -127,11 +144,25 @@ impl Statuses {
 
     fn forget(&mut self, twin: &TwinRef) -> bool {
         let known = self.twins.remove(twin);
-        if let Some(condition) = known.as_ref().and_then(|status| status.outcome.condition()) {
+        if let Some(status) = &known {
+            self.uncount(status);
+        }
+        known.is_some()
+    }
+
+    /// Takes a status that no longer holds out of every count.
+    fn uncount(&mut self, status: &TwinStatus) {
+        if let Some(condition) = status.outcome.condition() {
             *self.counts.entry(condition.state).or_default() -= 1;
         }
-        self.ownership_conflicts -= usize::from(known.as_ref().is_some_and(|status| is_conflict(&status.outcome)));
-        known.is_some()
+        self.ownership_conflicts -= usize::from(is_conflict(&status.outcome));
+        if let Some(since) = status.astray_since {
+            let twins = self.astray.entry(since).or_default();
+            *twins -= 1;
+            if *twins == 0 {
+                self.astray.remove(&since);
+            }
+        }
     }
 }
 
@@ -149,6 +180,36 @@ mod tests {
     use super::*;
     use crate::plan::HeldReason;
     use crate::twin::DeviceId;
+
+    #[test]
+    fn the_oldest_twin_astray_is_known_through_every_turn() {
+        let twin = |id: &str| TwinRef::device(DeviceId::new(id).unwrap());
+        let mut statuses = Statuses::default();
+        let suspend = crate::plan::Suspend { reason: "test".to_owned(), until: None };
+        // Who, how it ended, when, and who has been astray for longest after it.
+        let turns = [
+            ("a", Outcome::Pending, 0, None),
+            ("b", Outcome::Throttled, 1, None),
+            ("a", Outcome::Failed, 10, Some(10)),
+            ("a", Outcome::Throttled, 20, Some(10)),
+            ("a", Outcome::Pending, 30, Some(10)),
+            ("b", Outcome::Held(HeldReason::DeletedOutside), 35, Some(10)),
+            ("a", Outcome::Missing, 40, Some(10)),
+            ("c", Outcome::Drifted, 41, Some(10)),
+            ("a", Outcome::Applied, 50, Some(35)),
+            ("a", Outcome::Conflict, 60, Some(35)),
+            ("b", Outcome::Released, 61, Some(41)),
+            ("c", Outcome::Held(HeldReason::Suspended(suspend)), 62, Some(60)),
+            ("c", Outcome::Kept, 63, Some(60)),
+            ("a", Outcome::InSync, 64, Some(63)),
+            ("c", Outcome::InSync, 65, None),
+        ];
+        for (id, outcome, now, oldest) in turns {
+            let told = format!("{id} {outcome:?} at {now}");
+            statuses.record(&twin(id), outcome, String::new(), Duration::from_secs(now));
+            assert_eq!(statuses.astray_since(), oldest.map(Duration::from_secs), "{told}");
+        }
+    }
 
     #[test]
     fn states_exclude_one_another_and_add_up() {

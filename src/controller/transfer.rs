@@ -14,7 +14,8 @@ use super::planned::Written;
 use super::survey::sealed_twins;
 use crate::hub::{HubError, PageError, ReadTwins, WriteTwins};
 use crate::plan::{
-    DeclaredState, HeldReason, SEAL_KEY, SealScope, Transfer, TransferPlan, TwinFilter, TwinPlan, declare, plan_transfer,
+    DeclaredState, HeldReason, SEAL_KEY, SealScope, Transfer, TransferPlan, TwinFilter, TwinPlan, declare,
+    plan_transfer,
 };
 use crate::twin::{Twin, TwinRef};
 

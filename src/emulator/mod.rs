@@ -7,8 +7,8 @@
 //!   registry   identities, twins, counters, limits (identity, twin_record, if_match, query): no I/O
 //!              bulk, modules, configurations and jobs beneath it; evaluation plans what configurations make of a twin
 //!   background evaluates configurations, and job_runner runs jobs, some twins at a time
-//!   store      one redb file behind a journal with group commit (stored: the form of a record; part: a section in the
-//!              forms it was asked for)
+//!   store      one redb file behind a journal with group commit (stored: the form of a record, and patches of its text;
+//!              part: a section in the forms it was asked for)
 //!   mqtt       devices: the protocol, who is connected, what they are told, direct methods
 //!   sim        the same registry without a socket, with faults, for tests
 //! ```
@@ -37,7 +37,6 @@ pub mod options;
 pub mod part;
 pub mod query;
 pub mod quick_ack;
-mod read_json;
 pub mod records;
 pub mod registry;
 pub mod route;

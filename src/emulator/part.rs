@@ -48,7 +48,7 @@ impl<T: Stored> Part<T> {
     }
 
     /// What answers show, which `show` makes.
-    pub fn shown(&self, show: impl FnOnce(&T) -> Vec<u8>) -> &[u8] {
+    pub fn shown(&self, show: impl FnOnce(&Self) -> Vec<u8>) -> &[u8] {
         self.0.shown.get_or_init(|| show(self).into())
     }
 
@@ -128,7 +128,7 @@ mod tests {
         let shared = part.clone();
         assert_eq!((part.stored().as_str(), READ.get()), ("7", 0));
         assert_eq!((&*shared, &*part, READ.get()), (&Number(7), &Number(7), 1));
-        let show = |number: &Number| format!("<{}>", number.0).into_bytes();
+        let show = |number: &Part<Number>| format!("<{}>", (**number).0).into_bytes();
         assert_eq!((part.shown(show), shared.shown(|_| unreachable!("it is there"))), (&b"<7>"[..], &b"<7>"[..]));
         let changed = Part::new(Number((*part).0 + 1));
         assert!(changed != part && changed == Part::of_stored("8".to_owned()) && !changed.is_same(&part));

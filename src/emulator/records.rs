@@ -116,9 +116,7 @@ impl Records {
         };
         let was_whole = matches!(before, Some(Slot::Whole(_)));
         let before = before.map(|slot| slot.device(key));
-        if !before.as_ref().is_some_and(|before| share_tags(before, &device)) {
-            self.index.change(&shared, before.as_deref().and_then(tags), tags(&device));
-        }
+        self.follow_tags(&shared, before.as_deref(), &device);
         self.slots.insert(Arc::clone(&shared), Slot::Whole(device));
         if !was_whole {
             self.kept_unpacked(shared);
@@ -137,8 +135,23 @@ impl Records {
     pub fn remove(&mut self, key: &str) -> Option<Arc<Device>> {
         let (shared, slot) = self.slots.remove_entry(key)?;
         let before = slot.device(key);
-        self.index.change(&shared, tags(&before), None);
+        self.index.change(&shared, before.twin.tags.as_deref(), None);
         Some(before)
+    }
+
+    /// Has the index follow a write. Most write a few of the tags, or none.
+    fn follow_tags(&mut self, key: &Arc<str>, before: Option<&Device>, after: &Device) {
+        let (before, after) = (before.and_then(|before| before.twin.tags.as_ref()), after.twin.tags.as_ref());
+        if let (Some(before), Some(after)) = (before, after) {
+            if before.is_same(after) {
+                return;
+            }
+            if let Some((gone, new)) = stored::difference(before.stored().bytes(), after.stored().bytes()) {
+                self.index.change(key, Some(&gone), Some(&new));
+                return;
+            }
+        }
+        self.index.change(key, before.map(|tags| &**tags), after.map(|tags| &**tags));
     }
 
     fn kept_unpacked(&mut self, key: Arc<str>) {
@@ -152,15 +165,6 @@ impl Records {
             *slot = Slot::Packed(Packed { bytes: stored::device(device).into(), change, connected });
         }
     }
-}
-
-fn tags(device: &Device) -> Option<&Object> {
-    device.twin.tags.as_deref()
-}
-
-/// Whether both have the very same tags, which nobody has to look at then.
-fn share_tags(before: &Device, after: &Device) -> bool {
-    matches!((&before.twin.tags, &after.twin.tags), (Some(before), Some(after)) if before.is_same(after))
 }
 
 #[cfg(test)]

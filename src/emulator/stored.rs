@@ -5,8 +5,11 @@
 
 mod documents;
 mod job_rows;
+mod members;
 mod outline;
 mod parts;
+mod patched;
+mod stamp_text;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,15 +20,17 @@ use serde::{Deserialize, Serialize};
 use super::configuration::{ConfigurationId, ConfigurationStatus};
 use super::identity::{Authentication, Identity, SharedKey, Status, Thumbprints};
 use super::part::Part;
-use super::read_json::ReadObject;
 use super::registry::Device;
 use super::twin_record::{Properties, Stamp, StampNode, TwinRecord, WrittenBy};
 use crate::twin::{DeviceId, ModuleId, Object, TwinRef};
 
 pub use documents::{configuration, job, read_configuration, read_job};
 pub use job_rows::{job_rows, read_job_rows};
+pub use members::{Members, Unusual, is_object};
 pub use outline::{Outline, outline};
 pub use parts::{SectionText, Text, unpacked};
+pub use patched::{difference, object as patched_object, section as patched_section};
+pub use stamp_text::{NodeText, OwnStamp, StampNodes};
 
 /// Nanoseconds in one stored step of time.
 const TICK_NANOSECONDS: i128 = 100;
@@ -105,7 +110,7 @@ struct StoredIn<O, S> {
     #[serde(rename = "tv", alias = "twin_version")]
     twin_version: u64,
     #[serde(rename = "t", alias = "tags")]
-    tags: Option<ReadObject>,
+    tags: Option<Object>,
     #[serde(rename = "d", alias = "desired")]
     desired: O,
     #[serde(rename = "dv", alias = "desired_version")]
@@ -216,12 +221,12 @@ fn put(to: &mut Vec<u8>, name: &str, value: &[u8]) {
 /// # Errors
 /// What is wrong with the record, without its content.
 pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
-    let mut stored: StoredIn<ReadObject, StoredStamp> = parse(record)?;
+    let mut stored: StoredIn<Object, StoredStamp> = parse(record)?;
     let identity = identity(key, &mut stored)?;
     let twin = TwinRecord {
         etag_number: stored.twin_etag,
         version: stored.twin_version,
-        tags: stored.tags.map(|ReadObject(tags)| tags.into()),
+        tags: stored.tags.map(Into::into),
         desired: properties(stored.desired, stored.desired_stamps, stored.desired_version)?,
         reported: properties(stored.reported, stored.reported_stamps, stored.reported_version)?,
         configurations: stored.configurations.into_iter().map(status).collect::<Result<_, _>>()?,
@@ -287,8 +292,7 @@ fn status((id, status): (String, String)) -> Result<(ConfigurationId, Configurat
     Ok((id, ConfigurationStatus::parse(&status).ok_or("an unknown status of a configuration")?))
 }
 
-fn properties(values: ReadObject, stamps: StoredStamp, version: u64) -> Result<Part<Properties>, String> {
-    let ReadObject(values) = values;
+fn properties(values: Object, stamps: StoredStamp, version: u64) -> Result<Part<Properties>, String> {
     let stamps = read_stamps(stamps, None, &values)?;
     Ok(Properties { values, stamps, version }.into())
 }

@@ -15,10 +15,13 @@ use jiff::Timestamp;
 use super::configuration::{Configuration, ConfigurationId, ConfigurationStatus};
 use super::error::Refusal;
 use super::part::Part;
+use super::stored;
 use crate::twin::{MergePatch, Object, Path, Section, Value, check_section, merge};
 
 /// `version` of a new twin (`iot-hub.md` 1.3).
 const VERSION_FIRST: u64 = 2;
+/// Tags of a twin that has none.
+const NO_TAGS: &[u8] = b"{}";
 /// Nanoseconds in the smallest step of a hub's clock, the .NET tick (`iot-hub.md` 1.2).
 const TICK_NANOSECONDS: i128 = 100;
 /// .NET ticks (100 ns since year 1) at the Unix epoch.
@@ -174,14 +177,37 @@ impl Properties {
         Self { values: Object::new(), stamps: StampNode::leaf(Stamp { at: now, version: None, by: None }), version: 1 }
     }
 
-    /// After one more write, a merge patch. `has_versions` is whether stamps name it.
-    fn patched(&self, patch: &Object, name: &str, has_versions: bool, now: Timestamp) -> Result<Self, Refusal> {
-        let (values, version) = (merged(self.values.clone(), patch), self.version + 1);
+    /// After a merge patch with this stamp.
+    fn patched(&self, patch: &Object, name: &str, stamp: &Stamp) -> Result<Self, Refusal> {
+        let values = merged(self.values.clone(), patch);
         check(name, Section::Desired, &values)?;
         let mut stamps = self.stamps.clone();
-        stamps.patch(patch, &Stamp { at: tick(now), version: has_versions.then_some(version), by: None });
-        Ok(Self { values, stamps, version })
+        stamps.patch(patch, stamp);
+        Ok(Self { values, stamps, version: self.version + 1 })
     }
+}
+
+impl Part<Properties> {
+    /// After one more write, a merge patch. `has_versions` is whether stamps name it.
+    fn patched(&self, patch: &Object, name: &str, has_versions: bool, now: Timestamp) -> Result<Self, Refusal> {
+        let before = self.stored();
+        let stamp = Stamp { at: tick(now), version: has_versions.then_some(before.version + 1), by: None };
+        match stored::patched_section(before, patch, &stamp) {
+            Some(text) => Ok(Self::of_stored(text)),
+            None => Properties::patched(self, patch, name, &stamp).map(Self::new),
+        }
+    }
+}
+
+/// Tags after a merge patch.
+fn patched_tags(before: Option<&Part<Object>>, patch: &Object) -> Result<Part<Object>, Refusal> {
+    let text = before.map_or(NO_TAGS, |tags| tags.stored().bytes());
+    if let Some(text) = stored::patched_object(text, patch, Section::Tags) {
+        return Ok(Part::of_stored(text));
+    }
+    let tags = merged(before.map(|tags| Object::clone(tags)).unwrap_or_default(), patch);
+    check("tags", Section::Tags, &tags)?;
+    Ok(tags.into())
 }
 
 /// One stored twin.
@@ -271,12 +297,10 @@ impl TwinRecord {
             return Ok(after);
         }
         if let Some(change) = &patch.tags {
-            let tags = merged(after.tags.as_deref().cloned().unwrap_or_default(), change);
-            check("tags", Section::Tags, &tags)?;
-            after.tags = Some(tags.into());
+            after.tags = Some(patched_tags(after.tags.as_ref(), change)?);
         }
         if let Some(change) = &patch.desired {
-            after.desired = after.desired.patched(change, "properties.desired", true, now)?.into();
+            after.desired = after.desired.patched(change, "properties.desired", true, now)?;
         }
         after.etag_number += 1;
         after.version += 1;
@@ -356,7 +380,7 @@ impl TwinRecord {
     pub fn reported(&self, patch: &Object, now: Timestamp) -> Result<Self, Refusal> {
         let mut after = self.clone();
         // Reported has the limits of desired (`iot-hub.md` section 4).
-        after.reported = after.reported.patched(patch, "properties.reported", false, now)?.into();
+        after.reported = after.reported.patched(patch, "properties.reported", false, now)?;
         after.version += 1;
         Ok(after)
     }
@@ -408,3 +432,6 @@ fn null_key(object: &Object) -> Option<&str> {
         Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,6 @@ mod refusal;
 mod rest;
 mod sas;
 mod texts;
-mod tree;
 mod wire;
 
 use std::future::Future;

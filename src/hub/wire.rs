@@ -6,7 +6,6 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::tree;
 use crate::twin::{DeviceId, ETag, MergePatch, ModuleId, Number, Object, Twin, TwinRef, TwinTrace, Value};
 
 /// Where the hub names the configuration that wrote a leaf (`iot-hub.md` 1.4).
@@ -27,24 +26,24 @@ pub(super) struct Fault {
     pub(super) message: String,
 }
 
+#[derive(Serialize)]
+struct PatchBody<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    properties: Option<Properties<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<&'a Object>,
+}
+
+#[derive(Serialize)]
+struct Properties<'a> {
+    desired: &'a Object,
+}
+
 /// The body of a twin patch.
 pub(super) fn patch_body(patch: &MergePatch) -> Vec<u8> {
-    let properties = patch.desired.as_ref().map(|desired| PatchedProperties { desired });
+    let properties = patch.desired.as_ref().map(|desired| Properties { desired });
     let body = PatchBody { properties, tags: patch.tags.as_ref() };
-    serde_json::to_vec(&body).expect("values have texts as keys, and are finite")
-}
-
-#[derive(Serialize)]
-struct PatchBody<'p> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    properties: Option<PatchedProperties<'p>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tags: Option<&'p Object>,
-}
-
-#[derive(Serialize)]
-struct PatchedProperties<'p> {
-    desired: &'p Object,
+    serde_json::to_vec(&body).expect("keys are texts and numbers finite")
 }
 
 /// The body that registers a device: SAS, and keys made by the hub, since none are given (`iot-hub.md` 2.5).
@@ -79,20 +78,20 @@ pub(super) fn query_body(query: &str) -> Vec<u8> {
 pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
     // The metadata is of use only where a configuration left its name in it.
     let plain = std::str::from_utf8(body).ok().filter(|text| !text.contains(LAST_UPDATED_BY));
-    let read = plain.map_or_else(|| tree::value(body), tree::without_metadata);
+    let read = plain.map_or_else(|| serde_json::from_slice(body), Value::parse_twin_without_metadata);
     let mut fields = fields_of(read, asked)?;
     let (etag, device_etag, version) = marks(&mut fields)?;
     let tags = section(fields.remove("tags"), "tags")?.unwrap_or_default();
     let mut properties = section(fields.remove("properties"), "properties")?.ok_or("the twin has no properties")?;
     let desired = properties.remove("desired");
     let metadata =
-        desired.as_ref().and_then(|desired| desired.get([tree::METADATA])).filter(|it| names_a_writer(it)).cloned();
+        desired.as_ref().and_then(|desired| desired.get([Twin::METADATA])).filter(|it| names_a_writer(it)).cloned();
     let desired = section(desired, "properties.desired")?;
     let desired = desired.ok_or("the twin has no properties.desired")?;
     let reported = section(properties.remove("reported"), "properties.reported")?.unwrap_or_default();
     let mut system = system(fields);
     if let Some(metadata) = metadata {
-        system.insert(Twin::WRITERS.to_owned(), metadata);
+        system.insert(Twin::METADATA.to_owned(), metadata);
     }
     Ok(Twin { twin_ref: asked.clone(), etag, device_etag, version, tags, desired, reported, system })
 }
@@ -102,7 +101,7 @@ pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
 /// # Errors
 /// As [`twin`], but that sections other than the tags are not looked at.
 pub(super) fn trace(body: &[u8], asked: &TwinRef, tag: &str) -> Result<TwinTrace, String> {
-    let mut fields = fields_of(tree::trace(body, tag), asked)?;
+    let mut fields = fields_of(Value::parse_trace(body, tag), asked)?;
     let (etag, device_etag, version) = marks(&mut fields)?;
     let mut tags = section(fields.remove("tags"), "tags")?.unwrap_or_default();
     Ok(TwinTrace { etag, device_etag, version, tag: tags.remove(tag) })
@@ -170,7 +169,7 @@ fn system(mut fields: Object) -> Object {
 /// # Errors
 /// What is wrong with it: not JSON, not an array, a row that is no object.
 pub(super) fn rows(body: &[u8]) -> Result<Vec<Value>, String> {
-    let Value::Array(rows) = tree::value(body).map_err(not_json)? else {
+    let Value::Array(rows) = serde_json::from_slice(body).map_err(not_json)? else {
         return Err("the page is not an array".to_owned());
     };
     match rows.iter().position(|row| row.as_object().is_none()) {
@@ -224,7 +223,7 @@ fn section(value: Option<Value>, name: &str) -> Result<Option<Object>, String> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(mut object)) => {
-            object.remove(tree::METADATA);
+            object.remove(Twin::METADATA);
             object.remove("$version");
             Ok(Some(object))
         }

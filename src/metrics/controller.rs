@@ -33,6 +33,8 @@ instruments! {
         intervals: GaugeVec = "reconcile_interval_seconds", ["hub", "kind"];
         /// Managed twins by state; a twin has exactly one.
         twins: IntGaugeVec = "twins", ["hub", "state"];
+        /// Unix time since which the twin that has gone without what Git says for longest has done so; 0 when none does.
+        oldest_astray: GaugeVec = "twin_out_of_sync_oldest_timestamp_seconds", ["hub"];
         /// Patches the hub accepted, by what they touched.
         patches: IntCounterVec = "twin_patches_total", ["hub", "target"];
         /// Patches planned and not sent as `mode` is `observe`, by what they would touch; each look at a twin counts.
@@ -119,6 +121,7 @@ impl ControllerMetrics {
             hub: hub.to_owned(),
             instruments: all.clone(),
             conflicts: all.conflicts.with_label_values(&[hub]),
+            oldest_astray: all.oldest_astray.with_label_values(&[hub]),
             sweep_complete: all.sweep_complete.with_label_values(&[hub]),
             removals_held: all.removals_held.with_label_values(&[hub]),
             contested: all.contested.with_label_values(&[hub]),
@@ -138,6 +141,7 @@ pub struct ControllerHub {
     hub: String,
     instruments: Instruments,
     conflicts: IntCounter,
+    oldest_astray: Gauge,
     sweep_complete: Gauge,
     removals_held: IntGauge,
     contested: IntGauge,
@@ -174,6 +178,11 @@ impl ControllerHub {
     /// How many twins are in this state now. The states are exclusive: the caller sets all of them.
     pub fn set_twins(&self, state: TwinState, count: usize) {
         self.instruments.twins.with_label_values(&[&self.hub, state.as_str()]).set(gauge_value(count));
+    }
+
+    /// Since when the twin that has gone without what Git says for longest has done so; `None` when none does.
+    pub fn set_oldest_astray(&self, since: Option<SystemTime>) {
+        self.oldest_astray.set(since.map_or(0.0, |since| unix_seconds(since).round()));
     }
 
     /// The hub accepted a patch. [`Target::Seal`] counts as a seal write as well.

@@ -132,8 +132,8 @@ fn every_alert_has_a_page_and_a_test_and_every_page_an_alert() {
             assert!(page.contains(heading), "{alert} has no {heading}");
         }
         let fires = tests.matches(&format!("alertname: {alert}\n")).count();
-        assert_eq!(fires, 2, "{alert} is tested quiet and firing");
+        assert!(fires >= 2, "{alert} is tested quiet and firing");
     }
     let pages = std::fs::read_dir(repository().join("docs/runbooks")).unwrap().count();
-    assert_eq!((alerts.len(), pages), (12, 12));
+    assert_eq!((alerts.len(), pages), (15, 15));
 }

@@ -258,7 +258,11 @@ impl<'a> Planner<'a> {
     /// Live leaves strictly below `leaf`.
     fn beneath(&self, leaf: &Leaf) -> impl Iterator<Item = &Leaf> {
         let within = |below: &&Leaf| below.section == leaf.section && leaf.path.covers(&below.path);
-        self.leaves().range(leaf.clone()..).map(|(below, _)| below).take_while(within).filter(move |below| *below != leaf)
+        self.leaves()
+            .range(leaf.clone()..)
+            .map(|(below, _)| below)
+            .take_while(within)
+            .filter(move |below| *below != leaf)
     }
 
     /// An owner other than us whose seal holds the leaf, a path above it, or a live leaf that would be lost.

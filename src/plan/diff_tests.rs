@@ -305,6 +305,30 @@ fn what_a_change_of_shape_loses_waits_like_any_removal() {
     }
 }
 
+/// What takes a leaf of ours out of a twin is a loss, in the comparison of two manifests, which the guard asks before
+/// anybody writes, and in the plan alike.
+#[test]
+fn a_change_of_shape_is_a_loss_where_a_leaf_of_ours_goes() {
+    for (first, then, loses) in [
+        (r#"{"a":{"b":1}}"#, r#"{"a":5}"#, true),
+        (r#"{"a":{"b":{"c":1}}}"#, r#"{"a":{"b":null}}"#, true),
+        (r#"{"a":{"b":1,"c":1}}"#, r#"{"a":[1]}"#, true),
+        (r#"{"a":5}"#, r#"{"a":{"b":1}}"#, true),
+        (r#"{"a":{"b":1}}"#, r#"{"a":{}}"#, true),
+        (r#"{"a":{}}"#, r#"{"a":{"b":1}}"#, false),
+        (r#"{"a":{}}"#, r#"{"a":5}"#, false),
+        (r#"{"a":[1,2]}"#, r#"{"a":5}"#, false),
+        (r#"{"a":5}"#, r#"{"a":6}"#, false),
+        (r#"{"a":5}"#, r#"{"a":null}"#, true),
+        (r#"{"a":null}"#, "{}", false),
+    ] {
+        let (before, after) = (declared(first, "{}"), declared(then, "{}"));
+        let plan = plan(&after, &sealed(&before, &live("{}", "{}")));
+        let found = (before.loses_to(&after), plan.removes, plan.loses());
+        assert_eq!(found, (loses, loses, loses), "{first} then {then}");
+    }
+}
+
 #[test]
 fn a_removal_that_another_owner_forbids_is_none_for_the_guard() {
     let theirs = applied(
@@ -476,6 +500,12 @@ proptest! {
         let at_once = sealed(&then, &before);
         prop_assert_eq!(&through_hold.tags.get("a"), &at_once.tags.get("a"));
         prop_assert_eq!(&through_hold.desired, &at_once.desired);
+    }
+
+    #[test]
+    fn what_the_guard_presumes_of_an_edit_is_what_the_plan_finds(first in declaration(), then in declaration()) {
+        let plan = plan(&then, &sealed(&first, &live("{}", "{}")));
+        prop_assert_eq!(first.loses_to(&then), plan.removes);
     }
 
     #[test]

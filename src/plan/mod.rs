@@ -45,7 +45,7 @@ pub use hashes::DeclaredHashes;
 pub use labels::Labels;
 pub use layers::find_ties;
 pub use mask::Salt;
-pub use outcome::{Condition, Outcome, Synced, TwinState};
+pub use outcome::{Condition, Outcome, Standing, Synced, TwinState};
 pub use policy::{Mode, Policy};
 pub use rival::{Contest, Restraint, Rivals, Sighting};
 pub use seal::{

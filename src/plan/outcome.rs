@@ -65,6 +65,17 @@ pub enum Synced {
     Unknown,
 }
 
+/// What an outcome says of whether a twin has what Git says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It has, or its people want it to be left as it is.
+    AsWanted,
+    /// It has not, and waiting alone may not mend that.
+    Astray,
+    /// Nothing new: it waits for its turn or for the hub.
+    Unchanged,
+}
+
 /// The `state` label of `geminid_twins` (`metrics.md` section 7); states exclude one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TwinState {
@@ -164,6 +175,24 @@ impl Outcome {
         };
         Some(Condition { reason, synced, state })
     }
+
+    /// Whether the twin has what Git says by this outcome.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        match self {
+            Self::InSync | Self::Applied | Self::Released => Standing::AsWanted,
+            Self::Held(reason) if reason.is_wanted() => Standing::AsWanted,
+            Self::Held(_)
+            | Self::Drifted
+            | Self::Kept
+            | Self::Conflict
+            | Self::Missing
+            | Self::Rejected
+            | Self::Unauthorized
+            | Self::Failed => Standing::Astray,
+            Self::Pending | Self::Throttled | Self::Quota => Standing::Unchanged,
+        }
+    }
 }
 
 const fn held_state(reason: &HeldReason) -> TwinState {
@@ -187,38 +216,125 @@ const fn held_state(reason: &HeldReason) -> TwinState {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::plan::FileSpan;
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::time::Duration;
 
+    use super::*;
+    use crate::plan::{Approval, ChangeHold, Contest, FileSpan, GuardKind, Leaf, RemovalHold, Suspend, Tie};
+    use crate::twin::{Path, Section};
+
+    /// Every way to be held.
+    fn holds() -> Vec<HeldReason> {
+        let place = FileSpan { file: "a.yaml".into(), line: 1, column: 1 };
+        let leaf = Leaf { section: Section::Tags, path: Path::new(["a".to_owned()]) };
+        let approval =
+            |guard| Arc::new(Approval { hub: "h".to_owned(), guard, twin: None, revision: "r".to_owned(), count: 2 });
+        let guarded = |guard| HeldReason::Guarded(ChangeHold { count: 2, allowed: 1, approve: approval(guard) });
+        let profile = ("p".to_owned(), leaf.clone(), place.clone());
+        vec![
+            HeldReason::ShapeConflict { lost: Vec::new(), approve: None },
+            HeldReason::OwnershipConflict { owner: "other".to_owned() },
+            HeldReason::SealNewer { version: 2 },
+            HeldReason::SealTooLarge { tags: 8_000, seal: 300 },
+            HeldReason::SectionTooLarge { section: Section::Tags, size: 8_193, max: 8_192 },
+            HeldReason::Removal(RemovalHold::FirstSweep),
+            guarded(GuardKind::Creates),
+            guarded(GuardKind::Updates),
+            HeldReason::Leaving { leaf: leaf.clone(), hold: RemovalHold::FirstSweep },
+            HeldReason::ManifestBroken(place.clone()),
+            HeldReason::SourceIncomplete(place),
+            HeldReason::Suspended(Suspend { reason: "test".to_owned(), until: None }),
+            HeldReason::ProfileTie(Box::new(Tie { priority: 1, one: profile.clone(), other: profile })),
+            HeldReason::Contested(Contest { leaf, by: None, until: Duration::ZERO }),
+            HeldReason::SealContested,
+            HeldReason::DuplicateOwner,
+            HeldReason::DeletedOutside,
+        ]
+    }
+
+    fn outcomes() -> Vec<Outcome> {
+        let mut all = vec![
+            Outcome::InSync,
+            Outcome::Applied,
+            Outcome::Drifted,
+            Outcome::Kept,
+            Outcome::Pending,
+            Outcome::Conflict,
+            Outcome::Throttled,
+            Outcome::Missing,
+            Outcome::Rejected,
+            Outcome::Unauthorized,
+            Outcome::Quota,
+            Outcome::Failed,
+            Outcome::Released,
+        ];
+        all.extend(holds().into_iter().map(Outcome::Held));
+        all
+    }
+
+    /// `docs/concepts.md` has each reason once, with its condition and state; a row may name several reasons.
     #[test]
     fn the_table_is_the_one_in_the_docs() {
-        let place = FileSpan { file: "a.yaml".into(), line: 1, column: 1 };
-        let suspend = crate::plan::Suspend { reason: "test".to_owned(), until: None };
-        let rows = [
-            (Outcome::InSync, "InSync True in_sync"),
-            (Outcome::Applied, "Applied True in_sync"),
-            (Outcome::Drifted, "Drifted False drifted"),
-            (Outcome::Kept, "ManifestBroken False frozen"),
-            (Outcome::Held(HeldReason::DeletedOutside), "DeletedOutside False held"),
-            (Outcome::Held(HeldReason::SealContested), "Contested False contested"),
-            (Outcome::Held(HeldReason::DuplicateOwner), "DuplicateOwner False held"),
-            (Outcome::Held(HeldReason::Suspended(suspend)), "Suspended False suspended"),
-            (Outcome::Held(HeldReason::ManifestBroken(place.clone())), "ManifestBroken False frozen"),
-            (Outcome::Held(HeldReason::SourceIncomplete(place)), "SourceIncomplete False frozen"),
-            (Outcome::Pending, "Pending Unknown pending"),
-            (Outcome::Conflict, "Conflict False conflict"),
-            (Outcome::Throttled, "Throttled Unknown pending"),
-            (Outcome::Missing, "Missing False missing"),
-            (Outcome::Rejected, "Rejected False rejected"),
-            (Outcome::Unauthorized, "Unauthorized Unknown unauthorized"),
-            (Outcome::Quota, "Quota Unknown pending"),
-            (Outcome::Failed, "Failed Unknown failed"),
-        ];
-        for (outcome, row) in rows {
-            let condition = outcome.condition().unwrap();
-            let shown = format!("{} {:?} {}", condition.reason, condition.synced, condition.state.as_str());
-            assert_eq!(shown, row);
+        let page = include_str!("../../docs/concepts.md");
+        let (_, table) = page.split_once("| Reason | Synced | State |").unwrap();
+        let words = |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+        let mut written = BTreeSet::new();
+        for row in table.lines().skip(2).take_while(|line| line.starts_with('|')) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            for reason in words(cells[1]) {
+                let row = format!("{reason} {} {}", cells[2], words(cells[3]).concat());
+                assert!(written.insert(row.clone()), "{row} twice");
+            }
         }
+        let known: Vec<Condition> = outcomes().iter().filter_map(Outcome::condition).collect();
+        let row = |it: &Condition| format!("{} {:?} {}", it.reason, it.synced, it.state.as_str());
+        assert_eq!(written, known.iter().map(row).collect());
+        let states: BTreeSet<TwinState> = known.iter().map(|condition| condition.state).collect();
+        assert_eq!(states, BTreeSet::from(TwinState::ALL), "each state is reached");
+    }
+
+    #[test]
+    fn the_docs_have_every_guard() {
+        let page = include_str!("../../docs/concepts.md");
+        for guard in GuardKind::ALL {
+            assert!(page.contains(&format!("\n| `{guard}` | ")), "{guard}");
+        }
+    }
+
+    #[test]
+    fn a_twin_that_is_no_longer_ours_has_no_condition() {
         assert_eq!(Outcome::Released.condition(), None);
+    }
+
+    #[test]
+    fn a_twin_is_astray_when_neither_its_people_nor_patience_explain_it() {
+        let place = FileSpan { file: "a.yaml".into(), line: 1, column: 1 };
+        let removal = |hold| Outcome::Held(HeldReason::Removal(hold));
+        let suspend = Suspend { reason: "test".to_owned(), until: None };
+        let rows = [
+            (Outcome::InSync, Standing::AsWanted),
+            (Outcome::Applied, Standing::AsWanted),
+            (Outcome::Held(HeldReason::Suspended(suspend)), Standing::AsWanted),
+            (removal(RemovalHold::Upsert), Standing::AsWanted),
+            (removal(RemovalHold::NoOwnership), Standing::AsWanted),
+            (removal(RemovalHold::FirstSweep), Standing::Astray),
+            (removal(RemovalHold::SourceBroken(place)), Standing::Astray),
+            (Outcome::Held(HeldReason::DeletedOutside), Standing::Astray),
+            (Outcome::Held(HeldReason::SealContested), Standing::Astray),
+            (Outcome::Drifted, Standing::Astray),
+            (Outcome::Kept, Standing::Astray),
+            (Outcome::Conflict, Standing::Astray),
+            (Outcome::Missing, Standing::Astray),
+            (Outcome::Rejected, Standing::Astray),
+            (Outcome::Unauthorized, Standing::Astray),
+            (Outcome::Failed, Standing::Astray),
+            (Outcome::Pending, Standing::Unchanged),
+            (Outcome::Throttled, Standing::Unchanged),
+            (Outcome::Quota, Standing::Unchanged),
+        ];
+        for (outcome, standing) in rows {
+            assert_eq!(outcome.standing(), standing, "{outcome:?}");
+        }
     }
 }

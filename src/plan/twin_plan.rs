@@ -117,6 +117,20 @@ impl RemovalHold {
             | Self::NoOwnership => None,
         }
     }
+
+    /// Whether the settings ask for it: then what stays in the twin is what its people want.
+    #[must_use]
+    pub const fn is_wanted(&self) -> bool {
+        match self {
+            Self::Upsert | Self::NoOwnership => true,
+            Self::FirstSweep
+            | Self::EmptyState { .. }
+            | Self::SourceBroken(_)
+            | Self::Guard { .. }
+            | Self::MembershipUnknown(_)
+            | Self::NotPruned => false,
+        }
+    }
 }
 
 /// Whether a plan may remove.
@@ -262,6 +276,28 @@ impl HeldReason {
 }
 
 impl HeldReason {
+    /// Whether people asked for it: then nobody waits for the twin to change.
+    #[must_use]
+    pub const fn is_wanted(&self) -> bool {
+        match self {
+            Self::Suspended(_) => true,
+            Self::Removal(hold) | Self::Leaving { hold, .. } => hold.is_wanted(),
+            Self::ShapeConflict { .. }
+            | Self::OwnershipConflict { .. }
+            | Self::SealNewer { .. }
+            | Self::SealTooLarge { .. }
+            | Self::SectionTooLarge { .. }
+            | Self::Guarded(_)
+            | Self::ManifestBroken(_)
+            | Self::SourceIncomplete(_)
+            | Self::ProfileTie(_)
+            | Self::Contested(_)
+            | Self::SealContested
+            | Self::DuplicateOwner
+            | Self::DeletedOutside => false,
+        }
+    }
+
     /// The approval that would let it pass, if one can.
     #[must_use]
     pub fn approval(&self) -> Option<&Approval> {

@@ -43,7 +43,7 @@ pub struct Twin {
     /// `properties.reported`.
     pub reported: Object,
     /// The system properties that conditions read, such as `status` and `connectionState` (`iot-hub.md` 1.1): what the
-    /// hub sent besides ids, etags, version and sections; and under [`Twin::WRITERS`] the metadata of desired, where it
+    /// hub sent besides ids, etags, version and sections; and under [`Twin::METADATA`] the metadata of desired, where it
     /// names who wrote a leaf.
     pub system: Object,
 }
@@ -70,14 +70,15 @@ impl TwinTrace {
 }
 
 impl Twin {
-    /// Where `system` keeps the metadata of desired.
-    pub const WRITERS: &'static str = "$metadata";
+    /// Where a section has the times and writers of its last changes (`iot-hub.md` 1.2), and where `system` keeps
+    /// desired's.
+    pub const METADATA: &'static str = "$metadata";
 
     /// The configuration that last wrote the place in desired, or something above it, where the hub tells
     /// (`$lastUpdatedBy`, `iot-hub.md` 1.4).
     #[must_use]
     pub fn last_writer(&self, section: Section, path: &Path) -> Option<&str> {
-        let mut place = self.system.get(Self::WRITERS).filter(|_| section == Section::Desired)?;
+        let mut place = self.system.get(Self::METADATA).filter(|_| section == Section::Desired)?;
         let mut writer = None;
         for key in path.keys() {
             let Some(below) = place.get([key.as_str()]) else { break };

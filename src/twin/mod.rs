@@ -5,6 +5,7 @@
 
 mod document;
 mod id;
+mod json;
 mod limits;
 mod map;
 mod patch;

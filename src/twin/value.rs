@@ -1,14 +1,10 @@
 //! JSON values as a twin holds them.
 //!
 //! Invariant: numbers are finite, compare as numbers (`1` equals `1.0`) and print as they came; nothing is lost
-//! between the hub and back. The conversions are written by hand so that the domain stays free of serde derives; they
-//! read and write text without the parser's own tree in between, which would cost as much again.
+//! between the hub and back.
 
 use std::collections::BTreeMap;
 use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Serialize, Serializer};
 
 /// An object: keys in order, so that everything printed from it is stable.
 pub type Object = BTreeMap<String, Value>;
@@ -206,88 +202,6 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
     }
-}
-
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Null => serializer.serialize_unit(),
-            Self::Bool(value) => serializer.serialize_bool(*value),
-            Self::Number(Number::Integer(value)) => serializer.serialize_i64(*value),
-            Self::Number(Number::Float(value)) => serializer.serialize_f64(*value),
-            Self::String(text) => serializer.serialize_str(text),
-            Self::Array(items) => serializer.collect_seq(items),
-            Self::Object(object) => serializer.collect_map(object),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Any)
-    }
-}
-
-/// Takes whatever stands there.
-struct Any;
-
-impl<'de> Visitor<'de> for Any {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(Number::Integer(value)))
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        // Beyond 64 signed bits only a float is left; the hub itself refuses integers above 2^52.
-        let number = i64::try_from(value).map_or_else(|_| Number::Float(beyond_integers(value)), Number::Integer);
-        Ok(Value::Number(number))
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Number(Number::Float(value)))
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut array = Vec::new();
-        while let Some(item) = items.next_element()? {
-            array.push(item);
-        }
-        Ok(Value::Array(array))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
-        let mut object = Object::new();
-        while let Some((key, value)) = fields.next_entry()? {
-            object.insert(key, value);
-        }
-        Ok(Value::Object(object))
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "the nearest float is what a JSON number of this size is")]
-fn beyond_integers(value: u64) -> f64 {
-    value as f64
 }
 
 impl From<&str> for Value {

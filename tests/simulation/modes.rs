@@ -1,8 +1,10 @@
 //! What is done at all: modes, suspension, twins without seals, and guards of registrations and changes.
 
+use std::sync::Arc;
+
 use geminid::controller::Page;
 use geminid::emulator::SimHub;
-use geminid::plan::{DeclaredState, GuardKind, GuardLimits, Mode, RemovalPolicy, TwinState};
+use geminid::plan::{DeclaredState, GuardKind, GuardLimits, Mode, RemovalPolicy, TwinManifest, TwinState};
 
 use crate::fleet::{Daemon, device, manifest, object, options, settle, state, tags, twin};
 
@@ -56,6 +58,46 @@ async fn observing_writes_nothing_and_says_what_differs() {
     assert_eq!(counts, [1, 3, 1]);
 }
 
+/// Unix time in all of a run, so that an age shows.
+const NOW: u64 = 1_000_000_000;
+
+fn oldest_astray(daemon: &Daemon) -> f64 {
+    daemon.gauge("geminid_twin_out_of_sync_oldest_timestamp_seconds", &[])
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_twin_that_lacks_what_git_says_for_longest_has_its_age_told_and_a_healthy_fleet_none() {
+    let hub = settled(3).await;
+    let mut options = options("demo", 4);
+    options.wall_clock = || std::time::UNIX_EPOCH + std::time::Duration::from_secs(NOW);
+    let mut next = state(3, BOTH);
+    let daemon = Daemon::start(hub.clone(), options, &next);
+    settle(3000).await;
+    assert!(oldest_astray(&daemon).abs() < 0.1);
+    // Drift is corrected and nothing else: nobody is to be woken.
+    hub.edit(&device("d01"), &tags(r#"{"a":9}"#)).unwrap();
+    settle(3000).await;
+    assert!(oldest_astray(&daemon).abs() < 0.1);
+    // A device that is not there, and an hour later another one; both are tried again now and then.
+    for id in ["d08", "d09"] {
+        let absent = TwinManifest { create: false, ..(*manifest(object(BOTH), RemovalPolicy::Clear)).clone() };
+        next.twins.insert(twin(id), Arc::new(absent));
+        daemon.declare(&next);
+        settle(3600).await;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a second of this century is exact")]
+    let now = NOW as f64;
+    let age = now - oldest_astray(&daemon);
+    assert!((3500.0..7210.0).contains(&age), "{age}");
+    assert!(daemon.gauge("geminid_twins", &["missing"]) > 1.9);
+    for id in ["d08", "d09"] {
+        hub.create(&device(id)).unwrap();
+    }
+    settle(7300).await;
+    assert!(oldest_astray(&daemon).abs() < 0.1, "{}", oldest_astray(&daemon));
+    daemon.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn upserting_sets_and_registers_but_removes_nothing() {
     let hub = settled(3).await;
@@ -72,6 +114,7 @@ async fn upserting_sets_and_registers_but_removes_nothing() {
     let (reads, applied) = (hub.calls().reads, hub.applied().len());
     settle(3000).await;
     assert_eq!((hub.calls().reads, hub.applied().len()), (reads, applied));
+    assert!(oldest_astray(&daemon).abs() < 0.1, "what the mode leaves nobody waits for");
     assert_eq!(daemon.stop().await.statuses.count(TwinState::Held), 3);
 }
 

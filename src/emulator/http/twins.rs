@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, Response};
 use super::super::error::Refusal;
 use super::super::query::Rows;
 use super::super::registry::{Change, Device};
-use super::super::wire::{self, Map};
+use super::super::wire;
 use super::answers::json;
 use super::{Call, header};
 use crate::twin::TwinRef;
@@ -56,8 +56,8 @@ pub(super) async fn query(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
     let page = call.hub.query(&text, page_size, header(call.headers, CONTINUATION)?).await?;
     let (item_type, body) = match &page.rows {
         Rows::Twins(twins) => ("Twin", wire::twins(twins)),
-        Rows::Jobs(rows) => ("DeviceJob", wire::json(&rows.iter().map(Map).collect::<Vec<_>>())),
-        Rows::Raw(rows) => ("Raw", wire::json(&rows.iter().map(Map).collect::<Vec<_>>())),
+        Rows::Jobs(rows) => ("DeviceJob", wire::json(&rows)),
+        Rows::Raw(rows) => ("Raw", wire::json(&rows)),
     };
     let mut response = json(body);
     response.headers_mut().insert(ITEM_TYPE, HeaderValue::from_static(item_type));

@@ -80,10 +80,10 @@ impl KeptSession {
     fn record(&self) -> Vec<u8> {
         // As text, so that no generation is too large for a number.
         let generation = Value::from(self.generation.to_string());
-        wire::json(&wire::Map(&Object::from([
+        wire::json(&Object::from([
             ("filters".to_owned(), self.filters.to_value()),
             ("generation".to_owned(), generation),
-        ])))
+        ]))
     }
 
     /// Reads what the store kept; `None` when it is no session.
@@ -187,9 +187,9 @@ impl Presence {
         }
         let Some(link) = self.links.get(&who) else { return };
         let Some(mut difference) = desired_difference(change) else { return };
-        let version = after.twin.desired.version;
+        let version = after.twin.desired.stored().version;
         difference.insert("$version".to_owned(), wire::count(version));
-        let told = Told::Desired { version, body: wire::json(&wire::Map(&difference)) };
+        let told = Told::Desired { version, body: wire::json(&difference) };
         link.tell(Notice { change: change.number, told });
     }
 
@@ -363,7 +363,7 @@ impl HubHandle {
 /// gone (`iot-hub.md` 2.3). `None` when desired was not written.
 fn desired_difference(change: &Change) -> Option<Object> {
     let (before, after) = (&change.before.as_ref()?.twin.desired, &change.after.as_ref()?.twin.desired);
-    if before.version == after.version {
+    if before.stored().version == after.stored().version {
         return None;
     }
     if let Some(patch) = &change.desired_patch {

@@ -43,14 +43,14 @@ pub(super) async fn report(
         let base = base.map_err(|_| Refusal::ArgumentInvalid("$version must be a number".to_owned()))?;
         let change = hub
             .write(|registry, _, now| {
-                let version = registry.record(who)?.twin.reported.version;
+                let version = registry.record(who)?.twin.reported.stored().version;
                 match base {
                     Some(base) if base != version => Err(Refusal::ReportedChanged(version)),
                     Some(_) | None => registry.report(who, &patch, now),
                 }
             })
             .await?;
-        Ok(change.after.map_or(0, |device| device.twin.reported.version))
+        Ok(change.after.map_or(0, |device| device.twin.reported.stored().version))
     };
     match reported.await {
         Ok(version) => (topics::twin_answer(204, request, Some(version)), Vec::new()),

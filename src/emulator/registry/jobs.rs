@@ -235,8 +235,7 @@ impl Registry {
             *(if done.is_ok() { &mut after.succeeded } else { &mut after.failed }) += 1;
             rows.push(JobRow::new(&after, device, tick(now), tick(now), done));
         }
-        let (twins, bytes) =
-            (u32::try_from(rows.len()).unwrap_or(u32::MAX), wire::json(&wire::Map(&job.document)).len());
+        let (twins, bytes) = (u32::try_from(rows.len()).unwrap_or(u32::MAX), wire::json(&job.document).len());
         self.count_done(&job.id, rows.len());
         self.add_rows(rows);
         self.set_job(after);

@@ -122,9 +122,9 @@ pub fn read_job(key: &str, record: &[u8]) -> Result<Job, String> {
             desired: stored.desired.map(object).transpose()?,
         }),
         // What the call is stands in the document alone.
-        Some(Some(JobKind::DeviceMethod)) => JobAction::DeviceMethod(
-            wire::method_call(&wire::json(&wire::Map(&document))).map_err(|refusal| refusal.to_string())?,
-        ),
+        Some(Some(JobKind::DeviceMethod)) => {
+            JobAction::DeviceMethod(wire::method_call(&wire::json(&document)).map_err(|refusal| refusal.to_string())?)
+        }
         Some(None) => return Err("an unknown kind".to_owned()),
     };
     Ok(Job {

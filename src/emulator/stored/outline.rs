@@ -10,7 +10,6 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::super::configuration::ConfigurationId;
 use super::super::identity::Identity;
-use super::super::read_json::ReadObject;
 use super::{StoredIn, identity, parse, status, time};
 use crate::twin::Object;
 
@@ -39,7 +38,7 @@ pub fn outline(key: &str, record: &[u8]) -> Result<Outline, String> {
     for configuration in stored.configurations {
         status(configuration)?;
     }
-    Ok(Outline { identity, tags: stored.tags.map(|ReadObject(tags)| tags) })
+    Ok(Outline { identity, tags: stored.tags })
 }
 
 /// A value that was looked through.

@@ -11,10 +11,9 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::super::part::{Part, Stored};
-use super::super::read_json::ReadObject;
 use super::super::registry::Device;
 use super::super::twin_record::{Properties, Stamp, StampNode, TwinRecord};
-use super::super::wire::Map;
+use super::members::{end_of_string, end_of_value};
 use super::{StoredIn, StoredStamp, identity, is_uniform, parse, read_device, read_stamps, status, ticks};
 use crate::twin::Object;
 
@@ -30,14 +29,19 @@ pub struct Text {
 
 impl Text {
     fn made(of: &impl Serialize) -> Self {
-        let bytes = serde_json::to_vec(of).expect("maps have string keys and a vector takes every byte");
-        Self { place: 0..bytes.len(), of: bytes.into() }
+        serde_json::to_vec(of).expect("maps have string keys and a vector takes every byte").into()
     }
 
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.of[self.place.clone()]
+    }
+}
+
+impl From<Vec<u8>> for Text {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { place: 0..bytes.len(), of: bytes.into() }
     }
 }
 
@@ -56,12 +60,12 @@ impl Stored for Object {
     type Form = Text;
 
     fn to_stored(&self) -> Text {
-        Text::made(&Map(self))
+        Text::made(self)
     }
 
     fn of_stored(form: &Text) -> Self {
-        let read: Result<ReadObject, _> = parse(form.bytes());
-        read.expect("tags were looked through").0
+        let read: Result<Self, _> = parse(form.bytes());
+        read.expect("tags were looked through")
     }
 }
 
@@ -70,12 +74,12 @@ impl Stored for Properties {
 
     fn to_stored(&self) -> SectionText {
         let stamps = Text::made(&StampText { node: &self.stamps, above: None });
-        SectionText { values: Text::made(&Map(&self.values)), version: self.version, stamps }
+        SectionText { values: Text::made(&self.values), version: self.version, stamps }
     }
 
     fn of_stored(form: &SectionText) -> Self {
         let read = || {
-            let ReadObject(values) = parse(form.values.bytes())?;
+            let values = parse(form.values.bytes())?;
             let stamps = read_stamps(parse::<StoredStamp>(form.stamps.bytes())?, None, &values)?;
             Ok::<_, String>(Self { values, stamps, version: form.version })
         };
@@ -212,40 +216,6 @@ impl Fields {
             configurations: configurations.into_iter().map(status).collect::<Result<_, _>>().ok()?,
         };
         Some(Device { identity: identity(key, &mut head).ok()?, twin, change: 0 })
-    }
-}
-
-/// Behind the string that begins at `at`, if one does.
-fn end_of_string(text: &[u8], at: usize) -> Option<usize> {
-    if *text.get(at)? != b'"' {
-        return None;
-    }
-    let mut at = at + 1;
-    loop {
-        at += text.get(at..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
-        if text[at] == b'"' {
-            return Some(at + 1);
-        }
-        at += 2;
-    }
-}
-
-/// Behind the value that begins at `at`: a string, or all up to the next comma or closing bracket of the level around.
-fn end_of_value(text: &[u8], mut at: usize) -> Option<usize> {
-    let mut depth = 0_usize;
-    loop {
-        match text.get(at)? {
-            b'"' => {
-                at = end_of_string(text, at)?;
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth == 0 => return Some(at),
-            b'}' | b']' => depth -= 1,
-            b',' if depth == 0 => return Some(at),
-            _ => {}
-        }
-        at += 1;
     }
 }
 

@@ -8,8 +8,9 @@ use super::super::configuration::{
     Condition, Configuration, ConfigurationId, ConfigurationSpec, Content, Counts, Metric,
 };
 use super::super::error::Refusal;
-use super::json::{Map, date, into_object, json, typed, value};
+use super::json::{date, into_object, json, typed, value};
 use crate::query::Source;
+use crate::twin::Object;
 
 /// What a hub prints for a configuration that names no version.
 const SCHEMA_VERSION: &str = "1.0";
@@ -60,7 +61,7 @@ pub struct ConfigurationBody<'a> {
     id: &'a str,
     schema_version: &'a str,
     labels: &'a BTreeMap<String, String>,
-    content: Map<'a>,
+    content: &'a Object,
     target_condition: &'a str,
     created_time_utc: String,
     last_updated_time_utc: String,
@@ -85,7 +86,7 @@ impl<'a> ConfigurationBody<'a> {
             id: configuration.id.as_str(),
             schema_version: configuration.schema_version.as_deref().unwrap_or(SCHEMA_VERSION),
             labels: &configuration.labels,
-            content: Map(&configuration.content.document),
+            content: &configuration.content.document,
             target_condition: &configuration.condition.text,
             created_time_utc: date(configuration.created),
             last_updated_time_utc: date(configuration.updated),

@@ -2,7 +2,7 @@
 
 use super::super::error::Refusal;
 use super::super::twin_record::{Properties, TwinRecord};
-use super::json::{Map, count, into_object, json, parse};
+use super::json::{count, into_object, json, parse};
 use crate::twin::{Object, Value};
 
 /// A twin as its device reads it: no tags, no `$metadata`.
@@ -14,7 +14,7 @@ pub fn device_twin(twin: &TwinRecord) -> Vec<u8> {
         Value::Object(object)
     };
     let body = [("desired".to_owned(), section(&twin.desired)), ("reported".to_owned(), section(&twin.reported))];
-    json(&Map(&Object::from(body)))
+    json(&Object::from(body))
 }
 
 /// Reads what a device reports: a merge patch.

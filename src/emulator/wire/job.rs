@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::super::error::Refusal;
 use super::super::job::{Job, JobAction, JobId, JobKind, JobSpec};
 use super::super::registry::JobProgress;
-use super::json::{Map, date, into_object, json, typed, value};
+use super::json::{date, into_object, json, typed, value};
 use super::method::method_call;
 use super::twin::sections;
 use crate::twin::{Object, Value};
@@ -45,7 +45,7 @@ pub fn job_write(body: &[u8], id: &JobId) -> Result<JobSpec, Refusal> {
         }
         Some(JobKind::DeviceMethod) => {
             let document = part(request.cloud_to_device_method, "cloudToDeviceMethod")?;
-            let call = method_call(&json(&Map(&document)))?;
+            let call = method_call(&json(&document))?;
             (document, JobAction::DeviceMethod(call))
         }
         None => {
@@ -90,9 +90,9 @@ pub struct JobBody<'a> {
     max_execution_time_in_seconds: i64,
     r#type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    update_twin: Option<Map<'a>>,
+    update_twin: Option<&'a Object>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cloud_to_device_method: Option<Map<'a>>,
+    cloud_to_device_method: Option<&'a Object>,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure_reason: Option<&'a str>,
@@ -124,8 +124,8 @@ impl<'a> JobBody<'a> {
             end_time: job.end.map(date),
             max_execution_time_in_seconds: job.seconds_max,
             r#type: kind.as_str(),
-            update_twin: (kind == JobKind::UpdateTwin).then_some(Map(&job.document)),
-            cloud_to_device_method: (kind == JobKind::DeviceMethod).then_some(Map(&job.document)),
+            update_twin: (kind == JobKind::UpdateTwin).then_some(&job.document),
+            cloud_to_device_method: (kind == JobKind::DeviceMethod).then_some(&job.document),
             status: job.status.as_str(),
             failure_reason: job.failure.as_deref(),
             status_message: job.failure.as_deref(),

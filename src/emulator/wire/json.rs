@@ -4,11 +4,10 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
-use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
 use super::super::error::Refusal;
-use crate::twin::{Number, Object, Value};
+use crate::twin::{Object, Value};
 
 /// A date that never was (`iot-hub.md` 1.2).
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -72,40 +71,6 @@ pub const fn connection_state(connected: bool) -> &'static str {
 #[must_use]
 pub fn count(number: u64) -> Value {
     Value::from(i64::try_from(number).unwrap_or(i64::MAX))
-}
-
-/// An object of the domain as JSON.
-#[derive(Debug)]
-pub struct Map<'a>(pub &'a Object);
-
-impl Serialize for Map<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (key, Json(value))))
-    }
-}
-
-/// A value of the domain as JSON.
-#[derive(Debug)]
-pub struct Json<'a>(pub &'a Value);
-
-impl Serialize for Json<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Value::Null => serializer.serialize_unit(),
-            Value::Bool(value) => serializer.serialize_bool(*value),
-            Value::Number(Number::Integer(value)) => serializer.serialize_i64(*value),
-            Value::Number(Number::Float(value)) => serializer.serialize_f64(*value),
-            Value::String(text) => serializer.serialize_str(text),
-            Value::Array(items) => {
-                let mut sequence = serializer.serialize_seq(Some(items.len()))?;
-                for item in items {
-                    sequence.serialize_element(&Json(item))?;
-                }
-                sequence.end()
-            }
-            Value::Object(object) => Map(object).serialize(serializer),
-        }
-    }
 }
 
 /// The text of a body.

@@ -10,13 +10,11 @@ use serde::{Serialize, Serializer};
 use super::super::configuration::{ConfigurationId, ConfigurationStatus};
 use super::super::error::Refusal;
 use super::super::part::Part;
-use super::super::read_json::ReadValue;
 use super::super::registry::Device;
 use super::super::twin_record::{Properties, StampNode, TwinRecord};
 use super::identity::{CapabilityFields, ThumbprintFields};
-use super::json::{
-    Json, connection_state, count, date, date_or_never, into_object, optional_object, parse, write_json,
-};
+use super::json::{connection_state, count, date, date_or_never, into_object, optional_object, parse, write_json};
+use super::metadata::write_metadata;
 use crate::twin::{MergePatch, Object, Value};
 
 /// What a service sends back with a whole twin and the hub ignores (`iot-hub.md` 1.5).
@@ -76,7 +74,7 @@ struct TwinHead<'a> {
 #[serde(rename_all = "camelCase")]
 struct TwinTail<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    configurations: Option<Json<'a>>,
+    configurations: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     capabilities: Option<CapabilityFields>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,13 +133,13 @@ fn write_twin(device: &Device, to: &mut Vec<u8>) {
         to.extend_from_slice(tags.stored().bytes());
     }
     to.extend_from_slice(b",\"properties\":{\"desired\":");
-    to.extend_from_slice(twin.desired.shown(|desired| section(desired, &twin.desired)));
+    to.extend_from_slice(twin.desired.shown(section));
     to.extend_from_slice(b",\"reported\":");
-    to.extend_from_slice(twin.reported.shown(|reported| section(reported, &twin.reported)));
+    to.extend_from_slice(twin.reported.shown(section));
     to.push(b'}');
     let configurations = configurations(twin);
     let tail = TwinTail {
-        configurations: configurations.as_ref().map(Json),
+        configurations: configurations.as_ref(),
         capabilities: of_device.then_some(CapabilityFields { iot_edge: identity.iot_edge }),
         device_scope: identity.device_scope(),
     };
@@ -156,17 +154,22 @@ fn write_twin(device: &Device, to: &mut Vec<u8>) {
 }
 
 /// A section as answers show it: content first, then `$metadata` and `$version` (`iot-hub.md` 1.1).
-fn section(properties: &Properties, part: &Part<Properties>) -> Vec<u8> {
-    let values = part.stored().values.bytes();
+fn section(part: &Part<Properties>) -> Vec<u8> {
+    let stored = part.stored();
+    let values = stored.values.bytes();
     // Its stamps take a few times the room.
     let mut text = Vec::with_capacity(STAMP_BYTES_USUAL + STAMPS_OVER_VALUES * values.len());
     text.extend_from_slice(values);
     text.pop();
-    text.extend_from_slice(if properties.values.is_empty() { b"\"$metadata\":" } else { b",\"$metadata\":" });
-    let last = RefCell::new((properties.stamps.stamp.at, date(properties.stamps.stamp.at)));
-    write_json(&Stamps { node: &properties.stamps, last: &last }, &mut text);
+    text.extend_from_slice(if text.trim_ascii_end() == b"{" { b"\"$metadata\":" } else { b",\"$metadata\":" });
+    let begun = text.len();
+    if write_metadata(values, stored.stamps.bytes(), &mut text).is_err() {
+        text.truncate(begun);
+        let last = RefCell::new((part.stamps.stamp.at, date(part.stamps.stamp.at)));
+        write_json(&Stamps { node: &part.stamps, last: &last }, &mut text);
+    }
     text.extend_from_slice(b",\"$version\":");
-    text.extend_from_slice(properties.version.to_string().as_bytes());
+    text.extend_from_slice(stored.version.to_string().as_bytes());
     text.push(b'}');
     text
 }
@@ -185,8 +188,7 @@ pub fn configurations(twin: &TwinRecord) -> Option<Value> {
 #[must_use]
 #[expect(clippy::missing_panics_doc, reason = "a twin is JSON")]
 pub fn twin_value(device: &Device) -> Value {
-    let ReadValue(value) = serde_json::from_slice(&twin(device)).expect("a twin is JSON");
-    value
+    serde_json::from_slice(&twin(device)).expect("a twin is JSON")
 }
 
 /// The one walk over the stamps of a section. Most of their times are the same, so the last one's text is kept at hand.
@@ -342,7 +344,7 @@ mod tests {
             r#""a":{"$lastUpdated":T,"$lastUpdatedVersion":2,"b":{"$lastUpdated":T,"$lastUpdatedVersion":2}},"#,
             r#""l":{"$lastUpdated":T,"$lastUpdatedVersion":2}},"$version":2}"#,
         );
-        let text = String::from_utf8(section(&twin.desired, &twin.desired)).unwrap();
+        let text = String::from_utf8(section(&twin.desired)).unwrap();
         assert_eq!(text, expected.replace('T', "\"2021-01-05T18:41:48.5Z\""));
     }
 
