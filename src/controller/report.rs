@@ -80,7 +80,8 @@ impl Report {
             }
             None if result.outcome == Outcome::Drifted => drift_message(&result.drift),
             None if result.outcome == Outcome::Kept => {
-                "its manifest is broken, the twin is kept as the last good one declared it".to_owned()
+                "its manifest is broken, the twin is kept as the last good one declared it; `geminid validate` says what is wrong"
+                    .to_owned()
             }
             None => held_message(&result.held),
         }
@@ -173,7 +174,7 @@ impl Report {
     }
 
     pub(super) fn swept(&mut self, swept: &Swept, statuses: &Statuses, at: SystemTime) {
-        let found = format!("{} twins, {} to read", statuses.len(), swept.nominated.len());
+        let found = format!("{}, {} to read", twins_counted(statuses.len()), swept.nominated.len());
         self.journal.tell((self.wall_clock)(), "SweepComplete", found);
         self.sweep_failing = false;
         self.metrics.sweep_completed(at);
@@ -270,7 +271,7 @@ impl Report {
                 }
             }
             Some(hold) if self.removal_hold.as_ref() != Some(hold) => {
-                self.journal.tell((self.wall_clock)(), "RemovalsHeld", format!("{waiting} twins: {hold}"));
+                self.journal.tell((self.wall_clock)(), "RemovalsHeld", format!("{}: {hold}", twins_counted(waiting)));
                 warn!(%hub, twins = waiting, "removals are held: {hold}");
             }
             Some(_) => {}
@@ -413,4 +414,9 @@ fn label_of(state: TwinState) -> StateLabel {
         TwinState::Unauthorized => StateLabel::Unauthorized,
         TwinState::Failed => StateLabel::Failed,
     }
+}
+
+/// `1 twin`, `2 twins`.
+fn twins_counted(count: usize) -> String {
+    if count == 1 { "1 twin".to_owned() } else { format!("{count} twins") }
 }

@@ -225,11 +225,13 @@ impl RestHub {
         } else if timeout {
             format!("{address}: no answer in time")
         } else if why.contains("UnknownIssuer") {
-            format!("{address}: certificate not trusted: {why}; a private CA must be given to geminid")
+            format!("{address}: certificate not trusted: {why}; name the file of a private authority in ca_file")
         } else if why.contains("invalid peer certificate") {
             format!("{address}: certificate not trusted: {why}")
         } else if why.contains("corrupt message") {
             format!("{address}: nothing there speaks TLS: {why}")
+        } else if let Some(why) = why.strip_prefix("tunnel error: ") {
+            format!("{address}: the proxy of HTTPS_PROXY gives no way there: {why}")
         } else {
             format!("{address}: {why}")
         };

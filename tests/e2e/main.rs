@@ -21,6 +21,7 @@ mod kill;
 mod mistakes;
 mod plans;
 mod readme;
+mod stranger;
 mod support;
 mod terminal;
 mod transfers;
