@@ -4,11 +4,13 @@
 //! where they are read and never printed.
 
 mod environment;
+mod form;
 mod login;
 mod raw;
 mod value;
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,13 +20,15 @@ use secrecy::SecretString;
 use environment::{Place, known_variables, place_of};
 pub use login::{AzureEnvironment, EntraKind, LoginSettings};
 use raw::{RawSettings, settings_of};
-pub use value::{parse_audit_log, parse_duration, parse_log_format, parse_sweep};
+pub use value::{check_log_level, parse_audit_log, parse_duration, parse_log_format, parse_sweep};
 
 /// Where the daemon listens unless told otherwise.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:9797";
 const SWEEP_DEFAULT: Duration = Duration::from_secs(10 * 60);
 /// The smallest standard tier: who has a larger one and forgets to say so is slow, not throttled.
 pub const TIER_DEFAULT: &str = "S1";
+/// The largest settings file, in bytes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The word for a hub that is asked without any limit.
 const TIER_NONE: &str = "none";
 /// Our part of the hub's rates: they are shared with everybody who uses the hub, devices that report included.
@@ -45,8 +49,16 @@ pub enum SettingsError {
         /// Its name.
         name: String,
     },
+    /// A variable whose text is not what the setting holds.
+    #[error("environment variable {name} does not fit; {remedy}")]
+    Text {
+        /// Its name.
+        name: String,
+        /// What would do.
+        remedy: String,
+    },
     /// A value that does not fit.
-    #[error("settings: {key}: {problem}")]
+    #[error("{}{key}: {problem}", if key.starts_with("--") { "" } else { "settings: " })]
     Value {
         /// The key, dotted.
         key: String,
@@ -219,7 +231,9 @@ pub fn load(file: Option<&Path>) -> Result<Settings, SettingsError> {
 pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> Result<Settings, SettingsError> {
     let mut builder = Config::builder();
     if let Some(file) = file {
-        builder = builder.add_source(File::from(file).format(FileFormat::Toml));
+        let text = read(file)?;
+        form::check_file(file, &text)?;
+        builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
     }
     let mut secrets = BTreeMap::new();
     for (name, value) in variables {
@@ -229,7 +243,11 @@ pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> R
                 let items: Vec<&str> = value.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
                 builder = builder.set_override(key, items).map_err(|error| file_error(&error))?;
             }
-            Place::Key(key) => {
+            Place::Key(_, holds) if !holds.fits(value) => {
+                let remedy = holds.remedy().replace(" in quotes", "").replace(", without quotes", "");
+                return Err(SettingsError::Text { name: name.clone(), remedy });
+            }
+            Place::Key(key, _) => {
                 builder = builder.set_override(key, value.as_str()).map_err(|error| file_error(&error))?;
             }
             Place::ConnectionString(hub) => {
@@ -248,6 +266,19 @@ pub fn load_with(file: Option<&Path>, variables: &BTreeMap<String, String>) -> R
     settings.file = file.map(Path::to_path_buf);
     (settings.https_proxy, settings.no_proxy) = (proxy("HTTPS_PROXY").map(SecretString::from), proxy("NO_PROXY"));
     Ok(settings)
+}
+
+/// The text of the settings file.
+fn read(file: &Path) -> Result<String, SettingsError> {
+    let refused = |problem: String| SettingsError::File(format!("{} {problem}", file.display()));
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(file);
+    let read = opened.and_then(|opened| opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+    read.map_err(|error| SettingsError::File(format!("cannot read {}: {error}", file.display())))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(refused(format!("is larger than {FILE_BYTES_MAX} bytes; name the settings file")));
+    }
+    String::from_utf8(bytes).map_err(|_| refused("is not UTF-8; save it as UTF-8".to_owned()))
 }
 
 fn file_error(error: &ConfigError) -> SettingsError {

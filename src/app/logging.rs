@@ -51,7 +51,7 @@ impl Colour {
 /// # Errors
 /// When the level is none, or logging was started before.
 pub fn start_logging(options: &LogOptions, progress: &Progress, metrics: Option<ProcessMetrics>) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&options.level)
+    let filter = EnvFilter::try_new(directives(&options.level))
         .with_context(|| format!("log level {:?} is neither error, warn, info, debug nor trace", options.level))?;
     let counted = metrics.map(Counted);
     let registry = tracing_subscriber::registry().with(filter).with(counted);
@@ -64,6 +64,16 @@ pub fn start_logging(options: &LogOptions, progress: &Progress, metrics: Option<
         }
     }
     .context("cannot start logging")
+}
+
+/// The level, without what libraries tell at it that we handle and say in our own words: of folders that went, and of
+/// certificates that are not trusted. Who asks for more, or writes directives, gets everything.
+fn directives(level: &str) -> String {
+    match level.to_ascii_lowercase().as_str() {
+        "error" | "warn" => format!("{level},rustls_platform_verifier=off"),
+        "info" => format!("{level},notify=warn,rustls_platform_verifier=off"),
+        _ => level.to_owned(),
+    }
 }
 
 /// Counts what passes the filter.

@@ -26,6 +26,8 @@ pub(super) struct Source {
     /// What was said already, so that a lasting problem is said once.
     told: BTreeSet<String>,
     failing: Option<String>,
+    /// Whether there is a good state that can stay.
+    has_loaded: bool,
 }
 
 impl Source {
@@ -38,6 +40,7 @@ impl Source {
             metrics,
             told: BTreeSet::new(),
             failing: None,
+            has_loaded: false,
         }
     }
 
@@ -60,6 +63,7 @@ impl Source {
                 Ok(snapshot) => {
                     self.watcher.loaded();
                     self.loaded(&snapshot);
+                    self.has_loaded = true;
                     return snapshot;
                 }
                 Err(error) => {
@@ -110,7 +114,9 @@ impl Source {
     fn failed(&mut self, message: &str, reason: &'static str) {
         let hub = &self.hub;
         if self.failing.as_deref() != Some(message) {
-            tracing::error!(%hub, reason, "failed to load manifests, the last good state stays: {message}");
+            let meanwhile =
+                if self.has_loaded { "the last good state stays" } else { "nothing is done until they can be" };
+            tracing::error!(%hub, reason, "failed to load manifests, {meanwhile}: {message}");
         }
         self.failing = Some(message.to_owned());
         self.metrics.reload_failed();

@@ -75,7 +75,7 @@ async fn run_pass(args: &ApplyArgs, opened: Opened, audit: Option<&AuditTarget>,
         bail!("stopped before every twin was tried; apply again to go on");
     }
     let in_sync = statuses.count(TwinState::InSync) == statuses.len();
-    let mut out = Output::coloured_stdout(opened.colour);
+    let mut out = Output::coloured_stdout(opened.colour).beside_the_work();
     match args.writing.output {
         Format::Text => tell(&statuses, &mut out),
         Format::Json => {

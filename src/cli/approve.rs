@@ -38,6 +38,6 @@ pub(super) async fn run(args: ApproveArgs) -> anyhow::Result<u8> {
     let approved = server.post(&["approve"], &body).await?;
     let line =
         format!("{}: {} may pass until {}", text(&approved, "guard"), approved["count"], text(&approved, "until"));
-    Output::stdout().line(&line);
+    Output::stdout().beside_the_work().line(&line);
     Ok(0)
 }

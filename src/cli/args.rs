@@ -92,7 +92,7 @@ pub(super) struct FleetArgs {
 #[derive(Debug, Clone, Args)]
 pub(super) struct FilterArgs {
     /// Only twins whose manifest has this label, such as plant=redmond43
-    #[arg(short = 'l', long = "label", value_name = "NAME=VALUE")]
+    #[arg(short = 'l', long = "label", alias = "selector", value_name = "NAME=VALUE")]
     labels: Vec<String>,
     /// Only twins of devices whose id matches, such as 'pump-*'
     #[arg(long = "device", value_name = "GLOB")]
@@ -268,7 +268,8 @@ pub(super) fn log_options(settings: &Settings, args: &LogArgs) -> anyhow::Result
         (false, 1) => Some(VERBOSE),
         (false, _) => Some("trace"),
     };
-    let level = args.log_level.as_deref().or(asked).unwrap_or(&settings.log_level).to_owned();
+    let level = args.log_level.as_deref().or(asked).unwrap_or(&settings.log_level);
+    let level = settings::check_log_level(level.to_owned())?;
     Ok(LogOptions { format, level, colour: colour(settings, args) })
 }
 

@@ -75,6 +75,9 @@ fn reference(mut command: Command) -> String {
         if let Some(about) = verb.get_about() {
             text.push_str(&format!("{}.\n", cell(&about.to_string())));
         }
+        if let Some(codes) = verb.get_after_help() {
+            text.push_str(&format!("\n{}.\n", cell(&codes.to_string())));
+        }
         let shown: Vec<&Arg> =
             verb.get_arguments().filter(|arg| !arg.is_hide_set() && arg.get_id() != "help").collect();
         if shown.is_empty() {

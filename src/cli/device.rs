@@ -84,7 +84,7 @@ async fn alone(args: &DeviceArgs, file: &std::path::Path) -> anyhow::Result<u8> 
         now: wall_clock,
         seed: seed(),
     };
-    let mut out = Output::stdout();
+    let mut out = Output::stdout().beside_the_work();
     let tell = |event: DeviceEvent| out.line(&line(&who, &event));
     let (ended, _) = until_stopped(async |stop| run_device(&options, tell, &stop).await).await?;
     ended?;

@@ -78,11 +78,13 @@ impl<'a> Drawing<'a> {
 
     /// The source line with a caret beneath; `None` when there is none to draw.
     pub(super) fn draw(&mut self, found: &Diagnostic) -> Option<String> {
+        // A file that is meant as a whole may be none that can be read to an end.
+        let line = found.line.checked_sub(1)?;
         let lines = self.files.entry(found.file.to_string()).or_insert_with(|| {
             let text = std::fs::read_to_string(self.folder.join(&*found.file)).unwrap_or_default();
             text.lines().map(str::to_owned).collect()
         });
-        let line = lines.get(found.line.checked_sub(1)?)?;
+        let line = lines.get(line)?;
         // A file that calls anything sensitive is not drawn from where it is not known what a line belongs to, or what is
         // sensitive: a broken manifest does not tell.
         let unknown = found.path.is_empty() || found.severity == Severity::Error;

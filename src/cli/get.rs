@@ -33,7 +33,7 @@ pub(super) struct GetArgs {
     #[arg(long)]
     reason: Option<String>,
     /// Twins whose manifest has these labels, such as plant=redmond43,line=2
-    #[arg(short = 'l', long = "selector", value_name = "LABELS")]
+    #[arg(short = 'l', long = "selector", alias = "label", value_name = "LABELS")]
     labels: Option<String>,
     /// At most this many twins [default: all]
     #[arg(long, value_name = "COUNT")]
@@ -48,12 +48,24 @@ pub(super) struct GetArgs {
     server: ServerArgs,
 }
 
+impl GetArgs {
+    /// The one twin that is asked for; `None` where an empty list is an answer.
+    fn one(&self) -> Option<&str> {
+        let is_filtered = self.state.is_some() || self.reason.is_some() || self.labels.is_some();
+        self.name.as_deref().filter(|name| !is_filtered && !name.contains(['*', '?', '[', '{']))
+    }
+}
+
 /// Lists twins: 0 when the daemon answered.
 pub(super) async fn run(args: GetArgs) -> anyhow::Result<u8> {
     let server = args.server.open()?;
     let every = args.watch.as_deref().map(|text| crate::settings::parse_sweep("--watch", text)).transpose()?;
     let Some(every) = every else {
-        show(&list(&server, &args).await?, args.output)?;
+        let twins = list(&server, &args).await?;
+        if let Some(name) = args.one().filter(|_| items(&twins).is_empty()) {
+            bail!("{name} is not managed; `geminid get` lists the twins that are");
+        }
+        show(&twins, args.output)?;
         return Ok(0);
     };
     let (ended, _) = until_stopped(async |stop: CancellationToken| {

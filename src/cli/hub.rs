@@ -28,7 +28,7 @@ pub(super) async fn run(args: HubArgs) -> anyhow::Result<u8> {
 
 async fn serve(args: &HubArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let hub = EmbeddedHub::start(args.embedded.options()?).await?;
-    let mut out = Output::stdout();
+    let mut out = Output::stdout().beside_the_work();
     out.line(concat!("geminid ", env!("CARGO_PKG_VERSION")));
     out.line(&format!("  embedded hub   https://{}", hub.address()));
     if let Some(address) = hub.connection_info().mqtts {

@@ -46,6 +46,8 @@ use output::{Output, print_error};
 /// GitOps for Azure IoT Hub device twins.
 #[derive(Debug, Parser)]
 #[command(name = "geminid", version, about, long_about = None, disable_help_subcommand = true)]
+#[command(after_help = "Without Azure: geminid run --embedded-hub --manifests FOLDER\n\
+                        Exit code: 0 as wished, 1 as the verb says, 2 for an error")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -56,15 +58,18 @@ enum Command {
     /// Watch manifests and keep the twins as they declare, until Ctrl-C
     Run(Box<run::RunArgs>),
     /// Bring the twins to what the manifests declare, once
+    #[command(after_help = "Exit code: 0 all twins in sync, 1 not all, 2 for an error")]
     Apply(apply::ApplyArgs),
     /// Show what `run` or `apply` would change, reading only
-    #[command(alias = "diff")]
+    #[command(alias = "diff", after_help = "Exit code: 0 nothing to do, 1 changes, 2 for an error")]
     Plan(plan::PlanArgs),
     /// Write live twins as manifests: what is exported plans no change
     Export(export::ExportArgs),
     /// Look at settings, login, rights and manifests before anything is run, and say what is missing
+    #[command(after_help = "Exit code: 0 nothing is missing, 1 something is, 2 for an error")]
     Check(check::CheckArgs),
     /// Check manifests without a hub
+    #[command(after_help = "Exit code: 0 no errors, 1 errors, 2 when nothing could be checked")]
     Validate(validate::ValidateArgs),
     /// Ask the hub with its own query language
     Query(query::QueryArgs),
@@ -73,10 +78,12 @@ enum Command {
     /// List the twins of a running daemon and how they stand
     Get(get::GetArgs),
     /// Show one twin leaf by leaf: declared, live, whose, and why not
+    #[command(after_help = "Exit code: 0 in sync, 1 not in sync, 2 for an error")]
     Explain(explain::ExplainArgs),
     /// Show what a running daemon did and met lately
     Events(events::EventsArgs),
     /// Have a running daemon reconcile a twin, or all, now
+    #[command(after_help = "Exit code: 0 done, 1 not done in time, 2 for an error")]
     Reconcile(reconcile::ReconcileArgs),
     /// Have a running daemon leave a twin alone
     Suspend(suspend::SuspendArgs),
@@ -85,8 +92,10 @@ enum Command {
     /// Let a guard of a running daemon pass what was looked at
     Approve(approve::ApproveArgs),
     /// Take over paths that another owner has sealed, without changing a value
+    #[command(after_help = "Exit code: 0 all done, 1 a twin was left out, 2 for an error")]
     Adopt(adopt::AdoptArgs),
     /// Give up our seals and leave every value as it is
+    #[command(after_help = "Exit code: 0 all done, 1 a twin was left out, 2 for an error")]
     Release(release::ReleaseArgs),
     /// Print the JSON Schema of manifests, for editors
     Schema(schema::SchemaArgs),
@@ -165,9 +174,13 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Whose help says more: `geminid VERB` where clap's usage names one.
+/// Whose help says more: `geminid VERB` where clap's usage names one, or the command line does.
 fn helpful(text: &str) -> String {
-    let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: ")).unwrap_or("geminid");
+    let Some(usage) = text.lines().find_map(|line| line.trim().strip_prefix("Usage: ")) else {
+        let verbs = Cli::command();
+        let verb = std::env::args().nth(1).filter(|verb| verbs.find_subcommand(verb).is_some());
+        return verb.map_or_else(|| "geminid".to_owned(), |verb| format!("geminid {verb}"));
+    };
     usage.split(' ').take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase())).collect::<Vec<_>>().join(" ")
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: text of a hub or a device reaches a terminal with its control characters escaped, and a closed pipe is
 //! the end of the output, not of the process.
 
-use std::io::{IsTerminal as _, Write};
+use std::io::{ErrorKind, IsTerminal as _, Write};
 
 use crate::app::Colour;
 
@@ -11,6 +11,8 @@ use crate::app::Colour;
 pub(super) struct Output<W> {
     stream: W,
     coloured: bool,
+    /// Whether the verb is for what it writes here: then it has failed when it cannot be written.
+    is_result: bool,
 }
 
 /// How a line looks where there is colour; everywhere else it is the same text.
@@ -42,19 +44,24 @@ impl Style {
 
 impl Output<std::io::Stdout> {
     pub(super) fn stdout() -> Self {
-        Self { stream: std::io::stdout(), coloured: false }
+        Self { stream: std::io::stdout(), coloured: false, is_result: true }
     }
 
     pub(super) fn coloured_stdout(colour: Colour) -> Self {
         let stream = std::io::stdout();
         let coloured = colour.is_on(stream.is_terminal());
-        Self { stream, coloured }
+        Self { stream, coloured, is_result: true }
+    }
+
+    /// For a verb that does something and tells of it on the way: it goes on when nobody can be told.
+    pub(super) fn beside_the_work(self) -> Self {
+        Self { is_result: false, ..self }
     }
 }
 
 impl Output<std::io::Stderr> {
     pub(super) fn stderr() -> Self {
-        Self { stream: std::io::stderr(), coloured: false }
+        Self { stream: std::io::stderr(), coloured: false, is_result: false }
     }
 }
 
@@ -77,7 +84,8 @@ impl<W: Write> Output<W> {
 
     /// A text of our own as it is, tabs and all.
     pub(super) fn text(&mut self, text: &str) {
-        let _ = self.stream.write_all(text.as_bytes()).and_then(|()| self.stream.flush());
+        let written = self.stream.write_all(text.as_bytes()).and_then(|()| self.stream.flush());
+        self.must_have(written);
     }
 
     /// Begins a terminal's screen anew (ECMA-48); nothing stays switched when the process ends in between.
@@ -94,8 +102,20 @@ impl<W: Write> Output<W> {
         } else {
             writeln!(self.stream, "\u{1b}[{attributes}m{text}\u{1b}[0m")
         };
-        // Nobody reads on when the pipe is closed; the exit code still tells.
-        let _ = written.and_then(|()| self.stream.flush());
+        let written = written.and_then(|()| self.stream.flush());
+        self.must_have(written);
+    }
+
+    /// Nobody reads on when the pipe is closed; the exit code still tells. A full disk would leave half a result that
+    /// looks like one, so the process ends there.
+    fn must_have(&self, written: std::io::Result<()>) {
+        if let Err(error) = written
+            && self.is_result
+            && error.kind() != ErrorKind::BrokenPipe
+        {
+            print_error(&anyhow::anyhow!("cannot write the result to standard output: {error}"));
+            std::process::exit(2);
+        }
     }
 }
 
@@ -127,7 +147,7 @@ mod tests {
 
     #[test]
     fn colour_is_around_the_text_and_never_of_the_text() {
-        let mut out = Output { stream: Vec::new(), coloured: true };
+        let mut out = Output { stream: Vec::new(), coloured: true, is_result: false };
         out.styled(Style::Added, "+ a\u{1b}[31m");
         out.line("b");
         out.coloured = false;
@@ -138,7 +158,7 @@ mod tests {
 
     #[test]
     fn json_stays_json_whatever_is_in_it() {
-        let mut out = Output { stream: Vec::new(), coloured: false };
+        let mut out = Output { stream: Vec::new(), coloured: false, is_result: false };
         let document = serde_json::json!({ "a": "x\u{7f}\u{9b}\u{1b}\n" });
         out.json(&document);
         let written = String::from_utf8(out.stream).unwrap();

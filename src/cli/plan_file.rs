@@ -83,6 +83,10 @@ impl PlanFile {
     /// Replaces the file at `path` at once.
     pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {
         let context = || format!("cannot keep the plan in {}; choose another file with --out", path.display());
+        // The file takes the place of what is there: no device, pipe or folder may go for it.
+        if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            bail!("{} is no regular file; choose another file with --out", path.display());
+        }
         let mut fresh = path.as_os_str().to_owned();
         fresh.push(".new");
         let fresh = Path::new(&fresh);

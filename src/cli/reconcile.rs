@@ -47,7 +47,7 @@ pub(super) async fn run(args: ReconcileArgs) -> anyhow::Result<u8> {
     }
     let requested = server.post(&["reconcile"], &body).await?;
     let token = text(&requested, "token");
-    let mut out = Output::stdout();
+    let mut out = Output::stdout().beside_the_work();
     if args.no_wait {
         out.line(token);
         return Ok(0);

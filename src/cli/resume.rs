@@ -23,6 +23,6 @@ pub(super) async fn run(args: ResumeArgs) -> anyhow::Result<u8> {
     let server = args.server.open()?;
     let hub = server.hub(args.hub.as_deref()).await?;
     server.post(&["resume"], &json!({"hub": hub, "twin": args.twin})).await?;
-    Output::stdout().line(&format!("{}: resumed", args.twin));
+    Output::stdout().beside_the_work().line(&format!("{}: resumed", args.twin));
     Ok(0)
 }

@@ -86,7 +86,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<u8> {
 
 /// What a newcomer needs next.
 fn announce(about: &Announcement) {
-    let mut out = Output::stdout();
+    let mut out = Output::stdout().beside_the_work();
     out.line(concat!("geminid ", env!("CARGO_PKG_VERSION")));
     if let Some(hub) = &about.embedded {
         out.line(&format!("  embedded hub   https://{}", hub.https));

@@ -152,11 +152,14 @@ impl Server {
             if let Some(why) = untrusted(&error) {
                 anyhow!("the certificate of {address} is not trusted ({why}); name its authority with --server-ca-file")
             } else if error.is_connect() {
-                anyhow!("no daemon answers at {address}; start one with `geminid run`, or name it with --server")
+                let cause = cause(&error);
+                anyhow!(
+                    "no daemon answers at {address} ({cause}); start one with `geminid run`, or name it with --server"
+                )
             } else if error.is_timeout() {
                 anyhow!("the daemon at {address} did not answer within {} s", ANSWER_TIME_MAX.as_secs())
             } else {
-                anyhow!("cannot ask the daemon at {address}: {error}")
+                anyhow!("cannot ask the daemon at {address}: {}; is it http or https?", cause(&error))
             }
         })?;
         let status = answer.status();
@@ -186,6 +189,12 @@ impl Server {
 fn untrusted(error: &reqwest::Error) -> Option<String> {
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     causes.map(ToString::to_string).filter(|text| text.contains("certificate")).last()
+}
+
+/// What is at the bottom of an error: the layers above say only that something was being done.
+fn cause(error: &reqwest::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// The items of a list.

@@ -27,6 +27,6 @@ pub(super) async fn run(args: SuspendArgs) -> anyhow::Result<u8> {
     let hub = server.hub(args.hub.as_deref()).await?;
     let body = json!({"hub": hub, "twin": args.twin, "reason": args.reason});
     server.post(&["suspend"], &body).await?;
-    Output::stdout().line(&format!("{}: suspended, until `geminid resume {}`", args.twin, args.twin));
+    Output::stdout().beside_the_work().line(&format!("{}: suspended, until `geminid resume {}`", args.twin, args.twin));
     Ok(0)
 }

@@ -69,7 +69,7 @@ pub(super) async fn run(args: TransferArgs, transfer: Transfer) -> anyhow::Resul
             Err(error) => drop(shown.failed.insert(twin, error)),
         }
     }
-    let mut out = Output::coloured_stdout(opened.colour);
+    let mut out = Output::coloured_stdout(opened.colour).beside_the_work();
     if args.writing.output == Format::Text {
         tell_plan(&order, &shown, &mut out);
     }

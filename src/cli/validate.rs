@@ -8,7 +8,7 @@ use clap::Args;
 use super::diagnostics::{self, Drawing, Format};
 use super::output::{Output, counted};
 use crate::app::{HubParts, default_rules, manifest_rules};
-use crate::manifest::{Rules, Severity};
+use crate::manifest::{Diagnostic, Rules, Severity};
 use crate::settings;
 use crate::source::{Loader, Snapshot};
 
@@ -51,7 +51,10 @@ impl ValidateArgs {
 /// Checks manifests offline: 0 when all are good, 1 when one is not.
 pub(super) fn run(args: &ValidateArgs) -> anyhow::Result<u8> {
     let (folder, rules) = args.folder_and_rules()?;
-    let snapshot = Loader::new(folder.clone()).within(rules).load()?;
+    let mut snapshot = Loader::new(folder.clone()).within(rules).load()?;
+    if snapshot.files == 0 {
+        snapshot.diagnostics.push(no_files());
+    }
     let problems = errors(&snapshot);
     let mut out = Output::stdout();
     match args.output {
@@ -83,6 +86,19 @@ pub(super) fn run(args: &ValidateArgs) -> anyhow::Result<u8> {
     counts.push(counted(problems, "error"));
     out.line(&counts.join(", "));
     Ok(u8::from(problems > 0))
+}
+
+/// A check that checked nothing should not look like one that found nothing.
+fn no_files() -> Diagnostic {
+    Diagnostic {
+        file: ".".into(),
+        line: 0,
+        column: 0,
+        severity: Severity::Warning,
+        path: String::new(),
+        rule: "no-files",
+        message: "no file in this folder ends in .yaml or .yml; is it the right folder?".to_owned(),
+    }
 }
 
 /// Loads the manifests of a hub once and prints every problem; answers how many errors there are.

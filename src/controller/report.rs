@@ -80,7 +80,8 @@ impl Report {
             }
             None if result.outcome == Outcome::Drifted => drift_message(&result.drift),
             None if result.outcome == Outcome::Kept => {
-                "its manifest is broken, the twin is kept as the last good one declared it".to_owned()
+                "its manifest is broken, the twin is kept as the last good one declared it; `geminid validate` says what is wrong"
+                    .to_owned()
             }
             None => held_message(&result.held),
         }
@@ -91,7 +92,9 @@ impl Report {
         if result.created {
             info!(%hub, %twin, revision, "registered the device");
         }
-        for change in &result.changes {
+        let changes: Vec<(String, String)> =
+            result.changes.iter().map(|change| (change.leaf.to_string(), change.to_string())).collect();
+        for (_, change) in &changes {
             info!(%hub, %twin, revision, "{change}");
         }
         if result.outcome == Outcome::Released && result.sealed {
@@ -106,20 +109,18 @@ impl Report {
         } else {
             debug!(%hub, %twin, reason, message, duration_ms = u64::try_from(took.as_millis()).ok(), "reconciled");
         }
-        self.note(result, (news && trouble).then_some((reason, message)));
+        self.note(result, &changes, (news && trouble).then_some((reason, message)));
         self.count(result, took);
     }
 
     /// What a reconcile did, and what trouble is new, for people who ask later.
-    fn note(&self, result: &Reconciled, trouble: Option<(&'static str, String)>) {
+    fn note(&self, result: &Reconciled, changes: &[(String, String)], trouble: Option<(&'static str, String)>) {
         let (at, twin) = ((self.wall_clock)(), &result.twin);
         if result.created {
             self.journal.tell_of(at, twin, "Registered", String::new());
         }
-        if !result.changes.is_empty() {
-            let changes: Vec<(String, String)> =
-                result.changes.iter().map(|change| (change.leaf.to_string(), change.to_string())).collect();
-            self.journal.tell_written(at, twin, &changes);
+        if !changes.is_empty() {
+            self.journal.tell_written(at, twin, changes);
         }
         if result.outcome == Outcome::Released && result.sealed {
             self.journal.tell_of(at, twin, "Released", "its manifest is gone, the seal is removed".to_owned());
@@ -173,7 +174,7 @@ impl Report {
     }
 
     pub(super) fn swept(&mut self, swept: &Swept, statuses: &Statuses, at: SystemTime) {
-        let found = format!("{} twins, {} to read", statuses.len(), swept.nominated.len());
+        let found = format!("{}, {} to read", twins_counted(statuses.len()), swept.nominated.len());
         self.journal.tell((self.wall_clock)(), "SweepComplete", found);
         self.sweep_failing = false;
         self.metrics.sweep_completed(at);
@@ -270,7 +271,7 @@ impl Report {
                 }
             }
             Some(hold) if self.removal_hold.as_ref() != Some(hold) => {
-                self.journal.tell((self.wall_clock)(), "RemovalsHeld", format!("{waiting} twins: {hold}"));
+                self.journal.tell((self.wall_clock)(), "RemovalsHeld", format!("{}: {hold}", twins_counted(waiting)));
                 warn!(%hub, twins = waiting, "removals are held: {hold}");
             }
             Some(_) => {}
@@ -413,4 +414,9 @@ fn label_of(state: TwinState) -> StateLabel {
         TwinState::Unauthorized => StateLabel::Unauthorized,
         TwinState::Failed => StateLabel::Failed,
     }
+}
+
+/// `1 twin`, `2 twins`.
+fn twins_counted(count: usize) -> String {
+    if count == 1 { "1 twin".to_owned() } else { format!("{count} twins") }
 }

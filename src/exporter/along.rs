@@ -5,6 +5,7 @@
 //! next one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -40,20 +41,20 @@ pub(super) fn swept_query(spec: &QuerySpec) -> Option<&LocalQuery> {
 
 /// The runs of the present sweep.
 #[derive(Debug)]
-pub(super) struct SweptRuns {
+pub(super) struct SweptRuns<S = Arc<QuerySpec>> {
     columns: Arc<AlongColumns>,
-    runs: BTreeMap<RunId, SweptRun>,
+    runs: BTreeMap<RunId, SweptRun<S>>,
     /// When the sweep began.
     pub(super) began: Instant,
 }
 
 #[derive(Debug)]
-struct SweptRun {
+struct SweptRun<S> {
     modules: bool,
-    run: Result<LocalRun, RunFailure>,
+    run: Result<LocalRun<S>, RunFailure>,
 }
 
-impl SweptRuns {
+impl<S: Deref<Target = QuerySpec> + Clone> SweptRuns<S> {
     pub(super) fn new(columns: Arc<AlongColumns>, began: Instant) -> Self {
         Self { columns, runs: BTreeMap::new(), began }
     }
@@ -65,12 +66,12 @@ impl SweptRuns {
     }
 
     /// Begins a run of `spec`, which [can be answered](Self::can_answer).
-    pub(super) fn start(&mut self, id: RunId, spec: &Arc<QuerySpec>) {
+    pub(super) fn start(&mut self, id: RunId, spec: &S) {
         let Some(query) = swept_query(spec) else { return };
         let modules = query.is_about_modules();
         let columns = self.columns(modules).unwrap_or_default().iter().enumerate();
         let names = columns.map(|(index, column)| (column.clone(), column_name(index))).collect();
-        if let Some(run) = LocalRun::new(Arc::clone(spec), query, &names).transpose() {
+        if let Some(run) = LocalRun::new(spec.clone(), query, &names).transpose() {
             self.runs.insert(id, SweptRun { modules, run: run.map_err(RunFailure::from) });
         }
     }
@@ -93,7 +94,7 @@ impl SweptRuns {
     pub(super) fn finish(
         self,
         hub: &str,
-    ) -> impl Iterator<Item = (RunId, impl FnOnce() -> (Progress, Result<Rendered, RunFailure>) + use<>)> {
+    ) -> impl Iterator<Item = (RunId, impl FnOnce() -> (Progress, Result<Rendered, RunFailure>) + use<S>)> {
         let hub: Arc<str> = hub.into();
         self.runs.into_iter().map(move |(id, SweptRun { run, .. })| {
             let hub = Arc::clone(&hub);
@@ -122,5 +123,60 @@ pub(super) fn failure_of(error: PageError) -> RunFailure {
     match error {
         PageError::Hub(error) => RunFailure::Hub(error),
         PageError::TooMany(pages) => RunFailure::Pages(pages),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::series::fixtures::{column, counting, query};
+
+    /// A query that cannot be looked at while its trap is set.
+    #[derive(Clone)]
+    struct Trapped {
+        spec: Arc<QuerySpec>,
+        trap: Arc<AtomicBool>,
+    }
+
+    impl Deref for Trapped {
+        type Target = QuerySpec;
+
+        fn deref(&self) -> &QuerySpec {
+            assert!(!self.trap.load(Ordering::Relaxed), "the trap");
+            &self.spec
+        }
+    }
+
+    fn swept(name: &str) -> Arc<QuerySpec> {
+        let text = "SELECT tags.plant AS plant FROM devices WHERE IS_DEFINED(tags.geminid.[[demo]])";
+        let metrics = vec![counting(&format!("twinquery_{name}"), &[("plant", column("plant"))])];
+        let local = LocalQuery::new(text, &metrics).unwrap();
+        let evaluate = Evaluate::Sweep { query: Box::new(local), stale_after: None };
+        Arc::new(QuerySpec { evaluate, ..query(name, metrics) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_panics_gives_nothing_and_costs_the_others_nothing() {
+        let specs = ["before", "trapped", "after"].map(swept);
+        let owned: Vec<QuerySpec> = specs.iter().map(|spec| (**spec).clone()).collect();
+        let columns = Arc::new(wanted_columns(&owned));
+        let mut runs = SweptRuns::new(columns, crate::exporter::run::now());
+        let trap = Arc::new(AtomicBool::new(false));
+        for (id, spec) in (0..).zip(specs) {
+            let trap = if spec.name == "trapped" { Arc::clone(&trap) } else { Arc::default() };
+            runs.start(id, &Trapped { spec, trap });
+        }
+        let row = Value::parse_json(&format!(r#"{{"{}":"Redmond43"}}"#, column_name(0))).unwrap();
+        let page = [row.clone(), row];
+        assert_eq!(runs.page(false, &page), 0);
+        trap.store(true, Ordering::Relaxed);
+        assert_eq!(runs.page(false, &page), 1, "the panic is counted");
+        trap.store(false, Ordering::Relaxed);
+        assert_eq!(runs.page(false, &page), 0, "once, and the run takes nothing more");
+        let ended: Vec<_> = runs.finish("prod").map(|(_, finish)| finish()).collect();
+        let rows: Vec<_> = ended.iter().map(|(progress, result)| (progress.rows, result.as_ref().err())).collect();
+        assert_eq!(rows, [(6, None), (0, Some(&RunFailure::Panic)), (6, None)]);
     }
 }

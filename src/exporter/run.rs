@@ -227,7 +227,7 @@ fn tell(hub: &str, news: News) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the thin loop reads the clock for the parts that get it as an argument")]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 

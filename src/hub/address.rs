@@ -33,6 +33,10 @@ impl HubAddress {
     /// # Errors
     /// [`AddressError`] with what is wrong; the text itself is not repeated.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
+        // Its colon would be taken for that of a port.
+        if text.contains("://") {
+            return Err(AddressError::Host);
+        }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, parse_port(port)?),
             Some(_) | None => (text, HTTPS_PORT),
@@ -93,7 +97,7 @@ mod tests {
         for (text, error) in [
             ("", AddressError::Host),
             (":8443", AddressError::Host),
-            ("https://x.azure-devices.net", AddressError::Port),
+            ("https://x.azure-devices.net", AddressError::Host),
             ("x/y", AddressError::Host),
             ("x y", AddressError::Host),
             ("user@x", AddressError::Host),

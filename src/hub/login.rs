@@ -39,10 +39,10 @@ pub enum LoginError {
     #[error("{0}")]
     Unreadable(String),
     /// A line of it is no connection string.
-    #[error("{0}")]
+    #[error(transparent)]
     ConnectionString(#[from] ConnectionStringError),
     /// It is no token.
-    #[error("{0}")]
+    #[error(transparent)]
     Signature(#[from] SignatureError),
     /// It holds nothing.
     #[error("it is empty; expected a connection string, or two in two lines")]

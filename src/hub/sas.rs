@@ -259,7 +259,7 @@ mod tests {
             (KEY.to_owned(), E::Part(1)),
             (format!("{host};DeviceId=d;{key}"), E::Device),
             (format!("{host};{name};SharedAccessSignature={KEY}"), E::Token),
-            (format!("HostName=https://h.net/;{name};{key}"), E::Host(AddressError::Port)),
+            (format!("HostName=https://h.net/;{name};{key}"), E::Host(AddressError::Host)),
             (format!("HostName=;{name};{key}"), E::Host(AddressError::Host)),
             (format!("{host};SharedAccessKeyName=;{key}"), E::Policy),
             (format!("{host};SharedAccessKeyName=a\u{7}b;{key}"), E::Policy),

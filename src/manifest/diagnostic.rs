@@ -1,6 +1,6 @@
 //! What is wrong with a manifest, where, and what to do about it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 /// How much a [`Diagnostic`] weighs.
@@ -53,7 +53,10 @@ impl Diagnostic {
 impl fmt::Display for Diagnostic {
     /// `file:line:column: error: message (path)`; a part that does not apply is left out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
+        // A name may hold what would begin a line of its own in a log.
+        for character in self.file.chars() {
+            if character.is_control() { write!(f, "{}", character.escape_debug())? } else { f.write_char(character)? }
+        }
         if self.line > 0 {
             write!(f, ":{}:{}", self.line, self.column)?;
         }
@@ -85,5 +88,8 @@ mod tests {
         diagnostic.severity = Severity::Warning;
         diagnostic.path.clear();
         assert_eq!(diagnostic.to_string(), "plant/a.yaml: warning: expected a mapping");
+        diagnostic.file = "a\n2026-01-01 INFO \u{1b}[31m.yaml".into();
+        let text = diagnostic.to_string();
+        assert_eq!(text, "a\\n2026-01-01 INFO \\u{1b}[31m.yaml: warning: expected a mapping");
     }
 }

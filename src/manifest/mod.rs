@@ -32,6 +32,7 @@ mod scalar;
 mod schema;
 mod secrets;
 mod shape;
+mod slips;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -1,6 +1,8 @@
 //! What a query's text shows: the grammar is the query language's, the rest of what can be said without a hub is here.
 
-use crate::query::{Column, Dialect, ParseError, ParseErrorKind, Query, Select, Source, Unsupported, parse, parse_as};
+use crate::query::{
+    Column, Dialect, Item, ParseError, ParseErrorKind, Query, Select, Source, Unsupported, parse, parse_as,
+};
 
 /// What a query's text shows.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,7 +71,7 @@ pub(super) fn shape_of(query: &str) -> Result<QueryShape, Refused> {
 fn columns(query: &Query) -> Vec<(String, Option<String>)> {
     match &query.select {
         Select::All => Vec::new(),
-        Select::Items(items) => items.iter().map(|item| (item.attribute.to_string(), item.alias.clone())).collect(),
+        Select::Items(items) => items.iter().map(|item| (item.attribute.to_string(), own_name(item))).collect(),
         Select::Groups(columns) => columns
             .iter()
             .map(|column| match column {
@@ -78,6 +80,15 @@ fn columns(query: &Query) -> Vec<(String, Option<String>)> {
             })
             .collect(),
     }
+}
+
+/// What the hub calls the column: its alias, or its one name, which comes back as it is (`iot-hub.md` 5.5).
+fn own_name(item: &Item) -> Option<String> {
+    let only = || match item.attribute.path() {
+        [name] => Some(name.clone()),
+        _ => None,
+    };
+    item.alias.clone().or_else(only)
 }
 
 #[cfg(test)]
@@ -100,6 +111,8 @@ mod tests {
         let both = "SELECT tags.a AS plant, COUNT() as n FROM devices GROUP BY tags.a";
         assert_eq!(of(both), (false, false, nothing(), named("plant, n")));
         assert_eq!(of("SELECT COUNT() FROM devices"), (false, true, "COUNT()".to_owned(), None));
+        assert_eq!(of("SELECT DEVICEID, tags.a FROM devices"), (false, false, "tags.a".to_owned(), None));
+        assert_eq!(of("SELECT deviceid, status FROM devices"), (false, false, nothing(), named("deviceId, status")));
         assert_eq!(of("SELECT deviceId d, moduleId m FROM devices.modules"), (false, false, nothing(), named("d, m")));
     }
 

@@ -73,7 +73,9 @@ impl Checker<'_> {
                     }
                     format!("fields here are {}", shape.names().collect::<Vec<_>>().join(", "))
                 };
-                let hint = did_you_mean(key, names).unwrap_or_else(list);
+                // Out of the habit of Kubernetes; "name" is the most alike, and not what is meant.
+                let habit = (key == "namespace").then(|| "there are no namespaces; remove it".to_owned());
+                let hint = habit.or_else(|| did_you_mean(key, names)).unwrap_or_else(list);
                 let message = format!("unknown field {:?}; {hint}", shortened(key));
                 self.error(entry.at, join(path, key), "unknown-field", message);
             }

@@ -17,6 +17,7 @@ use super::cut::{content_start, cut, is_blank};
 use super::names::{Names, names_of, read_names};
 use super::probe::{ListItem, MapValue, RawScalar, ScalarProbe, Step};
 use super::scalar;
+use super::slips;
 use super::tree::{Content, Entry, Node, Problem};
 
 /// The deepest nesting of mappings and lists: the 10 levels of a section, its place in the document, and some.
@@ -94,6 +95,11 @@ impl<'text> Reader<'_, 'text> {
                 Some(Document { at, root: Some(root), refused_names, parses: true, is_broken })
             }
             Ok(None) => None,
+            Err(_) if let Some((index, rule, message)) = slips::conflict(slice) => {
+                self.path.clear();
+                self.problem(start + index, rule, message);
+                broken(Names::default(), false)
+            }
             Err(_) if IgnoredAny::deserialize(serde_yaml::Deserializer::from_str(slice)).is_ok() => {
                 let message = "a document is a mapping with apiVersion, kind, metadata and spec".to_owned();
                 self.problem(at, "not-a-mapping", message);
@@ -102,10 +108,13 @@ impl<'text> Reader<'_, 'text> {
             Err(error) => {
                 let index = error.location().map_or(0, |location| location.index()).min(slice.len());
                 self.path.clear();
-                let (index, rule, message) = slip_at(slice, index).unwrap_or_else(|| {
-                    (index, "yaml-syntax", format!("not valid YAML: {}", without_places(&error.to_string())))
-                });
-                self.problem(start + index, rule, message);
+                let text = error.to_string();
+                let (index, rule, message) = slips::slip_at(slice, index, &text)
+                    .unwrap_or_else(|| (index, "yaml-syntax", format!("not valid YAML: {}", without_places(&text))));
+                // A template may have been met on the way already.
+                if !self.problems[problems_before..].iter().any(|problem| problem.rule == rule) {
+                    self.problem(start + index, rule, message);
+                }
                 broken(Names::default(), false)
             }
         }
@@ -249,7 +258,12 @@ impl<'text> Reader<'_, 'text> {
                     // A mapping or list as a key, not consumed yet; or the text ends here, which this call reports.
                     map.next_key::<IgnoredAny>()?;
                     map.next_value::<IgnoredAny>()?;
-                    self.problem(at, "non-string-key", "a key is a text, not a mapping or list".to_owned());
+                    let (rule, message) = if slips::has_template(self.text, at) {
+                        ("template", slips::TEMPLATE)
+                    } else {
+                        ("non-string-key", "a key is a text, not a mapping or list; write a text before the colon")
+                    };
+                    self.problem(at, rule, message.to_owned());
                     continue;
                 }
             };
@@ -386,25 +400,6 @@ impl<'de> de::Visitor<'de> for RootSeed<'_, '_, '_> {
     fn visit_none<E>(self) -> Result<Option<Node>, E> {
         Ok(None)
     }
-}
-
-/// What a person most likely did, where the library met an error at `index`: where it is, its rule and what to do.
-fn slip_at(slice: &str, index: usize) -> Option<(usize, &'static str, String)> {
-    let before = slice.as_bytes().get(..index)?;
-    let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let line = slice.get(start..)?.lines().next()?;
-    let indentation = line.len() - line.trim_start().len();
-    if let Some(tab) = line[..indentation].find('\t') {
-        return Some((start + tab, "tab", "a tab indents this line; indent with spaces".to_owned()));
-    }
-    // The library notices at the dashes or at the line after them.
-    let above = slice[..start].trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
-    [(start, line), (above, slice[above..].lines().next()?)].into_iter().find_map(|(start, line)| {
-        let text = line.trim();
-        let is_separator = text.len() > 1 && text.bytes().all(|byte| byte == b'-');
-        let message = "this line separates no documents; write --- at its beginning, and nothing else".to_owned();
-        is_separator.then(|| (start + line.len() - line.trim_start().len(), "separator", message))
-    })
 }
 
 /// The library's message without its own "at line 3 column 5", which counts from the document's beginning.

@@ -27,7 +27,8 @@ impl Leaf {
 
 impl fmt::Display for Leaf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.path.in_section(self.section))
+        f.write_str(self.section.as_str())?;
+        if self.path == Path::root() { Ok(()) } else { write!(f, ".{}", self.path) }
     }
 }
 
@@ -64,6 +65,14 @@ pub struct Declared {
 }
 
 impl Declared {
+    /// Whether `leaf`, which had `value`, goes by what is declared here. An object that was to be there, empty or not,
+    /// stays when something is set beneath it.
+    fn drops(&self, leaf: &Leaf, value: &Value) -> bool {
+        let beneath = |below: &Leaf| below.section == leaf.section && leaf.path.covers(&below.path);
+        let mut near = self.leaves.range(leaf.clone()..).take_while(|(below, _)| beneath(below));
+        !near.any(|(below, want)| want.value != Value::Null && (below == leaf || value.as_object().is_some()))
+    }
+
     /// Whether `leaf` is declared, or stands above or below a declared leaf: so it could stand in that one's way.
     #[must_use]
     pub fn concerns(&self, leaf: &Leaf) -> bool {
@@ -143,8 +152,7 @@ impl Declaration {
             Self::Left(_) | Self::Absent => true,
             Self::Broken(_) | Self::Incomplete(_) | Self::Tied(_) => false,
             Self::Declared(new) | Self::Kept(new, _) => {
-                let kept = |leaf| new.leaves.get(leaf).is_some_and(|want| want.value != Value::Null);
-                old.leaves.iter().any(|(leaf, want)| want.value != Value::Null && !kept(leaf))
+                old.leaves.iter().any(|(leaf, want)| want.value != Value::Null && new.drops(leaf, &want.value))
             }
         }
     }

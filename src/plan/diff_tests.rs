@@ -305,6 +305,30 @@ fn what_a_change_of_shape_loses_waits_like_any_removal() {
     }
 }
 
+/// What takes a leaf of ours out of a twin is a loss, in the comparison of two manifests, which the guard asks before
+/// anybody writes, and in the plan alike.
+#[test]
+fn a_change_of_shape_is_a_loss_where_a_leaf_of_ours_goes() {
+    for (first, then, loses) in [
+        (r#"{"a":{"b":1}}"#, r#"{"a":5}"#, true),
+        (r#"{"a":{"b":{"c":1}}}"#, r#"{"a":{"b":null}}"#, true),
+        (r#"{"a":{"b":1,"c":1}}"#, r#"{"a":[1]}"#, true),
+        (r#"{"a":5}"#, r#"{"a":{"b":1}}"#, true),
+        (r#"{"a":{"b":1}}"#, r#"{"a":{}}"#, true),
+        (r#"{"a":{}}"#, r#"{"a":{"b":1}}"#, false),
+        (r#"{"a":{}}"#, r#"{"a":5}"#, false),
+        (r#"{"a":[1,2]}"#, r#"{"a":5}"#, false),
+        (r#"{"a":5}"#, r#"{"a":6}"#, false),
+        (r#"{"a":5}"#, r#"{"a":null}"#, true),
+        (r#"{"a":null}"#, "{}", false),
+    ] {
+        let (before, after) = (declared(first, "{}"), declared(then, "{}"));
+        let plan = plan(&after, &sealed(&before, &live("{}", "{}")));
+        let found = (before.loses_to(&after), plan.removes, plan.loses());
+        assert_eq!(found, (loses, loses, loses), "{first} then {then}");
+    }
+}
+
 #[test]
 fn a_removal_that_another_owner_forbids_is_none_for_the_guard() {
     let theirs = applied(
@@ -426,7 +450,7 @@ fn check_foreign_untouched(declaration: &Declaration, before: &Twin, after: &Twi
     let ours = scope("demo");
     let seal = SealState::read(before, "demo");
     let leaves = live_leaves(before);
-    let owned = owned_leaves(&ours, before, &seal, &leaves);
+    let owned = owned_leaves(&ours, before, &seal, || &leaves);
     for (leaf, value) in &leaves {
         let declared = declaration.declared().is_some_and(|declared| declared.leaves.contains_key(leaf));
         // An empty object is no value: a declared leaf below fills it.
@@ -479,6 +503,12 @@ proptest! {
     }
 
     #[test]
+    fn what_the_guard_presumes_of_an_edit_is_what_the_plan_finds(first in declaration(), then in declaration()) {
+        let plan = plan(&then, &sealed(&first, &live("{}", "{}")));
+        prop_assert_eq!(first.loses_to(&then), plan.removes);
+    }
+
+    #[test]
     fn a_copied_seal_matches_nothing_and_owns_nothing(declaration in declaration(), twin in twin()) {
         let original = sealed(&declaration, &twin);
         let mut copy = original.clone();
@@ -486,7 +516,8 @@ proptest! {
         let removal = plan(&Declaration::Absent, &copy);
         prop_assert_eq!(removal.changes, Vec::new());
         let seal = SealState::read(&copy, "demo");
-        prop_assert!(owned_leaves(&scope("demo"), &copy, &seal, &live_leaves(&copy)).is_empty());
+        let leaves = live_leaves(&copy);
+        prop_assert!(owned_leaves(&scope("demo"), &copy, &seal, || &leaves).is_empty());
         if let (Some(seal), Some(hash)) = (seal.seal(), plan(&declaration, &copy).declared) {
             prop_assert_ne!(seal.declared.as_deref(), Some(hash.as_str()));
         }

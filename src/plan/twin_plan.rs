@@ -69,7 +69,9 @@ pub enum RemovalHold {
     #[error("waits for the first complete sweep since start")]
     FirstSweep,
     /// The declared state is empty.
-    #[error("the manifests declare no twin at all; an empty state removes nothing unless `{approve}` lets it")]
+    #[error(
+        "waits, as the manifests declare no twin at all; an empty state removes nothing unless `{approve}` lets it"
+    )]
     EmptyState {
         /// What would let it pass.
         approve: Arc<Approval>,
@@ -79,7 +81,7 @@ pub enum RemovalHold {
     SourceBroken(FileSpan),
     /// More twins would lose something than the guard lets pass.
     #[error(
-        "{removals} twins would lose something within 24 h and the guard lets {allowed} pass; `{approve}` lets it pass once"
+        "waits, as {removals} twins would lose something within 24 h and the guard lets {allowed} pass; `{approve}` lets it pass once"
     )]
     Guard {
         /// Twins that lost or would lose a leaf or a seal.

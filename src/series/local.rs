@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::mapping::{Aggregator, MapFailure, Mapped, columns_of};
@@ -89,28 +90,24 @@ impl LocalQuery {
 
 /// One run over the rows of one sweep.
 #[derive(Debug)]
-pub struct LocalRun {
+pub struct LocalRun<S = Arc<QuerySpec>> {
     query: LocalQuery,
     /// How the row calls what the query reads.
     names: BTreeMap<Attribute, String>,
     /// The columns that the metrics read of a whole twin.
     metric_columns: BTreeSet<Vec<String>>,
-    aggregator: Aggregator<Arc<QuerySpec>>,
+    aggregator: Aggregator<S>,
     groups: Option<Groups>,
     failure: Option<MapFailure>,
 }
 
-impl LocalRun {
+impl<S: Deref<Target = QuerySpec> + Clone> LocalRun<S> {
     /// A run of `query`, which stands in `spec`, over rows whose columns have these texts and names. `None` when a
     /// column is not among them.
     ///
     /// # Errors
     /// As [`Aggregator::new`].
-    pub fn new(
-        spec: Arc<QuerySpec>,
-        query: &LocalQuery,
-        columns: &BTreeMap<String, String>,
-    ) -> Result<Option<Self>, MapFailure> {
+    pub fn new(spec: S, query: &LocalQuery, columns: &BTreeMap<String, String>) -> Result<Option<Self>, MapFailure> {
         let name = |attribute: &Attribute| Some((attribute.clone(), columns.get(&attribute.to_string())?.clone()));
         let names: Option<BTreeMap<Attribute, String>> = query.columns.iter().map(name).collect();
         let Some(names) = names else { return Ok(None) };

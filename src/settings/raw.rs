@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::login::{AzureEnvironment, RawLogin, login_of};
 use super::value::{
-    check_part, parse_audit_log, parse_duration, parse_log_format, parse_mode, parse_ownership, parse_share,
-    parse_sweep,
+    check_log_level, check_part, parse_address, parse_audit_log, parse_duration, parse_log_format, parse_mode,
+    parse_ownership, parse_share, parse_sweep,
 };
 use super::{
     BUDGET_DEFAULT, GuardSettings, HubSettings, LogFormat, ModeSetting, QUOTA_SHARE_DEFAULT, SWEEP_DEFAULT, Settings,
@@ -89,14 +89,14 @@ pub(super) fn settings_of(
     }
     Ok(Settings {
         owner: raw.owner,
-        listen: raw.listen.unwrap_or(defaults.listen),
-        api_listen: raw.api_listen,
+        listen: raw.listen.map_or(Ok(defaults.listen), |text| parse_address("listen", text))?,
+        api_listen: raw.api_listen.map(|text| parse_address("api_listen", text)).transpose()?,
         api_token_file: raw.api_token_file,
         web_config: raw.web_config,
         metrics_token_file: raw.metrics_token_file,
         metric_prefix: raw.metric_prefix,
         log_format: raw.log_format.as_deref().map_or(Ok(LogFormat::default()), parse_log_format)?,
-        log_level: raw.log_level.unwrap_or(defaults.log_level),
+        log_level: raw.log_level.map_or(Ok(defaults.log_level), check_log_level)?,
         mode: raw.mode.as_deref().map_or(Ok(ModeSetting::default()), parse_mode)?,
         suspend: raw.suspend.unwrap_or_default(),
         audit_log: raw.audit_log.map(|text| parse_audit_log("audit_log", text)).transpose()?,

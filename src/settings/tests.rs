@@ -116,9 +116,30 @@ fn allowed_paths_are_a_list_in_the_file_and_in_the_environment() {
 #[test]
 fn what_does_not_fit_is_refused_in_one_line_with_its_place() {
     for (text, variables, expected) in [
-        ("ownr = \"x\"", vec![], "unknown field `ownr`"),
-        ("[hubs.prod]\nmanifest = \"x\"", vec![], "unknown field `manifest`"),
-        ("owner = ", vec![], "TOML parse error"),
+        ("ownr = \"x\"", vec![], ": ownr: unknown key; did you mean owner?"),
+        ("[hubs.prod]\nmanifest = \"x\"", vec![], "hubs.prod.manifest: unknown key; did you mean manifests?"),
+        ("[hub.prod]\nmanifests = \"x\"", vec![], ": hub: unknown key; did you mean hubs?"),
+        ("[hubs.prod]\nzzz = 1", vec![], "hubs.prod.zzz: unknown key; keys here are manifests, "),
+        ("[hubs.eu-1]\nconnection_string = 1", vec![], "or set GEMINID_HUBS_EU_1_CONNECTION_STRING"),
+        ("owner = \"o\"\nlisten = ", vec![], ":2:10: not valid TOML: "),
+        ("owner = \"o\"\nowner = \"p\"", vec![], ":2:1: not valid TOML: duplicate key"),
+        ("owner = 1", vec![], ": owner: a whole number was given; write a text in quotes, such as \"fleet-prod\""),
+        ("suspend = \"yes\"", vec![], ": suspend: a text was given; write true or false, without quotes"),
+        ("hubs = 3", vec![], ": hubs: a whole number was given; write [hubs.NAME], and its keys in the lines below"),
+        ("hubs.prod = 3", vec![], ": hubs.prod: a whole number was given; write [hubs.prod], and"),
+        ("hubs.prod.guards = 3", vec![], ": hubs.prod.guards: a whole number was given; write [hubs.prod.guards]"),
+        ("hubs.prod.guards.removals = 30", vec![], "hubs.prod.guards.removals: a whole number was given; write a text"),
+        ("hubs.prod.units = 1.5", vec![], ": hubs.prod.units: a number with a fraction was given; write a whole"),
+        ("hubs.prod.units = -1", vec![], ": hubs.prod.units: a whole number was given; write a whole number from 0 to"),
+        ("hubs.prod.budget = \"1\"", vec![], ": hubs.prod.budget: a text was given; write a number such as 0.5"),
+        ("hubs.prod.allow = \"tags\"", vec![], ": hubs.prod.allow: a text was given; write a list of texts"),
+        ("listen = \"nope\"", vec![], "listen: \"nope\" is no address; write 127.0.0.1:9797"),
+        ("api_listen = \":9797\"", vec![], "api_listen: \":9797\" is no address"),
+        ("log_level = \"loud\"", vec![], "log_level: \"loud\" is none of error, warn, info, debug and trace"),
+        ("", vec![("GEMINID_LOG_LEVEL", "info,loud")], "log_level: \"loud\" is none of"),
+        (PROD, vec![("GEMINID_HUBS_PROD_UNITS", "two")], "GEMINID_HUBS_PROD_UNITS does not fit; write a whole number"),
+        (PROD, vec![("GEMINID_SUSPEND", "later")], "GEMINID_SUSPEND does not fit; write true or false"),
+        (PROD, vec![("GEMINID_HUBS_PROD_BUDGET", "half")], "GEMINID_HUBS_PROD_BUDGET does not fit; write a number"),
         ("mode = \"dry\"", vec![], "mode: \"dry\" is none of sync, upsert and observe"),
         ("suspend = \"later\"", vec![], "suspend"),
         (PROD, vec![("GEMINID_HUBS_PROD_OWNERSHIP", "tags")], "hubs.prod.ownership: \"tags\" is neither"),
@@ -138,6 +159,42 @@ fn what_does_not_fit_is_refused_in_one_line_with_its_place() {
         let error = load_text(text, &variables).unwrap_err().to_string();
         assert!(error.contains(expected) && !error.contains('\n'), "{text:?} {variables:?}: {error}");
     }
-    let missing = load_with(Some(Path::new("/nowhere.toml")), &BTreeMap::new()).unwrap_err().to_string();
-    assert!(missing.contains("/nowhere.toml"), "{missing}");
+    for (file, expected) in [("/nowhere.toml", "cannot read /nowhere.toml: No such file"), ("/", "cannot read /: Is a")]
+    {
+        let error = load_with(Some(Path::new(file)), &BTreeMap::new()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_log_level_is_a_level_or_has_directives() {
+    for level in ["info", "WARN", "off", "info,geminid::hub=debug", "geminid=trace"] {
+        assert_eq!(load_text(&format!("log_level = {level:?}\n{PROD}"), &[]).unwrap().log_level, level);
+    }
+}
+
+#[test]
+fn a_connection_string_in_any_wrong_place_is_refused_without_being_repeated() {
+    const STRING: &str = "HostName=h;SharedAccessKeyName=p;SharedAccessKey=canary";
+    for text in [
+        format!("[hubs.prod]\nconnection_string = {STRING}"),
+        format!("[hubs.prod]\nconnection_string = \"{STRING}\""),
+        format!("[hubs.prod]\nconnection_string_file = \"{STRING}\""),
+        format!("[hubs.prod]\nhost = \"{STRING}\""),
+        format!("[hubs.prod]\nmanifests = \"{STRING}"),
+        format!("[hubs.prod]\nmanifests = '{STRING}' x"),
+        format!("[hubs]\nprod = \"{STRING}\""),
+        format!("hubs = \"{STRING}\""),
+        format!("listen = \"{STRING}\""),
+        format!("[hubs.prod.guards]\nfrom = \"{STRING}\""),
+        format!("[hubs.prod]\nallow = [\"{STRING}\"]"),
+        STRING.to_owned(),
+    ] {
+        let error = load_text(&text, &[]).unwrap_err().to_string();
+        assert!(!error.contains("canary") && !error.contains('\n'), "{error}");
+    }
+    for name in ["GEMINID_HUBS_PROD_CONNECTION_STRING_FILE", "GEMINID_HUBS_PROD_UNITS", "GEMINID_OWNER"] {
+        let error = load_text(PROD, &[(name, STRING)]).unwrap_err().to_string();
+        assert!(error.contains(name) && !error.contains("canary"), "{error}");
+    }
 }

@@ -11,6 +11,9 @@ use super::{LogFormat, ModeSetting, SettingsError};
 /// The shortest sweep interval; anything below asks a hub for more than it gives.
 const SWEEP_MIN: Duration = Duration::from_secs(1);
 
+/// The words for a level; `off` is none, said on purpose.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 /// A log format by its name.
 ///
 /// # Errors
@@ -24,6 +27,31 @@ pub fn parse_log_format(text: &str) -> Result<LogFormat, SettingsError> {
             problem: format!("{other:?} is neither text nor json"),
         }),
     }
+}
+
+/// A level of the log, or directives with `=` in them.
+///
+/// # Errors
+/// [`SettingsError::Value`] for another word: the log would take it for the name of a part and stay silent.
+pub fn check_log_level(text: String) -> Result<String, SettingsError> {
+    let is_level = |word: &str| LEVELS.contains(&word.to_ascii_lowercase().as_str());
+    match text.split(',').map(str::trim).find(|part| !part.contains('=') && !is_level(part)) {
+        None => Ok(text),
+        Some(word) => {
+            let problem = format!("{word:?} is none of error, warn, info, debug and trace");
+            Err(SettingsError::Value { key: "log_level".to_owned(), problem })
+        }
+    }
+}
+
+/// An address to listen on: a host or an address, a colon and a port.
+pub(super) fn parse_address(key: &str, text: String) -> Result<String, SettingsError> {
+    let parts = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if parts.is_some() {
+        return Ok(text);
+    }
+    let problem = format!("{text:?} is no address; write 127.0.0.1:9797, or 0.0.0.0:9797 for other machines too");
+    Err(SettingsError::Value { key: key.to_owned(), problem })
 }
 
 /// A place of the audit log: `stdout`, or the path of a file.

@@ -413,7 +413,7 @@ fn what_is_no_file_of_the_folder_is_refused_and_the_rest_goes_on() {
             "huge.yaml: error: larger than 1048576 bytes; split it over several files",
             "latin.yaml: error: not UTF-8 on line 2; save the file as UTF-8",
             "loop: warning: leads to what is read as the folder itself already and is skipped; remove the link",
-            "nowhere.yaml: error: cannot be read: No such file or directory (os error 2)",
+            "nowhere.yaml: error: links to nowhere, which is not there; mend or remove the link",
             "pipe.yaml: error: not a regular file; remove it",
         ]
     );

@@ -202,6 +202,16 @@ fn unreadable<'b>(error: &io::Error) -> FileContent<'b> {
     FileContent::Unusable("unreadable", format!("cannot be read: {error}"))
 }
 
+/// Why a link leads to no file, and what to do.
+fn unfollowed(error: &io::Error, link: &Path) -> String {
+    match fs::read_link(link) {
+        Ok(target) if error.kind() == io::ErrorKind::NotFound => {
+            format!("links to {}, which is not there; mend or remove the link", target.display())
+        }
+        Ok(_) | Err(_) => format!("cannot be read: {error}; mend or remove the link"),
+    }
+}
+
 fn not_utf8<'b>(bytes: &[u8], error: std::str::Utf8Error) -> FileContent<'b> {
     let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
     FileContent::Unusable("not-utf8", format!("not UTF-8 on line {line}; save the file as UTF-8"))
@@ -316,7 +326,7 @@ impl Lister<'_> {
             Ok(real) => real,
             Err(_) if fs::symlink_metadata(&link.path).is_err() => return Err(ReadError::Unsteady),
             Err(error) if link.is_manifest => {
-                return self.unusable(shown, "unreadable", &format!("cannot be read: {error}"));
+                return self.unusable(shown, "unreadable", &unfollowed(&error, &link.path));
             }
             Err(_) => return Ok(()),
         };

@@ -134,7 +134,11 @@ async fn what_may_not_be_asked_is_refused_in_one_sentence() {
             "error: the manifests are at ",
         ),
         (&asked, &["get", "--state", "fine"], "error: \"fine\" is no state; there are in_sync"),
-        (&nobody, &["get"], "error: no daemon answers at http://127.0.0.1:1; start one with `geminid run`"),
+        (
+            &nobody,
+            &["get"],
+            "error: no daemon answers at http://127.0.0.1:1 (Connection refused (os error 111)); start one with `geminid run`",
+        ),
     ] {
         let (code, out, err) = asked.run(arguments).await;
         assert_eq!((code, out.as_str(), err.lines().count()), (2, "", 1), "{arguments:?}: {err}");

@@ -3,7 +3,7 @@
 use crate::support::World;
 
 /// Verb and what is wrong with it, and what the sentence must say.
-const MISTAKES: [(&str, &str); 44] = [
+const MISTAKES: [(&str, &str); 47] = [
     ("run", "--hub-json"),
     ("run --manifests m", "no hub is configured; name one in a settings file (--settings)"),
     ("run --embedded-hub", "--manifests"),
@@ -13,6 +13,9 @@ const MISTAKES: [(&str, &str); 44] = [
     ("plan", "no hub is configured"),
     ("plan --manifests m", "no hub is configured"),
     ("plan --color red", "possible values: auto, always, never"),
+    ("hub --hub-https nonsense", "see geminid hub --help"),
+    ("run --embedded-hub --sweep soon", "error: --sweep: \"soon\" is no duration"),
+    ("get --server http://127.0.0.1:1", "(Connection refused (os error 111)); start one"),
     ("plan -o xml", "possible values: text, json, markdown, yaml, name"),
     ("plan -q -v", "see geminid plan --help"),
     ("export", "no hub is configured"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use geminid::emulator::{Fault, SimHub, SimOperation};
 use geminid::hub::HubError;
 use geminid::plan::{DeclaredState, TwinState};
-use geminid::twin::Object;
+use geminid::twin::{Object, Value};
 
 use crate::fleet::{Daemon, device, object, options, place, settle, state, tags, twin, yields};
 use crate::witness::Poisoned;
@@ -48,6 +48,24 @@ async fn no_worker_plans_on_a_state_before_the_guard_has_seen_it() {
         daemon.declare(&DeclaredState::default());
         settle(60).await;
         assert_eq!(losers(&hub, 20), 0, "emptied after {steps} steps");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn twins_whose_object_becomes_a_scalar_count_for_the_guard_and_those_whose_object_is_filled_do_not() {
+    for (then, held) in [(r#"{"a":{"b":1,"c":1},"o":{"p":1}}"#, 0), (r#"{"a":5,"o":{}}"#, 40)] {
+        let hub = settled(&state(40, r#"{"a":{"b":1},"o":{}}"#)).await;
+        let daemon = Daemon::start(hub.clone(), options("demo", 4), &state(40, r#"{"a":{"b":1},"o":{}}"#));
+        settle(60).await;
+        daemon.declare(&state(40, then));
+        yields(4).await;
+        let tripped = |daemon: &Daemon| daemon.gauge("geminid_guard_tripped", &["removals"]) > 0.5;
+        assert_eq!(tripped(&daemon), held > 0, "{then}, before anybody planned");
+        settle(3000).await;
+        assert_eq!(tripped(&daemon), held > 0, "{then}");
+        let written = (0..40).filter(|n| Value::Object(tags_of(&hub, &format!("d{n:02}"))).to_string() == then).count();
+        assert_eq!(written, 40 - held, "{then}");
+        assert_eq!(daemon.stop().await.statuses.count(TwinState::Held), held, "{then}");
     }
 }
 

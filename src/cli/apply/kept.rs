@@ -61,7 +61,7 @@ pub(super) async fn run(
     let results = results?;
     let good = |written: &Written| matches!(written, Written::Applied | Written::Before);
     let all_good = plan.left.is_empty() && results.values().all(good);
-    let mut out = Output::coloured_stdout(colour);
+    let mut out = Output::coloured_stdout(colour).beside_the_work();
     match output {
         Format::Text => tell(&plan, &results, &mut out),
         Format::Json => out.json(&document(&plan, &results, all_good)),

@@ -163,7 +163,10 @@ impl Teller {
     fn new(members: &[Member]) -> Self {
         let ids: Vec<DeviceId> = members.iter().map(|member| member.id.clone()).collect();
         let tally = Tally::new(ids.len());
-        Self { ids, state: Mutex::new(Told { tally, last: None, all_told: false, out: Output::stdout() }) }
+        Self {
+            ids,
+            state: Mutex::new(Told { tally, last: None, all_told: false, out: Output::stdout().beside_the_work() }),
+        }
     }
 
     /// Counts it; what a device was told is a result, the rest is for who asks for more.

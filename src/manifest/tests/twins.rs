@@ -47,7 +47,13 @@ const DEVICE_TWINS: &[Case] = &[
             ("non-string-key", "5:19: error: a key is a text, this one is nothing; quote it (spec.tags)"),
         ],
     ),
-    ("  tags: {[a]: x}\n", &[("non-string-key", "5:3: error: a key is a text, not a mapping or list (spec.tags)")]),
+    (
+        "  tags: {[a]: x}\n",
+        &[(
+            "non-string-key",
+            "5:3: error: a key is a text, not a mapping or list; write a text before the colon (spec.tags)",
+        )],
+    ),
     (
         "  tags: {a: .nan, b: -.inf, c: 1e999}\n",
         &[

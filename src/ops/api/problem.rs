@@ -70,7 +70,13 @@ impl From<LoopEnded> for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Self { status: rejection.status(), ..Self::invalid(rejection.body_text()) }
+        // The library's own words end at the first colon; then come the parameter and what is wrong with it.
+        let text = rejection.body_text();
+        let problem = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+        Self {
+            status: rejection.status(),
+            ..Self::invalid(format!("the query of the address does not fit: {problem}"))
+        }
     }
 }
 
