@@ -1,6 +1,6 @@
 """Draws docs/pictures/*.svg: what a terminal really shows, colours and all.
 
-    just pictures        needs Python 3.9, rich (pip install rich) and the ports of the README's first command
+    just pictures        when tests/e2e/pictures.rs calls one old; needs Python 3.9, rich (pip install rich) and the ports of the README's first command
 
 The commands below run in a pseudo-terminal in an empty folder with a copy of manifests/; nothing they print is
 changed. GEMINID names the binary, which is the release build otherwise.

@@ -253,11 +253,11 @@ impl SealState {
         }
     }
 
-    /// A short hash of what stands where the seal of `owner` belongs; `None` for nothing. It tells one seal from another
+    /// A short hash of what stands among `seals` where that of `owner` belongs; `None` for nothing. It tells one seal from another
     /// and is never written.
     #[must_use]
-    pub fn mark(twin: &Twin, owner: &str) -> Option<u64> {
-        let place = twin.tags.get(SEAL_KEY).and_then(|seals| seals.get([owner]))?;
+    pub fn mark(seals: Option<&Value>, owner: &str) -> Option<u64> {
+        let place = seals?.get([owner])?;
         let digest = Sha256::digest(place.to_string());
         let first: [u8; 8] = digest.iter().take(8).copied().collect::<Vec<u8>>().try_into().ok()?;
         Some(u64::from_be_bytes(first))

@@ -93,3 +93,56 @@ async fn a_query_is_written_in_every_form_and_wrong_ones_get_a_caret() {
     watching.wait_for("two rounds", || watching.stdout().matches("2 rows").count() >= 2).await;
     assert_eq!(watching.interrupt().await, 0);
 }
+
+#[tokio::test]
+async fn a_query_stopped_before_its_last_row_ends_with_2_and_one_that_is_watched_with_0() {
+    let world = World::new();
+    world.write("twin.json", r#"{"tags":{"n":"{n}"}}"#);
+    world.write("slow.json", r#"{"rules":[{"operations":["query"],"rate":1.0,"latencyMs":1000}]}"#);
+    let hub = ["hub", "--state-dir", "state", "--hub-https", "127.0.0.1:0", "--hub-mqtts", "127.0.0.1:0"];
+    let slow = ["--fill-devices", "3000", "--fill-template", "twin.json", "--hub-faults", "--fault-plan", "slow.json"];
+    let hub = world.start(&[&hub[..], &slow].concat());
+    hub.wait_for("the hub's announcement", || hub.stdout().contains("stop")).await;
+    // 30 pages, each a second late: the first row is there long before the last.
+    let query = ["query", "SELECT deviceId FROM devices", "-o", "json", "--hub-json", "state/hub.json"];
+    for (more, signal, code, said) in [
+        (&[][..], "INT", 2, "error: stopped before the last row"),
+        (&[], "TERM", 2, "error: stopped before the last row"),
+        (&["--watch", "1s"], "INT", 0, ""),
+        (&["--watch", "1s"], "TERM", 0, ""),
+    ] {
+        let mut process = world.start(&[&query[..], more].concat());
+        process.wait_for("a row", || process.stdout().contains("deviceId")).await;
+        process.signal(signal);
+        let ended = process.exit_code().await;
+        let err = process.stderr();
+        let errors: Vec<&str> = err.lines().filter(|line| !line.contains("INFO stopping")).collect();
+        assert_eq!((ended, errors.concat().as_str()), (code, said), "{more:?} {signal}: {err}");
+        let rows = process.stdout().matches("deviceId").count();
+        assert!((1..3000).contains(&rows), "stopped amid the rows, not after {rows}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_is_watched_ends_with_0_even_amid_an_answer_that_does_not_come() {
+    let world = World::new();
+    world.write("manifests/d1.yaml", &crate::support::device("d1", 1));
+    let _hub = world.hub("state", "127.0.0.1:0").await;
+    let daemon = world.run_on("state/hub.json", &[]).await;
+    let server = daemon.announced("status ").trim_start_matches("geminid get ").to_owned();
+    let line = format!("get --watch 1s -o name {server}");
+    let line: Vec<&str> = line.split_whitespace().collect();
+    for (signal, stalls) in [("INT", false), ("TERM", false), ("INT", true)] {
+        let mut process = world.start(&line);
+        process.wait_for("two rounds", || process.stdout().matches("d1").count() >= 2).await;
+        if stalls {
+            daemon.signal("STOP");
+        }
+        process.signal(signal);
+        let code = process.exit_code().await;
+        if stalls {
+            daemon.signal("CONT");
+        }
+        assert_eq!((code, process.stderr().as_str()), (0, ""), "{signal} {stalls}");
+    }
+}

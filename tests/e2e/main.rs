@@ -19,6 +19,7 @@ mod forms;
 mod hubs;
 mod kill;
 mod mistakes;
+mod pictures;
 mod plans;
 mod readme;
 mod stranger;
