@@ -200,6 +200,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("strsim", &["manifest", "query", "settings/form.rs"]),
     ("toml", &["settings/form.rs"]),
     ("tokio_rustls", &["emulator/server.rs", "emulator/mqtt/server.rs", "device", "hub/certificate.rs", "ops"]),
+    ("tower_service", &["emulator/http"]),
     ("utoipa", &["ops/api"]),
     ("utoipa_axum", &["ops/api"]),
     ("tracing_subscriber", &["app.rs", "app"]),

@@ -15,7 +15,7 @@ use geminid::emulator::{EmbeddedHub, HubOptions, ServiceOptions, SimHub};
 use geminid::hub::{
     ConnectionString, Continuation, HubError, PageError, Pages, QueryPage, ReadTwins, RestHub, RestOptions, WriteTwins,
 };
-use geminid::twin::{DeviceId, ETag, MergePatch, ModuleId, Object, Twin, TwinRef, Value};
+use geminid::twin::{DeviceId, ETag, MergePatch, ModuleId, Object, Twin, TwinRef, TwinTrace, Value};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::ExposeSecret as _;
 use sha2::Sha256;
@@ -94,6 +94,16 @@ impl ReadTwins for Served {
 impl WriteTwins for Served {
     async fn patch_twin(&self, twin: &TwinRef, patch: &MergePatch, etag: &ETag) -> Result<Twin, HubError> {
         self.rest.patch_twin(twin, patch, etag).await
+    }
+
+    async fn patch_twin_for_trace(
+        &self,
+        twin: &TwinRef,
+        patch: &MergePatch,
+        etag: &ETag,
+        tag: &str,
+    ) -> Result<TwinTrace, HubError> {
+        self.rest.patch_twin_for_trace(twin, patch, etag, tag).await
     }
 
     async fn create_device(&self, device: &DeviceId) -> Result<(), HubError> {
@@ -192,6 +202,17 @@ impl WriteTwins for Named {
         self.here(twin, answer.map(|live| Twin { twin_ref: twin.clone(), ..live }))
     }
 
+    async fn patch_twin_for_trace(
+        &self,
+        twin: &TwinRef,
+        patch: &MergePatch,
+        etag: &ETag,
+        tag: &str,
+    ) -> Result<TwinTrace, HubError> {
+        let answer = self.rest.patch_twin_for_trace(&self.there(twin), patch, etag, tag).await;
+        self.here(twin, answer)
+    }
+
     async fn create_device(&self, device: &DeviceId) -> Result<(), HubError> {
         let there = self.device(device);
         let answer = self.rest.create_device(&there).await;
@@ -223,6 +244,7 @@ on_a_named_hub! {
     a_device_is_created_once
     a_fresh_twin_is_empty
     a_patch_merges_and_null_deletes
+    the_trace_of_a_write_is_that_of_the_twin_after_it
     values_come_back_as_they_were_written
     a_stale_etag_writes_nothing
     of_two_writers_one_wins
@@ -255,6 +277,7 @@ contract! {
     a_device_is_created_once
     a_fresh_twin_is_empty
     a_patch_merges_and_null_deletes
+    the_trace_of_a_write_is_that_of_the_twin_after_it
     values_come_back_as_they_were_written
     a_stale_etag_writes_nothing
     of_two_writers_one_wins
@@ -348,6 +371,22 @@ async fn a_patch_merges_and_null_deletes(hub: &impl WriteTwins) {
     let answered = write(hub, "d", &desired(r#"{"list":[4],"power_level":{"low":1}}"#)).await.unwrap();
     assert_eq!(answered.desired, object(r#"{"list":[4],"power_level":{"low":1}}"#));
     assert_eq!(hub.get_twin(&own("d")).await.unwrap(), answered, "the answer is the twin after the write");
+}
+
+async fn the_trace_of_a_write_is_that_of_the_twin_after_it(hub: &impl WriteTwins) {
+    let fresh = create(hub, "d").await;
+    let patch = MergePatch {
+        tags: Some(object(r#"{"geminid":{"me":{"v":1,"o":["x"]}},"a":{"geminid":2}}"#)),
+        desired: Some(object(r#"{"list":[1,{"geminid":3}]}"#)),
+    };
+    let trace = hub.patch_twin_for_trace(&own("d"), &patch, &fresh.etag, "geminid").await.unwrap();
+    assert_eq!(trace.tag, Some(Value::Object(object(r#"{"me":{"v":1,"o":["x"]}}"#))));
+    let after = hub.get_twin(&own("d")).await.unwrap();
+    assert_eq!(trace, TwinTrace::of(after, "geminid"));
+    let refused = hub.patch_twin_for_trace(&own("d"), &patch, &fresh.etag, "geminid").await;
+    assert_eq!(refused, Err(HubError::PreconditionFailed), "the write is guarded");
+    let without = hub.patch_twin_for_trace(&own("d"), &tags(r#"{"geminid":null}"#), &trace.etag, "geminid").await;
+    assert_eq!(without.unwrap().tag, None);
 }
 
 async fn values_come_back_as_they_were_written(hub: &impl WriteTwins) {

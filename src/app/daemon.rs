@@ -25,7 +25,7 @@ use crate::device::{Connector, DeviceConnection, DeviceEvent, DeviceOptions, Tru
 use crate::emulator::{ConnectionInfo, EmbeddedHub, HubHandle, HubOptions};
 use crate::exporter::Published;
 use crate::metrics::{Metrics, OpsMetrics};
-use crate::ops::api::{Api, ApiOptions};
+use crate::ops::api::{Api, ApiOptions, token_problem};
 use crate::ops::{self, Access, AccessFiles, Ops, Readiness};
 use crate::plan::{DeclaredState, leaves_of};
 use crate::settings::{Secret, Settings, hub_defaults};
@@ -99,6 +99,7 @@ pub async fn run_daemon(
     };
     let api_socket = api_listener.as_ref().unwrap_or(&listener);
     let api = Api::new(api_options(&settings, &names, api_socket, metrics.ops.clone())?);
+    tell_token_problem(&settings).await?;
     let (first, first_receiver) = watch::channel(None);
     let readiness = Readiness::new(&names);
     let shared = Shared { metrics, published: Published::default(), readiness, api, audit, first, progress };
@@ -223,6 +224,17 @@ fn api_options(
         now: system_time,
         metrics,
     })
+}
+
+/// A token that cannot be used is read again with each request, so the daemon goes on; better said now than asked then.
+async fn tell_token_problem(settings: &Settings) -> anyhow::Result<()> {
+    let Some(file) = settings.api_token_file.clone() else { return Ok(()) };
+    let name = file.clone();
+    let problem = spawn_blocking(move || token_problem(&file)).await.context("internal error")?;
+    if let Some(error) = problem {
+        tracing::warn!(file = %name.display(), error, "the token of the API cannot be used, actions are refused until it can");
+    }
+    Ok(())
 }
 
 async fn serve_ops(

@@ -302,13 +302,17 @@ pub async fn apply_once(
     let hub = parts.paced(&metrics);
     let handle = metrics.controller.hub(&name);
     let (shown, sweeps) = (CancellationToken::new(), handle.sweep().clone());
+    // Beside its workers and not on the thread of the command: else the end of each would wake that thread.
+    let mut loops = JoinSet::new();
+    loops.spawn(reconcile_hub(options, hub, receiver.into(), handle, cancel, fastrand::Rng::new()));
     let pass = async {
-        let ended = reconcile_hub(options, hub, receiver.into(), handle, cancel, fastrand::Rng::new()).await;
+        let ended = loops.join_next().await;
         shown.cancel();
         ended
     };
     let (ended, ()) = tokio::join!(pass, progress.follow(&name, &sweeps, shown.clone()));
     audit.close().await;
+    let ended = ended.context("the loop was not started")?.with_context(|| format!("hub {name}: internal error"))?;
     match &ended.error {
         Some(error) => bail!("hub {name}: {error}"),
         None => Ok(ended),

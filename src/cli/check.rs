@@ -1,5 +1,8 @@
 //! `geminid check`.
 
+use std::fs;
+use std::path::Path;
+
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value as Json, json};
@@ -8,7 +11,11 @@ use super::args::{Access, LogArgs, SettingsArgs, log_options};
 use super::output::{Output, Style, counted};
 use super::validate::errors;
 use crate::app::{Check, HubParts, Needs, Progress, Standing, check_hub, hub_parts, start_logging};
+use crate::controller::AuditTarget;
+use crate::ops::api::token_problem;
+use crate::ops::{self, AccessFiles};
 use crate::plan::Mode;
+use crate::settings::Settings;
 use crate::source::Loader;
 
 /// The version of the JSON.
@@ -60,15 +67,21 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<u8> {
         parts.retain(|part| part.name == *name);
         anyhow::ensure!(!parts.is_empty(), "no such hub; configured are {}", names.join(", "));
     }
+    let process = check_process(&settings);
     let mut all = Vec::new();
     for part in parts {
         all.push(check(part).await?);
     }
-    let missing = all.iter().flat_map(|hub| &hub.found).filter(|(_, found)| is_missing(found)).count();
+    let of_hubs = all.iter().flat_map(|hub| &hub.found).map(|(_, found)| found);
+    let missing = process.iter().map(|(_, found)| found).chain(of_hubs).filter(|found| is_missing(found)).count();
     let mut out = Output::coloured_stdout(log.colour);
     match args.output {
-        Format::Json => out.json(&document(&all, missing)),
+        Format::Json => out.json(&document(&process, &all, missing)),
         Format::Text => {
+            if !process.is_empty() {
+                out.styled(Style::Heading, "this process");
+                process.iter().for_each(|(what, standing)| tell_one(what, standing, &mut out));
+            }
             all.iter().for_each(|hub| tell(hub, &mut out));
             out.line(&match missing {
                 0 => format!("{}: nothing is missing", counted(all.len(), "hub")),
@@ -91,6 +104,31 @@ async fn check(parts: HubParts) -> anyhow::Result<Checked> {
     let mut found = vec![(Check::Manifests, manifests)];
     found.extend(check_hub(&hub, needs).await);
     Ok(Checked { name, host, found })
+}
+
+/// The files of the settings that concern no hub: what `run` would stumble over, or refuse actions for.
+fn check_process(settings: &Settings) -> Vec<(&'static str, Standing)> {
+    let mut found = Vec::new();
+    if let Some(file) = &settings.api_token_file {
+        let problem = token_problem(file).map(|error| format!("api_token_file: {}: {error}", file.display()));
+        found.push(("api token", standing(problem)));
+    }
+    if settings.web_config.is_some() || settings.metrics_token_file.is_some() {
+        let files = AccessFiles { web_config: settings.web_config.clone(), token: settings.metrics_token_file.clone() };
+        found.push(("metrics", standing(ops::Access::load(files).err().map(|error| format!("{error:#}")))));
+    }
+    let audit = settings.audit_log.as_deref().map(AuditTarget::parse);
+    if let Some(AuditTarget::File(file)) = audit {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let is_there = fs::metadata(folder).is_ok_and(|folder| folder.is_dir());
+        let problem = (!is_there).then(|| format!("audit_log: there is no folder {}; make it", folder.display()));
+        found.push(("audit log", standing(problem)));
+    }
+    found
+}
+
+fn standing(problem: Option<String>) -> Standing {
+    problem.map_or_else(|| Standing::Good(String::new()), Standing::Missing)
 }
 
 /// How the manifests stand, and whether one of them registers devices.
@@ -123,28 +161,32 @@ fn check_manifests(parts: &HubParts) -> (Standing, bool) {
 
 fn tell<W: std::io::Write>(hub: &Checked, out: &mut Output<W>) {
     out.styled(Style::Heading, &format!("hub {} ({})", hub.name, hub.host));
-    for (check, standing) in &hub.found {
-        let (style, word, text) = match standing {
-            Standing::Good(text) => (Style::Plain, "ok", text),
-            Standing::Missing(text) => (Style::Trouble, "MISSING", text),
-            Standing::Skipped(text) => (Style::Plain, "skipped", text),
-        };
-        out.styled(style, format!("  {:<10} {word:<8} {text}", check.as_str()).trim_end());
-    }
+    hub.found.iter().for_each(|(check, standing)| tell_one(check.as_str(), standing, out));
 }
 
-fn document(all: &[Checked], missing: usize) -> Json {
-    let checks = |hub: &Checked| {
-        let each = hub.found.iter().map(|(check, standing)| {
-            let (word, text) = match standing {
-                Standing::Good(text) => ("ok", text),
-                Standing::Missing(text) => ("missing", text),
-                Standing::Skipped(text) => ("skipped", text),
-            };
-            json!({ "check": check.as_str(), "state": word, "message": text })
-        });
-        each.collect::<Vec<Json>>()
+fn tell_one<W: std::io::Write>(what: &str, standing: &Standing, out: &mut Output<W>) {
+    let (style, word, text) = match standing {
+        Standing::Good(text) => (Style::Plain, "ok", text),
+        Standing::Missing(text) => (Style::Trouble, "MISSING", text),
+        Standing::Skipped(text) => (Style::Plain, "skipped", text),
+    };
+    out.styled(style, format!("  {what:<10} {word:<8} {text}").trim_end());
+}
+
+fn document(process: &[(&str, Standing)], all: &[Checked], missing: usize) -> Json {
+    let one = |what: &str, standing: &Standing| {
+        let (word, text) = match standing {
+            Standing::Good(text) => ("ok", text),
+            Standing::Missing(text) => ("missing", text),
+            Standing::Skipped(text) => ("skipped", text),
+        };
+        json!({ "check": what, "state": word, "message": text })
+    };
+    let checks = |hub: &Checked| -> Vec<Json> {
+        hub.found.iter().map(|(check, standing)| one(check.as_str(), standing)).collect()
     };
     let hubs = all.iter().map(|hub| json!({ "name": hub.name, "host": hub.host, "checks": checks(hub) }));
-    json!({ "formatVersion": FORMAT_VERSION, "allGood": missing == 0, "hubs": hubs.collect::<Vec<Json>>() })
+    let process: Vec<Json> = process.iter().map(|(what, standing)| one(what, standing)).collect();
+    let hubs: Vec<Json> = hubs.collect();
+    json!({ "formatVersion": FORMAT_VERSION, "allGood": missing == 0, "process": process, "hubs": hubs })
 }

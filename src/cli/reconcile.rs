@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::output::Output;
-use super::server::{ServerArgs, text};
+use super::server::{Server, ServerArgs, items, text};
 
 /// Time between two looks at whether it was done.
 const LOOK: Duration = Duration::from_millis(250);
@@ -68,7 +68,10 @@ pub(super) async fn run(args: ReconcileArgs) -> anyhow::Result<u8> {
     match tokio::time::timeout(timeout, done).await {
         Ok(result) => {
             result?;
-            let how = if args.twin.is_some() { "reconciled" } else { "swept; `geminid get` shows how they stand" };
+            let how = match &args.twin {
+                Some(twin) => format!("reconciled{}", trouble(&server, &body, twin).await?),
+                None => "swept; `geminid get` shows how they stand".to_owned(),
+            };
             out.line(&format!("{what}: {how}"));
             Ok(0)
         }
@@ -77,4 +80,17 @@ pub(super) async fn run(args: ReconcileArgs) -> anyhow::Result<u8> {
             Ok(1)
         }
     }
+}
+
+/// How `twin` stands now, unless it is in sync: a reconcile that was done may have held everything.
+async fn trouble(server: &Server, body: &Value, twin: &str) -> anyhow::Result<String> {
+    let device = twin.split_once('/').map_or(twin, |(device, _)| device);
+    let query = [("hub", text(body, "hub").to_owned()), ("name", device.to_owned())];
+    let twins = server.get(&["twins"], &query).await?;
+    let found = items(&twins).iter().find(|found| text(found, "name") == twin);
+    Ok(match found.map(|found| (text(found, "state"), text(&found["condition"], "message"))) {
+        None | Some(("in_sync", _)) => String::new(),
+        Some((state, "")) => format!("; it is {state}"),
+        Some((state, message)) => format!("; it is {state}: {message}"),
+    })
 }

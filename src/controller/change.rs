@@ -33,7 +33,13 @@ pub(super) fn compare(before: &DeclaredState, after: &DeclaredState) -> StateCha
         candidates(before, after)
     };
     for twin in candidates {
-        let (old, new) = (declare(before, twin, None), declare(after, twin, None));
+        let old = declare(before, twin, None);
+        if old == Declaration::Absent && after.twins.contains_key(twin) {
+            // Whatever its manifest says is new, and takes nothing.
+            change.changed.insert(twin.clone());
+            continue;
+        }
+        let new = declare(after, twin, None);
         let suspend = |state: &DeclaredState| state.twins.get(twin).and_then(|manifest| manifest.suspend.clone());
         if everywhere || !same(&old, &new) || suspend(before) != suspend(after) {
             change.changed.insert(twin.clone());

@@ -24,8 +24,8 @@ use super::queue::Lane;
 use super::survey::PlannedTwin;
 use crate::hub::{HubError, WriteTwins};
 use crate::plan::{
-    Cause, Change, DeclaredState, FileSpan, HeldReason, Leaf, Salt, SealAction, SealScope, SealState, Suspend,
-    TwinPlan, declare, next_etag,
+    Cause, Change, DeclaredState, FileSpan, HeldReason, Leaf, SEAL_KEY, Salt, SealAction, SealScope, SealState,
+    Suspend, TwinPlan, declare, next_etag,
 };
 use crate::twin::{ETag, MergePatch, Section, Twin, TwinRef, Value};
 
@@ -318,7 +318,7 @@ impl<H: WriteTwins> Applying<'_, H> {
         }
         let plan = write.plan_on(live, self.order.scope.salt);
         let attempt = self.auditor.patch(self.order.occasion(), live, &plan, &write.patch);
-        let answer = self.hub.patch_twin(&write.twin, &write.patch, &write.etag).await;
+        let answer = self.hub.patch_twin_for_trace(&write.twin, &write.patch, &write.etag, SEAL_KEY).await;
         attempt.answered(&answer, |after| Some(after));
         match answer {
             Ok(_) => Step::Ended(Written::Applied),

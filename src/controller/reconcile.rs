@@ -11,10 +11,10 @@ use super::queue::Lane;
 use super::rivals::{look_around, restrained};
 use crate::hub::{HubError, WriteTwins as _};
 use crate::plan::{
-    Cause, Change, Declaration, Held, HeldReason, Outcome, SealAction, SealState, Sighting, TwinPlan, Verified,
-    declare, plan_suspension,
+    Cause, Change, Declaration, Held, HeldReason, Outcome, SEAL_KEY, SealAction, SealState, Sighting, TwinPlan,
+    Verified, declare, plan_suspension,
 };
-use crate::twin::{Twin, TwinRef};
+use crate::twin::{ETag, Twin, TwinRef, Value};
 
 /// Reads and writes tried again at once when somebody else wrote in between; then the queue backs off.
 const CONFLICTS_MAX: u32 = 5;
@@ -134,7 +134,8 @@ async fn write_plan<H: Access>(context: &Context<H>, task: &Task, live: &Twin, r
     };
     result.planned = true;
     let seen = look_around(context, live, &plan);
-    let known = verified(context, live, &plan);
+    let seals = live.tags.get(SEAL_KEY);
+    let known = verified(context, (&live.etag, live.device_etag.as_ref(), seals), &plan);
     let same = context.memory().get(&task.twin).is_some_and(|last| last.is_same_as(&known));
     result.verified = Some(known);
     let done = plan.held.is_empty();
@@ -158,13 +159,14 @@ async fn write_plan<H: Access>(context: &Context<H>, task: &Task, live: &Twin, r
     let Some(writer) = hub.writer() else { return Step::Ended(observed(result, &declaration, plan)) };
     let occasion = Occasion { revision: &state.revision, lane: task.lane };
     let attempt = context.audit.patch(occasion, live, &plan, patch);
-    let answer = writer.patch_twin(&task.twin, patch, &live.etag).await;
+    let answer = writer.patch_twin_for_trace(&task.twin, patch, &live.etag, SEAL_KEY).await;
     attempt.answered(&answer, |after| Some(after));
     match answer {
         Ok(after) => {
             result.sealed = true;
             result.foretold = plan.etag_after.as_ref().map(|foretold| *foretold == after.etag);
-            result.verified = Some(verified(context, &after, &plan));
+            let marks = (&after.etag, after.device_etag.as_ref(), after.tag.as_ref());
+            result.verified = Some(verified(context, marks, &plan));
             result.sighting = seen;
             context.gate().planned(&task.twin, &state, done);
             Step::Ended(settle(result, &declaration, plan))
@@ -208,15 +210,19 @@ fn observed(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) 
     }
 }
 
-/// What is known after a read or a write. While a removal waits for the guard nothing counts as verified, so that
+/// What is known after a read or a write, by etag, identity and seals as they stand. While a removal waits for the guard nothing counts as verified, so that
 /// every sweep asks again.
-fn verified<H>(context: &Context<H>, twin: &Twin, plan: &TwinPlan) -> Verified {
+fn verified<H>(
+    context: &Context<H>,
+    (etag, device_etag, seals): (&ETag, Option<&String>, Option<&Value>),
+    plan: &TwinPlan,
+) -> Verified {
     let waits = plan.held.iter().any(|held| matches!(held.reason, HeldReason::Removal(_) | HeldReason::Guarded(_)));
     Verified {
-        etag: twin.etag.clone(),
-        device_etag: twin.device_etag.clone(),
+        etag: etag.clone(),
+        device_etag: device_etag.cloned(),
         declared: plan.declared.clone().filter(|_| !waits),
-        seal: SealState::mark(twin, context.scope.owner.as_str()),
+        seal: SealState::mark(seals, context.scope.owner.as_str()),
         at: context.now(),
     }
 }

@@ -92,7 +92,9 @@ impl Report {
         if result.created {
             info!(%hub, %twin, revision, "registered the device");
         }
-        for change in &result.changes {
+        let changes: Vec<(String, String)> =
+            result.changes.iter().map(|change| (change.leaf.to_string(), change.to_string())).collect();
+        for (_, change) in &changes {
             info!(%hub, %twin, revision, "{change}");
         }
         if result.outcome == Outcome::Released && result.sealed {
@@ -107,20 +109,18 @@ impl Report {
         } else {
             debug!(%hub, %twin, reason, message, duration_ms = u64::try_from(took.as_millis()).ok(), "reconciled");
         }
-        self.note(result, (news && trouble).then_some((reason, message)));
+        self.note(result, &changes, (news && trouble).then_some((reason, message)));
         self.count(result, took);
     }
 
     /// What a reconcile did, and what trouble is new, for people who ask later.
-    fn note(&self, result: &Reconciled, trouble: Option<(&'static str, String)>) {
+    fn note(&self, result: &Reconciled, changes: &[(String, String)], trouble: Option<(&'static str, String)>) {
         let (at, twin) = ((self.wall_clock)(), &result.twin);
         if result.created {
             self.journal.tell_of(at, twin, "Registered", String::new());
         }
-        if !result.changes.is_empty() {
-            let changes: Vec<(String, String)> =
-                result.changes.iter().map(|change| (change.leaf.to_string(), change.to_string())).collect();
-            self.journal.tell_written(at, twin, &changes);
+        if !changes.is_empty() {
+            self.journal.tell_written(at, twin, changes);
         }
         if result.outcome == Outcome::Released && result.sealed {
             self.journal.tell_of(at, twin, "Released", "its manifest is gone, the seal is removed".to_owned());

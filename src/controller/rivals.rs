@@ -4,7 +4,7 @@
 //! just what is declared now.
 
 use super::context::{Context, Task};
-use crate::plan::{Cause, HeldReason, SealState, Sighting, TwinPlan, etag_counter};
+use crate::plan::{Cause, HeldReason, SEAL_KEY, SealState, Sighting, TwinPlan, etag_counter};
 use crate::twin::Twin;
 
 /// What `live` and the plan for it show of others, against what this process last knew of the twin.
@@ -22,7 +22,7 @@ pub(super) fn look_around<H>(context: &Context<H>, live: &Twin, plan: &TwinPlan)
     } else {
         Vec::new()
     };
-    let mark = SealState::mark(live, owner);
+    let mark = SealState::mark(live.tags.get(SEAL_KEY), owner);
     let duplicate = known.as_ref().is_some_and(|known| {
         let state = SealState::read(live, owner);
         let Some(seal) = state.seal().filter(|_| mark != known.seal) else { return false };

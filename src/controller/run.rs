@@ -142,7 +142,9 @@ impl<H: Access> Controller<H> {
             lane: taken.lane,
         };
         let context = Arc::clone(&self.context);
-        let handle = self.tasks.spawn(async move { Finished::Twin(Box::new(reconcile(&context, &task).await)) });
+        // In a box of its own: a task that holds the future, which is kilobytes, moves it eleven times in its life.
+        let work = Box::pin(async move { Finished::Twin(Box::new(reconcile(&context, &task).await)) });
+        let handle = self.tasks.spawn(work);
         self.running.push(Running { id: handle.id(), twin: Some(taken.twin), since: now });
     }
 

@@ -14,7 +14,8 @@ use super::planned::Written;
 use super::survey::sealed_twins;
 use crate::hub::{HubError, PageError, ReadTwins, WriteTwins};
 use crate::plan::{
-    DeclaredState, HeldReason, SealScope, Transfer, TransferPlan, TwinFilter, TwinPlan, declare, plan_transfer,
+    DeclaredState, HeldReason, SEAL_KEY, SealScope, Transfer, TransferPlan, TwinFilter, TwinPlan, declare,
+    plan_transfer,
 };
 use crate::twin::{Twin, TwinRef};
 
@@ -141,7 +142,7 @@ async fn transfer_one<H: WriteTwins>(
         };
         let Some(patch) = plan.plan.patch.as_ref().filter(|_| plan.is_same_as(shown)) else { return Written::Moved };
         let attempt = auditor.transfer(&order.state.revision, &order.transfer, &live, &plan, patch);
-        let answer = hub.patch_twin(twin, patch, &live.etag).await;
+        let answer = hub.patch_twin_for_trace(twin, patch, &live.etag, SEAL_KEY).await;
         attempt.answered(&answer, |after| Some(after));
         match answer {
             Ok(_) => return Written::Applied,

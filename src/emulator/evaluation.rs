@@ -83,7 +83,7 @@ impl Ranked {
 
 /// The collection that a record is of.
 #[must_use]
-pub const fn source_of(record: &Device) -> Source {
+pub fn source_of(record: &Device) -> Source {
     if record.identity.module.is_some() { Source::Modules } else { Source::Devices }
 }
 
@@ -210,7 +210,7 @@ mod tests {
         let id = DeviceId::new("d").unwrap();
         let identity = Identity::new(id, None, 1, IdentitySpec::default(), &mut |bytes| bytes.fill(1));
         let patch = MergePatch { tags: Some(object(tags)), desired: Some(object(desired)) };
-        Device { identity, twin: TwinRecord::new(at(0)).patched(&patch, at(0)).unwrap(), change: 0 }
+        Device { identity: identity.into(), twin: TwinRecord::new(at(0)).patched(&patch, at(0)).unwrap(), change: 0 }
     }
 
     /// Carries the plan out and gives the desired properties; the next plan is empty.

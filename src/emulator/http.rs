@@ -5,6 +5,7 @@
 //! `iothub-errorcode` (3.1); twins carry no `ETag` header (1.4).
 
 mod answers;
+mod attentive;
 mod broken;
 mod configurations;
 mod faults;
@@ -29,10 +30,13 @@ use super::error::Refusal;
 use super::handle::HubHandle;
 use super::if_match::IfMatch;
 use super::options::ServiceOptions;
+use super::quick_ack::WholeRequest;
 use super::route::{Operation, not_of_services};
 use super::traffic::Traffic;
 use super::trial::Trial;
 use super::wire;
+
+pub use self::attentive::Attentive;
 
 /// The largest body read, in bytes.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -102,6 +106,9 @@ async fn answer(front: &Front, head: &request::Parts, body: Body, tracking: u128
         return Err(Refusal::ApiVersionMissing);
     }
     let body = read_body(body, if operation == Operation::Bulk { BULK_BYTES_MAX } else { BODY_BYTES_MAX }).await?;
+    if let Some(whole) = head.extensions.get::<WholeRequest>() {
+        whole.tell(true);
+    }
     let if_match = IfMatch::parse(header(&head.headers, IF_MATCH.as_str())?);
     let (hub, options) = (&front.hub, &front.options);
     let call = Call { hub, options, headers: &head.headers, if_match, query, body: &body };

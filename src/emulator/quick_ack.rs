@@ -3,10 +3,12 @@
 //! Invariant: nothing but the timing of acknowledgements differs from the socket inside. Device SDKs wait for one
 //! before they send their next small packet; the system would hold it back for 40 ms. The option does not last (see
 //! tcp(7)), so it is set again whenever something was read and nothing was written since, which would have carried the
-//! acknowledgement along.
+//! acknowledgement along. Of a request that is whole its client sends nothing more, so that one waits for the answer.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,6 +19,22 @@ use tokio::net::TcpStream;
 pub struct QuickAck {
     stream: TcpStream,
     due: Due,
+    whole: WholeRequest,
+}
+
+/// Tells a connection whether all of the request in hand was read.
+#[derive(Debug, Clone, Default)]
+pub struct WholeRequest(Arc<AtomicBool>);
+
+impl WholeRequest {
+    /// Tells it. It counts until something is read again.
+    pub fn tell(&self, is_whole: bool) {
+        self.0.store(is_whole, Ordering::Relaxed);
+    }
+
+    fn is_told(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What is owed for what was read.
@@ -37,7 +55,13 @@ impl QuickAck {
     /// What the system says.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self { stream, due: Due::Nothing })
+        Ok(Self { stream, due: Due::Nothing, whole: WholeRequest::default() })
+    }
+
+    /// Who knows of a request that it is whole tells this.
+    #[must_use]
+    pub fn whole(&self) -> WholeRequest {
+        self.whole.clone()
     }
 }
 
@@ -50,8 +74,12 @@ impl AsyncRead for QuickAck {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         match (&read, self.due) {
-            (Poll::Ready(_), _) if buffer.filled().len() > before => self.due = Due::Unless,
+            (Poll::Ready(_), _) if buffer.filled().len() > before => {
+                self.due = Due::Unless;
+                self.whole.tell(false);
+            }
             (Poll::Ready(_), _) | (Poll::Pending, Due::Nothing) => {}
+            (Poll::Pending, _) if self.whole.is_told() => self.due = Due::Nothing,
             (Poll::Pending, Due::Unless) => {
                 // Servers look for more before they write the answer to what they have.
                 self.due = Due::Now;
@@ -147,5 +175,25 @@ mod tests {
         assert_eq!(look(&mut socket), (Due::Now, 1));
         socket.write_all(b"answer").await.unwrap();
         assert_eq!((look(&mut socket), bytes), ((Due::Nothing, 0), *b"ab"));
+    }
+
+    #[tokio::test]
+    async fn a_whole_request_is_acknowledged_by_its_answer_however_late_and_the_next_one_counts_anew() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut socket = QuickAck::new(listener.accept().await.unwrap().0).unwrap();
+        let mut bytes = [0; 2];
+        for told_late in [false, true] {
+            client.write_all(b"ab").await.unwrap();
+            socket.read_exact(&mut bytes).await.unwrap();
+            if told_late {
+                assert_eq!(look(&mut socket), (Due::Now, 1), "what came before was of another request");
+            }
+            socket.whole().tell(true);
+            assert_eq!(look(&mut socket), (Due::Nothing, 0));
+        }
+        client.write_all(b"ab").await.unwrap();
+        socket.read_exact(&mut bytes).await.unwrap();
+        assert_eq!((look(&mut socket), bytes), ((Due::Now, 1), *b"ab"));
     }
 }

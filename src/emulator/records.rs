@@ -46,7 +46,9 @@ impl Slot {
             Self::Packed(packed) => {
                 let mut device = stored::unpacked(key, &packed.bytes);
                 device.change = packed.change;
-                device.identity.connected = packed.connected;
+                if packed.connected {
+                    Arc::make_mut(&mut device.identity).connected = true;
+                }
                 Arc::new(device)
             }
         }
@@ -87,11 +89,12 @@ impl Records {
     /// The record under `key`, which is kept unpacked from now on: whoever reads or writes one often comes again.
     #[must_use]
     pub fn get_and_keep(&mut self, key: &str) -> Option<Arc<Device>> {
-        let slot = self.slots.get_mut(key)?;
+        let (shared, slot) = self.slot(key)?;
         let device = slot.device(key);
         if let Slot::Packed(_) = slot {
             *slot = Slot::Whole(Arc::clone(&device));
-            self.kept_unpacked(key.into());
+            let shared = Arc::clone(shared);
+            self.kept_unpacked(shared);
         }
         Some(device)
     }
@@ -109,15 +112,19 @@ impl Records {
     }
 
     /// Puts `device` under `key`, in the place of what was there, which is given back.
-    pub fn insert(&mut self, key: &str, device: Arc<Device>) -> Option<Arc<Device>> {
-        let (shared, before) = match self.slots.get_key_value(key) {
-            None => (Arc::from(key), None),
-            Some((shared, slot)) => (Arc::clone(shared), Some(slot)),
+    pub fn insert(&mut self, key: &str, device: &Arc<Device>) -> Option<Arc<Device>> {
+        let whole = Slot::Whole(Arc::clone(device));
+        let (shared, before) = match self.slot(key) {
+            Some((shared, slot)) => (Arc::clone(shared), Some(std::mem::replace(slot, whole))),
+            None => {
+                let shared: Arc<str> = Arc::from(key);
+                self.slots.insert(Arc::clone(&shared), whole);
+                (shared, None)
+            }
         };
         let was_whole = matches!(before, Some(Slot::Whole(_)));
         let before = before.map(|slot| slot.device(key));
-        self.follow_tags(&shared, before.as_deref(), &device);
-        self.slots.insert(Arc::clone(&shared), Slot::Whole(device));
+        self.follow_tags(&shared, before.as_deref(), device);
         if !was_whole {
             self.kept_unpacked(shared);
         }
@@ -137,6 +144,12 @@ impl Records {
         let before = slot.device(key);
         self.index.change(&shared, before.twin.tags.as_deref(), None);
         Some(before)
+    }
+
+    /// What is under `key`, and the key as it is shared. One search is most of what a write of one of many records costs
+    /// here.
+    fn slot(&mut self, key: &str) -> Option<(&Arc<str>, &mut Slot)> {
+        self.slots.range_mut::<str, _>((Bound::Included(key), Bound::Included(key))).next()
     }
 
     /// Has the index follow a write. Most write a few of the tags, or none.
@@ -179,7 +192,7 @@ mod tests {
     fn packed(records: &mut Records, key: &str) -> Device {
         let id = DeviceId::new(key).unwrap();
         let identity = Identity::new(id, None, 1, IdentitySpec::default(), &mut |bytes| bytes.fill(7));
-        let device = Device { identity, twin: TwinRecord::new(Timestamp::UNIX_EPOCH), change: 0 };
+        let device = Device { identity: identity.into(), twin: TwinRecord::new(Timestamp::UNIX_EPOCH), change: 0 };
         records.insert_packed(key, stored::device(&device).into(), None);
         device
     }

@@ -42,8 +42,8 @@ const IDENTITIES_MAX: usize = 1_000_000;
 /// One registered device or module with its twin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// Who it is.
-    pub identity: Identity,
+    /// Who it is; a write of the twin shares it.
+    pub identity: Arc<Identity>,
     /// Its twin, which lives and dies with the identity (`iot-hub.md` 2.3).
     pub twin: TwinRecord,
     /// The number of the registry's change that made this record; 0 for one read from the store.
@@ -290,7 +290,7 @@ impl Registry {
     pub fn report(&mut self, twin: &TwinRef, patch: &Object, now: Timestamp) -> Result<Change, Refusal> {
         let mut after = Device::clone(&*self.record_and_keep(twin)?);
         after.twin = after.twin.reported(patch, now)?;
-        after.identity.last_activity = Some(tick(now));
+        Arc::make_mut(&mut after.identity).last_activity = Some(tick(now));
         Ok(self.changed(after))
     }
 
@@ -300,12 +300,13 @@ impl Registry {
     pub fn note_activity(&mut self, twin: &TwinRef, connected: bool, now: Timestamp) {
         let Some(record) = self.find(twin) else { return };
         let mut after = Device::clone(&record);
-        if after.identity.connected != connected {
-            after.identity.connection_updated = Some(tick(now));
+        let identity = Arc::make_mut(&mut after.identity);
+        if identity.connected != connected {
+            identity.connection_updated = Some(tick(now));
         }
-        after.identity.connected = connected;
-        after.identity.last_activity = Some(tick(now));
-        self.insert(Arc::new(after));
+        identity.connected = connected;
+        identity.last_activity = Some(tick(now));
+        self.insert(&Arc::new(after));
     }
 
     fn create_device(
@@ -325,7 +326,7 @@ impl Registry {
         let generation = self.next_generation(now);
         let identity = Identity::new(id.clone(), None, generation, spec, random);
         let twin = twin.unwrap_or_else(|| TwinRecord::new(now));
-        let change = self.changed(Device { identity, twin, change: 0 });
+        let change = self.changed(Device { identity: identity.into(), twin, change: 0 });
         if edge {
             self.create_edge_modules(id, random, now);
         }
@@ -343,7 +344,7 @@ impl Registry {
         let mut after = before.clone();
         let (was_edge, edge) = (before.identity.iot_edge, spec.iot_edge);
         let scope = spec.device_scope.clone();
-        after.identity.replace(spec, random, tick(now));
+        Arc::make_mut(&mut after.identity).replace(spec, random, tick(now));
         if was_edge && !edge {
             return Err(Refusal::NotImplemented("turning an IoT Edge device into a plain one".to_owned()));
         }
@@ -378,14 +379,14 @@ impl Registry {
             return Err(Refusal::TwinChanged(twin.device.clone()));
         }
         let twin = write(&before.twin)?;
-        Ok(self.changed(Device { identity: before.identity.clone(), twin, change: 0 }))
+        Ok(self.changed(Device { identity: Arc::clone(&before.identity), twin, change: 0 }))
     }
 
     /// Makes a change that another registry made, without a trace in the log.
     pub fn follow(&mut self, change: &Change) {
         self.changes = self.changes.max(change.number);
         match &change.after {
-            Some(record) => self.insert(Arc::clone(record)),
+            Some(record) => self.insert(record),
             None => self.take_out(&change.twin),
         };
     }
@@ -398,13 +399,12 @@ impl Registry {
     }
 
     /// Puts a record in its place and gives what was there.
-    fn insert(&mut self, record: Arc<Device>) -> Option<Arc<Device>> {
+    fn insert(&mut self, record: &Arc<Device>) -> Option<Arc<Device>> {
         if record.identity.module.is_some() {
             return self.modules.insert(&record.identity.twin_ref().to_string(), record);
         }
-        let after = Arc::clone(&record);
-        let before = self.devices.insert(after.identity.device.as_str(), record);
-        self.statistics.follow(before.as_ref().map(|before| &before.identity), Some(&after.identity));
+        let before = self.devices.insert(record.identity.device.as_str(), record);
+        self.statistics.follow(before.as_ref().map(|before| &*before.identity), Some(&record.identity));
         before
     }
 
@@ -412,7 +412,7 @@ impl Registry {
         self.changes += 1;
         record.change = self.changes;
         let after = Arc::new(record);
-        let before = self.insert(Arc::clone(&after));
+        let before = self.insert(&after);
         self.logged(after.identity.twin_ref(), before, Some(after))
     }
 
@@ -427,7 +427,7 @@ impl Registry {
             return self.modules.remove(&twin.to_string());
         }
         let before = self.devices.remove(twin.device.as_str());
-        self.statistics.follow(before.as_ref().map(|before| &before.identity), None);
+        self.statistics.follow(before.as_ref().map(|before| &*before.identity), None);
         before
     }
 

@@ -26,7 +26,7 @@ use super::auth::{Gate, Policies, PolicyName};
 use super::background::evaluate_configurations;
 use super::fill::{self, FillError};
 use super::handle::{HubHandle, Randomness};
-use super::http;
+use super::http::{self, Attentive};
 use super::job_runner::run_jobs;
 use super::mqtt::{Desk, MqttServer, Presence, WebSocketDoor};
 use super::options::ServiceOptions;
@@ -422,8 +422,8 @@ struct Door {
 
 impl<S> Accept<TcpStream, S> for Door {
     type Stream = QuickAck;
-    type Service = S;
-    type Future = std::future::Ready<io::Result<(QuickAck, S)>>;
+    type Service = Attentive<S>;
+    type Future = std::future::Ready<io::Result<(QuickAck, Attentive<S>)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let admitted = if self.handle.connection_count() > self.connections_max {
@@ -431,7 +431,10 @@ impl<S> Accept<TcpStream, S> for Door {
         } else {
             QuickAck::new(stream)
         };
-        std::future::ready(admitted.map(|stream| (stream, service)))
+        std::future::ready(admitted.map(|stream| {
+            let whole = stream.whole();
+            (stream, Attentive::new(service, whole))
+        }))
     }
 }
 

@@ -231,7 +231,7 @@ pub fn read_device(key: &str, record: &[u8]) -> Result<Device, String> {
         reported: properties(stored.reported, stored.reported_stamps, stored.reported_version)?,
         configurations: stored.configurations.into_iter().map(status).collect::<Result<_, _>>()?,
     };
-    Ok(Device { identity, twin, change: 0 })
+    Ok(Device { identity: identity.into(), twin, change: 0 })
 }
 
 fn parse<'r, T: Deserialize<'r>>(record: &'r [u8]) -> Result<T, String> {

@@ -26,7 +26,7 @@ pub(super) enum RunFailure {
     #[error(transparent)]
     Map(#[from] MapFailure),
     /// There are more pages than the query's limit.
-    #[error("the query answers more than {0} pages (limits.maxPages)")]
+    #[error("the query answers more than {0} pages (limits.maxPages); narrow its WHERE, or raise it")]
     Pages(usize),
     /// The whole run took longer than the query allows.
     #[error("the run took longer than {0:?} (timeout)")]

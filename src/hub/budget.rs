@@ -24,7 +24,7 @@ use self::quota::{Quota, QuotaNews};
 pub use self::tier::Tier;
 use super::{Continuation, HubError, QueryPage, ReadTwins, TextPage, WriteTwins};
 use crate::metrics::{BudgetHub, Label as _, Operation};
-use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
+use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef, TwinTrace};
 
 /// How many lanes there are.
 pub const LANES: usize = 4;
@@ -171,6 +171,22 @@ impl<H> Budgeted<H> {
     }
 }
 
+impl<H: WriteTwins> Budgeted<H> {
+    async fn patched<T>(
+        &self,
+        patch: &MergePatch,
+        request: impl Future<Output = Result<T, HubError>>,
+    ) -> Result<T, HubError> {
+        let size = quota::patch_size(patch);
+        let after = self.paced(Operation::Patch, request, |_| size).await?;
+        if patch.desired.is_some() {
+            // The device is told, if it is there to be told.
+            self.budget.notified(size);
+        }
+        Ok(after)
+    }
+}
+
 impl<H: ReadTwins> ReadTwins for Budgeted<H> {
     async fn get_twin(&self, twin: &TwinRef) -> Result<Twin, HubError> {
         self.paced(Operation::Get, self.inner.get_twin(twin), quota::twin_size).await
@@ -200,13 +216,18 @@ impl<H: ReadTwins> ReadTwins for Budgeted<H> {
 
 impl<H: WriteTwins> WriteTwins for Budgeted<H> {
     async fn patch_twin(&self, twin: &TwinRef, patch: &MergePatch, etag: &ETag) -> Result<Twin, HubError> {
-        let size = quota::patch_size(patch);
-        let after = self.paced(Operation::Patch, self.inner.patch_twin(twin, patch, etag), |_| size).await?;
-        if patch.desired.is_some() {
-            // The device is told, if it is there to be told.
-            self.budget.notified(size);
-        }
-        Ok(after)
+        self.patched(patch, self.inner.patch_twin(twin, patch, etag)).await
+    }
+
+    async fn patch_twin_for_trace(
+        &self,
+        twin: &TwinRef,
+        patch: &MergePatch,
+        etag: &ETag,
+        tag: &str,
+    ) -> Result<TwinTrace, HubError> {
+        let request = self.inner.patch_twin_for_trace(twin, patch, etag, tag);
+        self.patched(patch, request).await
     }
 
     async fn create_device(&self, device: &DeviceId) -> Result<(), HubError> {

@@ -37,7 +37,7 @@ pub use texts::{Cell, RowsError, TextPage, TextRows};
 #[cfg(fuzzing)]
 pub use wire::probe_answers;
 
-use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef, Value};
+use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef, TwinTrace, Value};
 
 /// Rows asked for in one page; the hub's own maximum (`iot-hub.md` 2.7).
 pub const PAGE_SIZE_MAX: usize = 100;
@@ -116,6 +116,21 @@ pub trait WriteTwins: ReadTwins {
         etag: &ETag,
     ) -> impl Future<Output = Result<Twin, HubError>> + Send;
 
+    /// The same write, for who wants no more of the twin after it than its trace, with this one of its tags: cheaper than
+    /// [`patch_twin`](Self::patch_twin), as the rest of the answer is not taken in.
+    ///
+    /// # Errors
+    /// As for [`patch_twin`](Self::patch_twin).
+    fn patch_twin_for_trace(
+        &self,
+        twin: &TwinRef,
+        patch: &MergePatch,
+        etag: &ETag,
+        tag: &str,
+    ) -> impl Future<Output = Result<TwinTrace, HubError>> + Send {
+        async move { self.patch_twin(twin, patch, etag).await.map(|after| TwinTrace::of(after, tag)) }
+    }
+
     /// Registers a device (SAS, keys made by the hub). Create-only: an existing device is never changed.
     ///
     /// # Errors
@@ -155,6 +170,16 @@ impl<H: ReadTwins> ReadTwins for Arc<H> {
 impl<H: WriteTwins> WriteTwins for Arc<H> {
     async fn patch_twin(&self, twin: &TwinRef, patch: &MergePatch, etag: &ETag) -> Result<Twin, HubError> {
         H::patch_twin(self, twin, patch, etag).await
+    }
+
+    async fn patch_twin_for_trace(
+        &self,
+        twin: &TwinRef,
+        patch: &MergePatch,
+        etag: &ETag,
+        tag: &str,
+    ) -> Result<TwinTrace, HubError> {
+        H::patch_twin_for_trace(self, twin, patch, etag, tag).await
     }
 
     async fn create_device(&self, device: &DeviceId) -> Result<(), HubError> {

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use super::{Continuation, HubError, QueryPage, ReadTwins, RestHub, TextPage, WriteTwins};
 use crate::metrics::{ClientHub, Code, Operation};
-use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
+use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef, TwinTrace};
 
 /// Counts and times the requests of the hub inside.
 #[derive(Debug, Clone)]
@@ -135,6 +135,16 @@ impl<H: ReadTwins> ReadTwins for Observed<H> {
 impl<H: WriteTwins> WriteTwins for Observed<H> {
     async fn patch_twin(&self, twin: &TwinRef, patch: &MergePatch, etag: &ETag) -> Result<Twin, HubError> {
         self.observe(Operation::Patch, self.inner.patch_twin(twin, patch, etag)).await
+    }
+
+    async fn patch_twin_for_trace(
+        &self,
+        twin: &TwinRef,
+        patch: &MergePatch,
+        etag: &ETag,
+        tag: &str,
+    ) -> Result<TwinTrace, HubError> {
+        self.observe(Operation::Patch, self.inner.patch_twin_for_trace(twin, patch, etag, tag)).await
     }
 
     async fn create_device(&self, device: &DeviceId) -> Result<(), HubError> {

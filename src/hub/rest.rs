@@ -16,7 +16,7 @@ use super::refusal::{Asked, Parties, refusal};
 use super::sas::{Clock, ExposeSecret as _, SecretString, encode};
 use super::wire;
 use super::{Continuation, HubAddress, HubError, PAGE_SIZE_MAX, QueryPage, ReadTwins, TextPage, TextRows, WriteTwins};
-use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef};
+use crate::twin::{DeviceId, ETag, MergePatch, Twin, TwinRef, TwinTrace};
 
 /// The version of the API spoken (`iot-hub.md` section 0).
 const API_VERSION: &str = "2021-04-12";
@@ -180,6 +180,14 @@ impl RestHub {
         self.send(Asked::Page, call).await
     }
 
+    /// Writes `patch` under the etag.
+    async fn send_patch(&self, twin: &TwinRef, patch: &MergePatch, etag: &ETag) -> Result<Answer, HubError> {
+        let mut call = Call::new(Method::PATCH, twin_path(twin)?, Some(wire::patch_body(patch)));
+        let quoted = HeaderValue::from_str(&etag.quoted()).expect("an etag is printable ASCII");
+        call.headers.insert(IF_MATCH, quoted);
+        self.send(Asked::Write(twin), call).await
+    }
+
     async fn send_with(&self, token: &SecretString, url: &Url, call: &Call) -> Result<Answer, HubError> {
         let mut authorization = HeaderValue::from_str(token.expose_secret()).expect("a token is printable ASCII");
         authorization.set_sensitive(true);
@@ -268,11 +276,19 @@ impl ReadTwins for RestHub {
 
 impl WriteTwins for RestHub {
     async fn patch_twin(&self, twin: &TwinRef, patch: &MergePatch, etag: &ETag) -> Result<Twin, HubError> {
-        let mut call = Call::new(Method::PATCH, twin_path(twin)?, Some(wire::patch_body(patch)));
-        let quoted = HeaderValue::from_str(&etag.quoted()).expect("an etag is printable ASCII");
-        call.headers.insert(IF_MATCH, quoted);
-        let answer = self.send(Asked::Write(twin), call).await?;
+        let answer = self.send_patch(twin, patch, etag).await?;
         wire::twin(&answer.body, twin).map_err(not_understood)
+    }
+
+    async fn patch_twin_for_trace(
+        &self,
+        twin: &TwinRef,
+        patch: &MergePatch,
+        etag: &ETag,
+        tag: &str,
+    ) -> Result<TwinTrace, HubError> {
+        let answer = self.send_patch(twin, patch, etag).await?;
+        wire::trace(&answer.body, twin, tag).map_err(not_understood)
     }
 
     async fn create_device(&self, device: &DeviceId) -> Result<(), HubError> {

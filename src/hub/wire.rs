@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::json;
 
-use crate::twin::{DeviceId, ETag, MergePatch, ModuleId, Number, Object, Twin, TwinRef, Value};
+use crate::twin::{DeviceId, ETag, MergePatch, ModuleId, Number, Object, Twin, TwinRef, TwinTrace, Value};
 
 /// Where the hub names the configuration that wrote a leaf (`iot-hub.md` 1.4).
 const LAST_UPDATED_BY: &str = "$lastUpdatedBy";
@@ -77,23 +77,10 @@ pub(super) fn query_body(query: &str) -> Vec<u8> {
 /// another type.
 pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
     // The metadata is of use only where a configuration left its name in it.
-    let named = std::str::from_utf8(body).is_ok_and(|text| text.contains(LAST_UPDATED_BY));
-    let read = if named { serde_json::from_slice(body) } else { Value::parse_twin_without_metadata(body) };
-    let Value::Object(mut fields) = read.map_err(not_json)? else { return Err("the twin is not an object".to_owned()) };
-    check_id(&fields, "deviceId", Some(asked.device.as_str()))?;
-    check_id(&fields, "moduleId", asked.module.as_ref().map(ModuleId::as_str))?;
-    let etag = fields.get("etag").and_then(Value::as_str).and_then(ETag::new);
-    let etag = etag.ok_or("the twin has no etag that could guard a write")?;
-    let device_etag = match fields.remove("deviceEtag") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(text)) => Some(text),
-        Some(_) => return Err("deviceEtag of the twin is not a string".to_owned()),
-    };
-    let version = match fields.get("version") {
-        Some(Value::Number(Number::Integer(version))) => u64::try_from(*version).ok(),
-        Some(_) | None => None,
-    };
-    let version = version.ok_or("version of the twin is not a whole number")?;
+    let plain = std::str::from_utf8(body).ok().filter(|text| !text.contains(LAST_UPDATED_BY));
+    let read = plain.map_or_else(|| serde_json::from_slice(body), Value::parse_twin_without_metadata);
+    let mut fields = fields_of(read, asked)?;
+    let (etag, device_etag, version) = marks(&mut fields)?;
     let tags = section(fields.remove("tags"), "tags")?.unwrap_or_default();
     let mut properties = section(fields.remove("properties"), "properties")?.ok_or("the twin has no properties")?;
     let desired = properties.remove("desired");
@@ -109,6 +96,41 @@ pub(super) fn twin(body: &[u8], asked: &TwinRef) -> Result<Twin, String> {
     Ok(Twin { twin_ref: asked.clone(), etag, device_etag, version, tags, desired, reported, system })
 }
 
+/// The trace, with this one of its tags, of the twin that `body` is.
+///
+/// # Errors
+/// As [`twin`], but that sections other than the tags are not looked at.
+pub(super) fn trace(body: &[u8], asked: &TwinRef, tag: &str) -> Result<TwinTrace, String> {
+    let mut fields = fields_of(Value::parse_trace(body, tag), asked)?;
+    let (etag, device_etag, version) = marks(&mut fields)?;
+    let mut tags = section(fields.remove("tags"), "tags")?.unwrap_or_default();
+    Ok(TwinTrace { etag, device_etag, version, tag: tags.remove(tag) })
+}
+
+/// The fields of the twin that was asked for.
+fn fields_of(read: Result<Value, serde_json::Error>, asked: &TwinRef) -> Result<Object, String> {
+    let Value::Object(fields) = read.map_err(not_json)? else { return Err("the twin is not an object".to_owned()) };
+    check_id(&fields, "deviceId", Some(asked.device.as_str()))?;
+    check_id(&fields, "moduleId", asked.module.as_ref().map(ModuleId::as_str))?;
+    Ok(fields)
+}
+
+/// Its etag, the one of its identity, and its version.
+fn marks(fields: &mut Object) -> Result<(ETag, Option<String>, u64), String> {
+    let etag = fields.get("etag").and_then(Value::as_str).and_then(ETag::new);
+    let etag = etag.ok_or("the twin has no etag that could guard a write")?;
+    let device_etag = match fields.remove("deviceEtag") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => Some(text),
+        Some(_) => return Err("deviceEtag of the twin is not a string".to_owned()),
+    };
+    let version = match fields.get("version") {
+        Some(Value::Number(Number::Integer(version))) => u64::try_from(*version).ok(),
+        Some(_) | None => None,
+    };
+    Ok((etag, device_etag, version.ok_or("version of the twin is not a whole number")?))
+}
+
 /// Reads `body` as each answer that a hub gives; for the fuzz target.
 ///
 /// # Panics
@@ -118,6 +140,7 @@ pub fn probe_answers(body: &[u8]) {
     let asked = TwinRef::device(DeviceId::new("d").expect("an id"));
     if let Ok(twin) = twin(body, &asked) {
         assert!(twin.twin_ref == asked && !twin.etag.as_str().is_empty());
+        assert_eq!(trace(body, &asked, "d"), Ok(TwinTrace::of(twin, "d")));
     }
     if let Ok(rows) = rows(body) {
         assert!(rows.iter().all(|row| row.as_object().is_some()));
@@ -293,6 +316,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_trace_has_one_tag_and_is_taken_of_the_twin_that_was_asked_for_alone() {
+        let tags = r#""tags":{"$version":3,"other":{"a":1},"mine":{"b":{"tags":[1]}}},"version""#;
+        let body = FRESH.replacen("\"version\"", tags, 1);
+        let trace_of = |body: &str, tag| trace(body.as_bytes(), &d1(), tag);
+        for (tag, stands) in [("mine", Some(r#"{"b":{"tags":[1]}}"#)), ("none", None), ("$version", None)] {
+            let found = trace_of(&body, tag).unwrap();
+            assert_eq!(found, TwinTrace::of(twin(body.as_bytes(), &d1()).unwrap(), tag));
+            assert_eq!(found.tag.map(|value| value.to_string()).as_deref(), stands);
+        }
+        for (from, to) in [
+            ("AAAAAAAAAAE=", "\\u00e4"),
+            ("\"d1\"", "\"d2\""),
+            ("\"version\":2", "\"version\":2.5"),
+            (r#""tags":{"#, r#""tags":1,"x":{"#),
+            (r#""capabilities":{"#, r#""capabilities":{1"#),
+        ] {
+            let bad = body.replacen(from, to, 1);
+            assert_ne!(bad, body);
+            assert_eq!(trace_of(&bad, "mine").unwrap_err(), twin(bad.as_bytes(), &d1()).unwrap_err(), "{to}");
+        }
+    }
+
     /// The fresh device twin of `iot-hub.md` 1.1.
     const FRESH: &str = r#"{"deviceId":"d1","etag":"AAAAAAAAAAE=","deviceEtag":"NjQ1MTQxOTM4","status":"enabled",
         "statusUpdateTime":"0001-01-01T00:00:00Z","connectionState":"Disconnected",
@@ -449,6 +495,7 @@ mod tests {
             *body.pointer_mut(pointers[index]).unwrap() = odd;
             if let Ok(twin) = twin(body.to_string().as_bytes(), &d1()) {
                 prop_assert!(!twin.desired.contains_key("$metadata") && !twin.reported.contains_key("$version"));
+                prop_assert_eq!(trace(body.to_string().as_bytes(), &d1(), "a"), Ok(TwinTrace::of(twin, "a")));
             }
         }
 

@@ -27,7 +27,8 @@ impl Leaf {
 
 impl fmt::Display for Leaf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.path.in_section(self.section))
+        f.write_str(self.section.as_str())?;
+        if self.path == Path::root() { Ok(()) } else { write!(f, ".{}", self.path) }
     }
 }
 

@@ -16,6 +16,7 @@ mod transfer;
 
 pub use transfer::{Transfer, TransferPlan, plan_transfer};
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::declare::leaves_of;
@@ -86,8 +87,8 @@ struct Planner<'a> {
     live: &'a Twin,
     seal: &'a SealState,
     permits: &'a Permits,
-    /// Every live leaf, the seals left out.
-    leaves: BTreeMap<Leaf, &'a Value>,
+    /// Every live leaf, the seals left out, once somebody asks.
+    leaves: OnceCell<BTreeMap<Leaf, &'a Value>>,
     /// Live leaves that our seal owns; of two with one hash, neither.
     ours: BTreeSet<Leaf>,
     /// What the seals of other owners hold; `None` when a seal is of a later format and cannot tell.
@@ -112,8 +113,8 @@ enum Standing {
 
 impl<'a> Planner<'a> {
     fn new(scope: &'a SealScope, live: &'a Twin, seal: &'a SealState, permits: &'a Permits) -> Self {
-        let leaves = live_leaves(live);
-        let ours = owned_leaves(scope, live, seal, &leaves);
+        let leaves = OnceCell::new();
+        let ours = owned_leaves(scope, live, seal, || leaves.get_or_init(|| live_leaves(live)));
         Self {
             scope,
             live,
@@ -128,6 +129,10 @@ impl<'a> Planner<'a> {
             patch: MergePatch::default(),
             removes: false,
         }
+    }
+
+    fn leaves(&self) -> &BTreeMap<Leaf, &'a Value> {
+        self.leaves.get_or_init(|| live_leaves(self.live))
     }
 
     fn plan_declared(mut self, declared: &Declared) -> TwinPlan {
@@ -253,15 +258,22 @@ impl<'a> Planner<'a> {
     /// Live leaves strictly below `leaf`.
     fn beneath(&self, leaf: &Leaf) -> impl Iterator<Item = &Leaf> {
         let within = |below: &&Leaf| below.section == leaf.section && leaf.path.covers(&below.path);
-        self.leaves.range(leaf.clone()..).map(|(below, _)| below).take_while(within).filter(move |below| *below != leaf)
+        self.leaves()
+            .range(leaf.clone()..)
+            .map(|(below, _)| below)
+            .take_while(within)
+            .filter(move |below| *below != leaf)
     }
 
     /// An owner other than us whose seal holds the leaf, a path above it, or a live leaf that would be lost.
     fn other_owner_of(&self, leaf: &Leaf, lost: &[Leaf]) -> Option<String> {
+        if self.others.is_empty() {
+            return None;
+        }
         let above = (1..=leaf.path.keys().len())
             .map(|depth| Leaf { section: leaf.section, path: Path::new(leaf.path.keys()[..depth].iter().cloned()) });
         let concerned: Vec<Leaf> = above.chain(lost.iter().cloned()).collect();
-        let exists = || concerned.iter().any(|leaf| self.leaves.contains_key(leaf));
+        let exists = || concerned.iter().any(|leaf| self.leaves().contains_key(leaf));
         self.others.iter().find_map(|(owner, owned)| {
             let theirs = owned.as_ref().map(|owned| self.ownership(owner, owned));
             let holds = theirs.map_or_else(exists, |theirs| concerned.iter().any(|leaf| theirs.holds(leaf)));
@@ -295,7 +307,7 @@ impl<'a> Planner<'a> {
         self.removes = true;
         let change = Change {
             leaf: leaf.clone(),
-            from: self.leaves.get(leaf).map(|v| (*v).clone()),
+            from: self.leaves().get(leaf).map(|v| (*v).clone()),
             to: None,
             source: None,
             mask: None,
@@ -393,8 +405,11 @@ impl<'a> Planner<'a> {
         let held: BTreeSet<&Leaf> = self.held.iter().filter_map(|held| Some(&held.change.as_ref()?.leaf)).collect();
         let settled = declared.leaves.iter().filter(|(leaf, want)| want.value != Value::Null && !held.contains(leaf));
         let mut owned: BTreeSet<PathHash> = settled.map(|(leaf, _)| hashing.hash(leaf)).collect();
+        if old.is_empty() {
+            return owned;
+        }
         let after = Section::ALL.map(|section| Value::Object(self.live.section_after(section, &self.patch)));
-        for (leaf, value) in &self.leaves {
+        for (leaf, value) in self.leaves() {
             let section = &after[usize::from(leaf.section == Section::Desired)];
             let stands = section.get(leaf.path.keys().iter().map(String::as_str)) == Some(value);
             if stands && !self.released.contains(leaf) && hashing.holds(leaf) {
@@ -420,9 +435,15 @@ impl<'a> Planner<'a> {
 
     /// Whether a section would outgrow the hub's limit with the leaves of others in it.
     fn too_large(&self) -> Option<HeldReason> {
-        for section in Section::ALL.into_iter().filter(|section| self.patch.section(*section).is_some()) {
+        for section in Section::ALL {
+            let Some(patch) = self.patch.section(section) else { continue };
+            let max = size_max(section);
+            // Nothing is in the section afterwards that is not in one of both.
+            if section_size(self.live.section(section)) + section_size(patch) <= max {
+                continue;
+            }
             let mut after = self.live.section_after(section, &self.patch);
-            let (size, max) = (section_size(&after), size_max(section));
+            let size = section_size(&after);
             if size <= max {
                 continue;
             }
@@ -472,11 +493,16 @@ fn live_leaves(live: &Twin) -> BTreeMap<Leaf, &Value> {
 }
 
 /// The live leaves in our seal. Two live leaves with one hash are left out both: which one is ours is unknown.
-fn owned_leaves(scope: &SealScope, live: &Twin, seal: &SealState, leaves: &BTreeMap<Leaf, &Value>) -> BTreeSet<Leaf> {
+fn owned_leaves<'l, 'v: 'l>(
+    scope: &SealScope,
+    live: &Twin,
+    seal: &SealState,
+    leaves: impl FnOnce() -> &'l BTreeMap<Leaf, &'v Value>,
+) -> BTreeSet<Leaf> {
     let Some(seal) = seal.seal().filter(|seal| !seal.owned.is_empty()) else { return BTreeSet::new() };
     let ours = Ownership::new(scope.owner.as_str(), &scope.host, &live.twin_ref, &seal.owned);
     let mut by_hash: BTreeMap<PathHash, Vec<&Leaf>> = BTreeMap::new();
-    for leaf in leaves.keys() {
+    for leaf in leaves().keys() {
         by_hash.entry(ours.hash(leaf)).or_default().push(leaf);
     }
     let unambiguous = by_hash.into_iter().filter(|(hash, leaves)| leaves.len() == 1 && seal.owned.contains(hash));

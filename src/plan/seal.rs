@@ -29,8 +29,8 @@ pub const SEAL_VERSION: i64 = 1;
 const HASH_LENGTH: usize = 16;
 /// Base64url characters of a path hash and of `i`: 42 bits.
 const SHORT_HASH_LENGTH: usize = 7;
-/// Bytes of one string of `o`, under the hub's 4,096 (`iot-hub.md` section 4) and a multiple of nothing smaller than a
-/// hash: a hash is never cut in two.
+/// Bytes of one string of `o`: as many whole hashes as fit 4,000, under the hub's 4,096 (`iot-hub.md` section 4), so that no
+/// hash is cut in two.
 const OWNED_CHUNK_MAX: usize = 4000 / SHORT_HASH_LENGTH * SHORT_HASH_LENGTH;
 
 /// Why a text is not an owner.
@@ -253,11 +253,11 @@ impl SealState {
         }
     }
 
-    /// A short hash of what stands where the seal of `owner` belongs; `None` for nothing. It tells one seal from another
+    /// A short hash of what stands among `seals` where that of `owner` belongs; `None` for nothing. It tells one seal from another
     /// and is never written.
     #[must_use]
-    pub fn mark(twin: &Twin, owner: &str) -> Option<u64> {
-        let place = twin.tags.get(SEAL_KEY).and_then(|seals| seals.get([owner]))?;
+    pub fn mark(seals: Option<&Value>, owner: &str) -> Option<u64> {
+        let place = seals?.get([owner])?;
         let digest = Sha256::digest(place.to_string());
         let first: [u8; 8] = digest.iter().take(8).copied().collect::<Vec<u8>>().try_into().ok()?;
         Some(u64::from_be_bytes(first))

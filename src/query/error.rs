@@ -80,7 +80,7 @@ pub enum ParseErrorKind {
     #[error("found {0}, expected a number such as 1, -2.5, 1e3 or 0x1F")]
     Number(String),
     /// Something in the wrong place.
-    #[error("found {found}, expected {expected}{}", did_you_mean(.meant))]
+    #[error("found {found}, expected {expected}{}", did_you_mean(&meant.filter(|word| word != expected)))]
     Unexpected {
         /// What stands there.
         found: String,

@@ -53,10 +53,12 @@ impl Dropped {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MapFailure {
     /// The query's limit of rows is exceeded.
-    #[error("the query answers more than {0} rows (limits.maxRows)")]
+    #[error("the query answers more than {0} rows (limits.maxRows); narrow its WHERE, or raise it")]
     Rows(usize),
     /// The query's limit of series is exceeded.
-    #[error("the query gives more than {0} series (limits.maxSeries)")]
+    #[error(
+        "the query gives more than {0} series (limits.maxSeries); group by something with fewer values, or raise it"
+    )]
     Series(usize),
     /// There are more groups than anybody may have.
     #[error("a GROUP BY gives at most {GROUPS_MAX} groups; group by something with fewer values")]

@@ -48,6 +48,27 @@ pub struct Twin {
     pub system: Object,
 }
 
+/// What of a twin tells later whether anybody has touched it since, and how one of its tags stood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwinTrace {
+    /// As [`Twin::etag`].
+    pub etag: ETag,
+    /// As [`Twin::device_etag`].
+    pub device_etag: Option<String>,
+    /// As [`Twin::version`].
+    pub version: u64,
+    /// The value of the tag asked for; `None` when there is none.
+    pub tag: Option<Value>,
+}
+
+impl TwinTrace {
+    /// The trace of `twin` with the tag of this name.
+    #[must_use]
+    pub fn of(mut twin: Twin, tag: &str) -> Self {
+        Self { etag: twin.etag, device_etag: twin.device_etag, version: twin.version, tag: twin.tags.remove(tag) }
+    }
+}
+
 impl Twin {
     /// Where a section has the times and writers of its last changes (`iot-hub.md` 1.2), and where `system` keeps
     /// desired's.

@@ -33,40 +33,64 @@ impl<'de> Deserialize<'de> for Value {
 }
 
 impl Value {
-    /// The twin that `body` is, without the `$metadata` of its sections.
+    /// The twin that `text` is, without the `$metadata` of its sections.
     ///
     /// # Errors
     /// What `serde_json` says of text that is not JSON, or is nested too deeply.
-    pub fn parse_twin_without_metadata(body: &[u8]) -> Result<Self, serde_json::Error> {
-        let mut parser = serde_json::Deserializer::from_slice(body);
+    pub fn parse_twin_without_metadata(text: &str) -> Result<Self, serde_json::Error> {
+        let mut parser = serde_json::Deserializer::from_str(text);
         let value = Place::Twin.deserialize(&mut parser)?;
+        parser.end()?;
+        Ok(value)
+    }
+
+    /// The same of the body of a twin, with no more in it than a [`TwinTrace`](super::TwinTrace) is made of: of the tags
+    /// `tag` alone.
+    ///
+    /// # Errors
+    /// As [`parse_twin_without_metadata`](Self::parse_twin_without_metadata).
+    pub fn parse_trace(body: &[u8], tag: &str) -> Result<Self, serde_json::Error> {
+        let mut parser = serde_json::Deserializer::from_slice(body);
+        let value = Place::Traced(tag).deserialize(&mut parser)?;
         parser.end()?;
         Ok(value)
     }
 }
 
+/// The fields of a twin that a trace is made of, beside its tags.
+const TRACED: [&str; 5] = ["deviceId", "moduleId", "etag", "deviceEtag", "version"];
+
 /// Where in a document a value stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Place<'k> {
     /// The twin itself, whose sections lose their metadata.
     Twin,
     Properties,
     Section,
     /// Wherever everything is kept.
     Inside,
+    /// The twin itself, of which only the trace with the tag of this name is kept.
+    Traced(&'k str),
+    /// An object of which only this key is kept.
+    Only(&'k str),
 }
 
-impl Place {
-    fn below(self, key: &str) -> Self {
+impl<'k> Place<'k> {
+    /// Where the value of `key` stands; `None` when it is passed over.
+    fn below(self, key: &str) -> Option<Self> {
         match (self, key) {
-            (Self::Twin, "tags") | (Self::Properties, _) => Self::Section,
-            (Self::Twin, "properties") => Self::Properties,
-            (Self::Twin | Self::Section | Self::Inside, _) => Self::Inside,
+            (Self::Twin, "tags") | (Self::Properties, _) => Some(Self::Section),
+            (Self::Twin, "properties") => Some(Self::Properties),
+            (Self::Section, Twin::METADATA) => None,
+            (Self::Twin | Self::Section | Self::Inside, _) => Some(Self::Inside),
+            (Self::Traced(tag), "tags") => Some(Self::Only(tag)),
+            (Self::Traced(_), key) => TRACED.contains(&key).then_some(Self::Inside),
+            (Self::Only(kept), key) => (kept == key).then_some(Self::Inside),
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Place {
+impl<'de> DeserializeSeed<'de> for Place<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -74,7 +98,7 @@ impl<'de> DeserializeSeed<'de> for Place {
     }
 }
 
-impl<'de> Visitor<'de> for Place {
+impl<'de> Visitor<'de> for Place<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -122,11 +146,9 @@ impl<'de> Visitor<'de> for Place {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
         let mut object = Object::new();
         while let Some(key) = fields.next_key::<String>()? {
-            if self == Self::Section && key == Twin::METADATA {
-                fields.next_value::<IgnoredAny>()?;
-            } else {
-                let value = fields.next_value_seed(self.below(&key))?;
-                object.insert(key, value);
+            match self.below(&key) {
+                Some(place) => drop(object.insert(key, fields.next_value_seed(place)?)),
+                None => drop(fields.next_value::<IgnoredAny>()?),
             }
         }
         Ok(Value::Object(object))
@@ -187,9 +209,9 @@ mod tests {
             "reported":{"e":9,"$metadata":{}}}}"#;
         let kept = r#"{"$metadata":1,"a":{"$metadata":2},"tags":{"b":{"$metadata":4}},
             "properties":{"$metadata":{"x":6},"desired":{"d":{"$metadata":8}},"reported":{"e":9}}}"#;
-        assert_eq!(Value::parse_twin_without_metadata(text.as_bytes()).unwrap(), oracle(kept).unwrap());
+        assert_eq!(Value::parse_twin_without_metadata(text).unwrap(), oracle(kept).unwrap());
         assert!(
-            Value::parse_twin_without_metadata(br#"{"tags":{"$metadata":{"a":}}}"#).is_err(),
+            Value::parse_twin_without_metadata(r#"{"tags":{"$metadata":{"a":}}}"#).is_err(),
             "what is passed over must be JSON"
         );
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::TwinRef;
 
 /// Entries of a chunk when it is made; one is split at twice as many.
-const CHUNK_SIZE: usize = 256;
+const CHUNK_SIZE: usize = 64;
 /// A chunk of fewer is put together with the next one, if there is room.
 const CHUNK_SIZE_MIN: usize = CHUNK_SIZE / 4;
 

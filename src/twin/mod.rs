@@ -12,7 +12,7 @@ mod patch;
 mod path;
 mod value;
 
-pub use document::{Section, Twin};
+pub use document::{Section, Twin, TwinTrace};
 pub use id::{DeviceId, ETag, IdError, ModuleId, TwinRef};
 pub use limits::{Rule, SECTION_DEPTH_MAX, Violation, check_key, check_section, section_size, size_max};
 pub use map::{Chunk, Near, SortedMap, TwinMap};

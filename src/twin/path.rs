@@ -58,7 +58,13 @@ impl Path {
 impl fmt::Display for Path {
     /// The keys joined by dots; unambiguous, since no key of a twin may hold a dot (`iot-hub.md` section 4).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("."))
+        for (index, key) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str(".")?;
+            }
+            f.write_str(key)?;
+        }
+        Ok(())
     }
 }
 

@@ -105,6 +105,59 @@ async fn one_twin_that_is_asked_for_and_not_there_is_an_error_and_an_empty_list_
 }
 
 #[tokio::test]
+async fn a_reconcile_that_changed_nothing_says_why() {
+    let world = World::new();
+    world.write("manifests/d1.yaml", &device("d1", 1));
+    world.write("token", "a-token-of-sixteen-bytes");
+    let daemon = world.run_embedded("state", &["--api-token-file", "token"]).await;
+    daemon.says("registered the device").await;
+    let server = daemon.announced("metrics ").replace("/metrics", "");
+    let asked = ["--server", &server, "--token-file", "token"];
+    let ask = async |words: &[&str]| world.run(&[words, &asked].concat()).await;
+    assert_eq!(ask(&["reconcile", "d1"]).await, (0, "d1: reconciled\n".to_owned(), String::new()));
+    assert_eq!(ask(&["suspend", "d1", "--reason", "bench"]).await.0, 0);
+    let (code, out, err) = ask(&["reconcile", "d1"]).await;
+    assert_eq!((code, out.as_str()), (0, "d1: reconciled; it is suspended: held: suspended: bench\n"), "{err}");
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_used_is_said_at_the_start() {
+    let world = World::new();
+    world.write("manifests/d1.yaml", &device("d1", 1));
+    world.write("short", "abc");
+    for (file, says) in [("nowhere", "No such file"), ("short", "a token has 16 to 4096 bytes")] {
+        let daemon = world.run_embedded("state", &["--api-token-file", file]).await;
+        daemon.says("the token of the API cannot be used, actions are refused until it can").await;
+        daemon.says(says).await;
+        assert_eq!(daemon.lines_with("the token of the API"), 1, "{}", daemon.stderr());
+    }
+}
+
+#[tokio::test]
+async fn check_looks_at_the_files_of_the_process_too() {
+    let world = World::new();
+    world.write("manifests/d1.yaml", &device("d1", 1));
+    let _hub = world.hub("state", "127.0.0.1:0").await;
+    let check = ["check", "--hub-json", "state/hub.json", "--manifests", "manifests", "--settings", "settings.toml"];
+    world.write("settings.toml", "api_token_file = \"nowhere\"\nweb_config = \"web.yml\"\naudit_log = \"no/log\"\n");
+    let (code, out, err) = world.run(&check).await;
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(out.starts_with("this process\n") && out.ends_with("1 hub: 3 missing\n"), "{out}{err}");
+    for line in [
+        "  api token  MISSING  api_token_file: nowhere: No such file",
+        "  metrics    MISSING  ",
+        "  audit log  MISSING  audit_log: there is no folder no; make it",
+    ] {
+        assert!(out.contains(line), "{out}");
+    }
+    world.write("token", "a-token-of-sixteen-bytes");
+    world.write("settings.toml", "api_token_file = \"token\"\naudit_log = \"log\"\n");
+    let (code, out, err) = world.run(&check).await;
+    assert!(code == 0 && out.contains("  api token  ok\n  audit log  ok\n"), "{out}{err}");
+    assert!(!world.path("log").exists(), "nothing is changed");
+}
+
+#[tokio::test]
 async fn a_connection_string_is_complained_about_once() {
     let world = World::new();
     let settings = "owner = \"o\"\n[hubs.prod]\nmanifests = \"manifests\"\nconnection_string_file = \"cs\"\n";

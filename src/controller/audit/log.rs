@@ -84,11 +84,12 @@ impl AuditLog {
         Ok((Self(Some(Arc::new(shared))), AuditWriter { lines, lost, told: 0, failing: false, sink, metrics, now }))
     }
 
-    /// The name of the next write: unique over processes that start at different milliseconds.
-    pub(super) fn next_write(&self) -> String {
-        let Some(shared) = &self.0 else { return String::new() };
+    /// The name of the next write: unique over processes that start at different milliseconds. `None` when nothing is
+    /// recorded.
+    pub(super) fn next_write(&self) -> Option<String> {
+        let shared = self.0.as_ref()?;
         let number = shared.writes.fetch_add(1, Ordering::Relaxed) + 1;
-        format!("{:x}-{number}", shared.start)
+        Some(format!("{:x}-{number}", shared.start))
     }
 
     /// Hands a line on; it is made only if somebody takes it.

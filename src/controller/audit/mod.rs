@@ -27,7 +27,7 @@ use unanswered::{Sent, Unanswered};
 use super::queue::Lane;
 use crate::hub::HubError;
 use crate::plan::{SealScope, Transfer, TransferPlan, TwinPlan};
-use crate::twin::{MergePatch, Twin, TwinRef};
+use crate::twin::{MergePatch, Twin, TwinRef, TwinTrace};
 
 /// What the loop of one hub records.
 #[derive(Debug)]
@@ -81,9 +81,10 @@ impl Auditor {
         plan: &'a TwinPlan,
         patch: &'a MergePatch,
     ) -> Attempt<'a> {
-        let line = Line::patch(&self.owner, occasion, live, plan);
-        let sent = Sent::Patch { before: live.etag.clone(), after: plan.etag_after.clone(), patch: patch.clone() };
-        self.attempt(&live.twin_ref, line, sent)
+        self.attempt(&live.twin_ref, || {
+            let sent = Sent::Patch { before: live.etag.clone(), after: plan.etag_after.clone(), patch: patch.clone() };
+            (Line::patch(&self.owner, occasion, live, plan), sent)
+        })
     }
 
     /// A patch is about to be sent that moves paths of `live` from one seal to another, or gives ours up.
@@ -95,14 +96,16 @@ impl Auditor {
         plan: &TransferPlan,
         patch: &MergePatch,
     ) -> Attempt<'a> {
-        let line = Line::transfer(&self.owner, revision, transfer, live, plan);
-        let sent = Sent::Patch { before: live.etag.clone(), after: plan.plan.etag_after.clone(), patch: patch.clone() };
-        self.attempt(&live.twin_ref, line, sent)
+        self.attempt(&live.twin_ref, || {
+            let (before, after) = (live.etag.clone(), plan.plan.etag_after.clone());
+            let line = Line::transfer(&self.owner, revision, transfer, live, plan);
+            (line, Sent::Patch { before, after, patch: patch.clone() })
+        })
     }
 
     /// A device is about to be registered.
     pub(super) fn create<'a>(&'a self, occasion: Occasion<'a>, twin: &'a TwinRef) -> Attempt<'a> {
-        self.attempt(twin, Line::create(&self.owner, occasion, twin), Sent::Create)
+        self.attempt(twin, || (Line::create(&self.owner, occasion, twin), Sent::Create))
     }
 
     /// The twin was read, or does not exist: what became of writes to it that were not answered.
@@ -118,9 +121,13 @@ impl Auditor {
         }
     }
 
-    fn attempt<'a>(&'a self, twin: &'a TwinRef, line: Line, sent: Sent) -> Attempt<'a> {
-        let write = self.log.next_write();
-        Attempt { auditor: self, twin, line: Some((line.about(vec![write]), sent)) }
+    /// Where nothing is recorded, nothing is made to be.
+    fn attempt<'a>(&'a self, twin: &'a TwinRef, made: impl FnOnce() -> (Line, Sent)) -> Attempt<'a> {
+        let line = self.log.next_write().map(|write| {
+            let (line, sent) = made();
+            (line.about(vec![write]), sent)
+        });
+        Attempt { auditor: self, twin, line }
     }
 
     fn line_of(&self, twin: &TwinRef, known: &Unanswered, found: Found, live: Option<&Twin>) -> Line {
@@ -163,8 +170,8 @@ impl Auditor {
 
 /// What is known of a write once it was sent.
 pub(super) enum Answer<'a> {
-    /// The hub took it; a patch answers the twin after it.
-    Applied(Option<&'a Twin>),
+    /// The hub took it; a patch answers the trace of the twin after it.
+    Applied(Option<&'a TwinTrace>),
     /// The hub, or the way to it, failed.
     Failed(&'a HubError),
     /// Nobody waited for the answer.
@@ -180,7 +187,7 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// The hub answered, or did not.
-    pub(super) fn answered<T>(mut self, result: &Result<T, HubError>, after: impl FnOnce(&T) -> Option<&Twin>) {
+    pub(super) fn answered<T>(mut self, result: &Result<T, HubError>, after: impl FnOnce(&T) -> Option<&TwinTrace>) {
         let Some((line, sent)) = self.line.take() else { return };
         let answer = match result {
             Ok(done) => Answer::Applied(after(done)),

@@ -170,22 +170,22 @@ impl Presence {
 
     /// Tells who is concerned of a change, before it is kept.
     pub fn tell(&mut self, change: &Change) {
-        let who = change.twin.clone();
+        let who = &change.twin;
         let Some(after) = &change.after else {
             // The modules of a deleted device are deleted by changes of their own.
-            if let Some(link) = self.links.get_mut(&who) {
+            if let Some(link) = self.links.get_mut(who) {
                 link.ended.cancel();
                 // What it still subscribes to must not outlive the device.
                 link.keeps_session = false;
             }
-            self.sessions.remove(&who);
+            self.sessions.remove(who);
             return;
         };
         if after.identity.status == Status::Disabled {
-            self.end_all_of(&who);
+            self.end_all_of(who);
             return;
         }
-        let Some(link) = self.links.get(&who) else { return };
+        let Some(link) = self.links.get(who) else { return };
         let Some(mut difference) = desired_difference(change) else { return };
         let version = after.twin.desired.stored().version;
         difference.insert("$version".to_owned(), wire::count(version));

@@ -168,7 +168,7 @@ impl Registry {
         if twin == record.twin {
             return Arc::clone(record);
         }
-        let change = self.changed(Device { identity: record.identity.clone(), twin, change: 0 });
+        let change = self.changed(Device { identity: Arc::clone(&record.identity), twin, change: 0 });
         change.after.unwrap_or_else(|| Arc::clone(record))
     }
 

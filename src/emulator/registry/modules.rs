@@ -117,7 +117,7 @@ impl Registry {
         self.check_room(1)?;
         let generation = self.next_generation(now);
         let identity = Identity::new(device.clone(), Some(module.clone()), generation, spec, random);
-        Ok(self.changed(Device { identity, twin, change: 0 }))
+        Ok(self.changed(Device { identity: identity.into(), twin, change: 0 }))
     }
 
     /// Replaces a module's identity.
@@ -130,7 +130,7 @@ impl Registry {
     ) -> Result<Change, Refusal> {
         spec.check()?;
         let mut after = before.clone();
-        after.identity.replace(spec, random, tick(now));
+        Arc::make_mut(&mut after.identity).replace(spec, random, tick(now));
         Ok(self.changed(after))
     }
 
@@ -148,7 +148,7 @@ impl Registry {
             };
             let generation = self.next_generation(now);
             let identity = Identity::new(device.clone(), Some(module), generation, spec, random);
-            self.changed(Device { identity, twin: TwinRecord::new(now), change: 0 });
+            self.changed(Device { identity: identity.into(), twin: TwinRecord::new(now), change: 0 });
         }
     }
 

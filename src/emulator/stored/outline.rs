@@ -180,14 +180,14 @@ mod tests {
         let twin = twin.reported(&object(content), at(3)).unwrap();
         let id = DeviceId::new("d1").unwrap();
         let mut random = |bytes: &mut [u8]| bytes.fill(5);
-        Device { identity: Identity::new(id, None, 9, IdentitySpec::default(), &mut random), twin, change: 0 }
+        Device { identity: Identity::new(id, None, 9, IdentitySpec::default(), &mut random).into(), twin, change: 0 }
     }
 
     #[test]
     fn an_outline_has_the_identity_and_the_tags_of_the_record() {
         let device_of = sample();
         let seen = outline("d1", &device(&device_of)).unwrap();
-        assert_eq!((seen.identity, seen.tags.map(Part::new)), (device_of.identity, device_of.twin.tags));
+        assert_eq!((&seen.identity, seen.tags.map(Part::new)), (&*device_of.identity, device_of.twin.tags));
     }
 
     /// Every way to spoil a record by one byte: what the outline takes must be read, for nothing asks again later.
@@ -202,7 +202,7 @@ mod tests {
                 match (outline("d1", &spoiled), read_device("d1", &spoiled)) {
                     (Ok(seen), Ok(read)) => {
                         assert_eq!(unpacked("d1", &spoiled.into()), read, "byte {place} as {byte}");
-                        assert_eq!((seen.identity, seen.tags.map(Part::new)), (read.identity, read.twin.tags));
+                        assert_eq!((&seen.identity, seen.tags.map(Part::new)), (&*read.identity, read.twin.tags));
                         taken += 1;
                     }
                     (Err(_), Err(_)) => refused += 1,

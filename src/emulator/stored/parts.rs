@@ -32,6 +32,12 @@ impl Text {
         serde_json::to_vec(of).expect("maps have string keys and a vector takes every byte").into()
     }
 
+    /// What stands before and behind `at`, in one piece of memory.
+    pub(super) fn split(bytes: Vec<u8>, at: usize) -> [Self; 2] {
+        let (end, of) = (bytes.len(), Arc::from(bytes));
+        [Self { of: Arc::clone(&of), place: 0..at }, Self { of, place: at..end }]
+    }
+
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -215,7 +221,7 @@ impl Fields {
             reported: section(reported, reported_version, reported_stamps)?,
             configurations: configurations.into_iter().map(status).collect::<Result<_, _>>().ok()?,
         };
-        Some(Device { identity: identity(key, &mut head).ok()?, twin, change: 0 })
+        Some(Device { identity: identity(key, &mut head).ok()?.into(), twin, change: 0 })
     }
 }
 
@@ -244,7 +250,7 @@ mod tests {
         let mut random = |bytes: &mut [u8]| bytes.fill(5);
         let spec = IdentitySpec { status_reason: Some("a \"b\", c}\\".to_owned()), ..IdentitySpec::default() };
         let identity = Identity::new(DeviceId::new("d1").unwrap(), None, 9, spec, &mut random);
-        Device { identity, twin, change: 0 }
+        Device { identity: identity.into(), twin, change: 0 }
     }
 
     fn patched(tags: Option<&str>, desired: Option<&str>) -> TwinRecord {

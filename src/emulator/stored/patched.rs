@@ -18,32 +18,33 @@ const COUNTED_FOR_A_BYTE: usize = 4;
 /// An object after a merge patch; `None` when only the trees can tell. It holds to the limits of `section` already.
 #[must_use]
 pub fn object(before: &[u8], patch: &Object, section: Section) -> Option<Text> {
-    if !check_section(section, patch).is_empty() {
-        return None;
-    }
-    let mut text = Vec::with_capacity(before.len() + before.len() / 2);
-    merge(before, patch, &mut text).ok()?;
-    (text.len() * COUNTED_FOR_A_BYTE <= size_max(section)).then(|| text.into())
+    let mut text = Vec::with_capacity(2 * before.len());
+    write_object(before, patch, section, &mut text)?;
+    Some(text.into())
 }
 
 /// A section after a merge patch whose stamp is `stamp`; `None` when only the trees can tell.
 #[must_use]
 pub fn section(before: &SectionText, patch: &Object, stamp: &Stamp) -> Option<SectionText> {
-    let values = object(before.values.bytes(), patch, Section::Desired)?;
-    let node = NodeText::of(before.stamps.bytes()).ok()?;
+    let (values, node) = (before.values.bytes(), NodeText::of(before.stamps.bytes()).ok()?);
     let own = node.own?;
-    let mut stamps = Vec::with_capacity(2 * before.stamps.bytes().len());
-    OwnStamp::begin(stamp, &mut stamps)?;
-    stamps.extend_from_slice(b",\"c\":{");
-    let start = stamps.len();
-    below(before.values.bytes(), node.below, own, patch, &mut stamps).ok()?;
-    if stamps.len() == start {
-        stamps.truncate(start - b",\"c\":{".len());
+    // Both in one piece of memory.
+    let mut text = Vec::with_capacity(2 * (values.len() + before.stamps.bytes().len()));
+    write_object(values, patch, Section::Desired, &mut text)?;
+    let values_end = text.len();
+    OwnStamp::begin(stamp, &mut text)?;
+    let begun = text.len();
+    text.extend_from_slice(b",\"c\":{");
+    let start = text.len();
+    below(values, node.below, own, patch, &mut text).ok()?;
+    if text.len() == start {
+        text.truncate(begun);
     } else {
-        stamps.push(b'}');
+        text.push(b'}');
     }
-    stamps.push(b'}');
-    Some(SectionText { values, version: before.version + 1, stamps: stamps.into() })
+    text.push(b'}');
+    let [values, stamps] = Text::split(text, values_end);
+    Some(SectionText { values, version: before.version + 1, stamps })
 }
 
 /// What two objects do not have in common, as trees; `None` when only the whole trees can tell.
@@ -52,6 +53,16 @@ pub fn difference(before: &[u8], after: &[u8]) -> Option<(Object, Object)> {
     let (mut gone, mut new) = (Object::new(), Object::new());
     differ(before, after, &mut gone, &mut new).ok()?;
     Some((gone, new))
+}
+
+/// Appends an object after a merge patch, if it surely holds to the limits.
+fn write_object(before: &[u8], patch: &Object, section: Section, to: &mut Vec<u8>) -> Option<()> {
+    if !check_section(section, patch).is_empty() {
+        return None;
+    }
+    let begun = to.len();
+    merge(before, patch, to).ok()?;
+    ((to.len() - begun) * COUNTED_FOR_A_BYTE <= size_max(section)).then_some(())
 }
 
 /// Appends the object after a merge patch (RFC 7386).

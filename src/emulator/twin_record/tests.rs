@@ -54,7 +54,7 @@ fn shown(section: &Part<Properties>) -> Value {
         Identity::new(id, None, 1, IdentitySpec::default(), &mut |bytes| bytes.fill(1))
     };
     let twin = TwinRecord { desired: section.clone(), ..TwinRecord::new(at(0)) };
-    let body = wire::twin_value(&super::super::registry::Device { identity, twin, change: 0 });
+    let body = wire::twin_value(&super::super::registry::Device { identity: identity.into(), twin, change: 0 });
     body.get(["properties", "desired"]).unwrap().clone()
 }
 

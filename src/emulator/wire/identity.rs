@@ -332,7 +332,7 @@ mod tests {
     fn device() -> Device {
         let id = DeviceId::new("d1").unwrap();
         let identity = Identity::new(id, None, 637_455, IdentitySpec::default(), &mut |bytes| bytes.fill(1));
-        Device { identity, twin: TwinRecord::new(Timestamp::UNIX_EPOCH), change: 0 }
+        Device { identity: identity.into(), twin: TwinRecord::new(Timestamp::UNIX_EPOCH), change: 0 }
     }
 
     #[test]
@@ -410,10 +410,10 @@ mod tests {
     #[test]
     fn a_module_prints_its_own_fields_and_a_certificate_its_thumbprints() {
         let mut module = device();
-        module.identity.module = Some(ModuleId::new("m1").unwrap());
+        let identity = std::sync::Arc::make_mut(&mut module.identity);
+        identity.module = Some(ModuleId::new("m1").unwrap());
         let print = "1234567890ABCDEF1234567890ABCDEF12345678";
-        module.identity.authentication =
-            Authentication::SelfSigned(Thumbprints::new(Some(print.to_owned()), None).unwrap());
+        identity.authentication = Authentication::SelfSigned(Thumbprints::new(Some(print.to_owned()), None).unwrap());
         let text = String::from_utf8(json(&ModuleBody { module: &module, just_created: false })).unwrap();
         assert_eq!(
             text,

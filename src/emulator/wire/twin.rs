@@ -296,7 +296,7 @@ mod tests {
         let id = DeviceId::new("d1").unwrap();
         let module = module.map(|module| ModuleId::new(module).unwrap());
         let identity = Identity::new(id, module, 637_455, IdentitySpec::default(), &mut |bytes| bytes.fill(1));
-        Device { identity, twin: TwinRecord::new(at("2021-01-05T18:41:47.97314829Z")), change: 0 }
+        Device { identity: identity.into(), twin: TwinRecord::new(at("2021-01-05T18:41:47.97314829Z")), change: 0 }
     }
 
     fn printed(device: &Device) -> String {

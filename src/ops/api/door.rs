@@ -101,6 +101,11 @@ fn read_token(path: &Path) -> io::Result<SecretString> {
     Ok(SecretString::from(token))
 }
 
+/// Why the token in the file cannot be used, if it cannot.
+pub(super) fn token_problem(path: &Path) -> Option<String> {
+    read_token(path).err().map(|error| error.to_string())
+}
+
 /// Digests have one length and tell nothing about where two tokens differ.
 fn is_same(one: &SecretString, other: &SecretString) -> bool {
     let digest = |text: &SecretString| Digest::of([text.expose_secret().as_bytes()]);

@@ -15,7 +15,7 @@ mod twins;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -130,6 +130,12 @@ impl Api {
         let hub = self.hubs(Some(name))?.pop().and_then(|(_, hub)| hub);
         hub.ok_or_else(|| Problem::not_yet(format!("hub {name} has not loaded its manifests yet; try again soon")))
     }
+}
+
+/// Why the bearer token in the file at `path` cannot be used, if it cannot: until it can, actions are refused.
+#[must_use]
+pub fn token_problem(path: &Path) -> Option<String> {
+    door::token_problem(path)
 }
 
 /// The OpenAPI document of the routes, as it is checked in.

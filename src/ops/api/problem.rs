@@ -7,6 +7,7 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::BODY_SIZE_MAX;
 use super::wire::{FORMAT_VERSION, ProblemView};
 use crate::controller::{LoopEnded, Refused};
 
@@ -82,7 +83,14 @@ impl From<QueryRejection> for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        Self { status: rejection.status(), ..Self::invalid(rejection.body_text()) }
+        let message = match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => format!("the body is larger than {BODY_SIZE_MAX} bytes"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                "the body is said to be no JSON; send Content-Type: application/json".to_owned()
+            }
+            _ => rejection.body_text(),
+        };
+        Self { status: rejection.status(), ..Self::invalid(message) }
     }
 }
 

@@ -116,7 +116,7 @@ async fn what_makes_no_sense_is_one_sentence_in_json() {
         (Method::POST, "/api/v1/reconcile", "{\"twn\":1}", 400, "the body does not fit: unknown field `twn`"),
         (Method::POST, "/api/v1/reconcile", "[null, null]", 400, "the body is no JSON object"),
         (Method::POST, "/api/v1/reconcile", "{", 400, "parse"),
-        (Method::POST, "/api/v1/reconcile", large.as_str(), 413, "length limit"),
+        (Method::POST, "/api/v1/reconcile", large.as_str(), 413, "the body is larger than 65536 bytes"),
         (
             Method::POST,
             "/api/v1/approve",

