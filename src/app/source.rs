@@ -114,16 +114,24 @@ impl Source {
         self.told = lines;
         self.metrics.reloaded(&snapshot.revision, system_time());
         let frozen = &snapshot.state.frozen;
-        let broken_twins = frozen.kept.len() + frozen.held.len();
+        // What a document is about that names nobody cannot be told; most are about twins, and it is to be seen.
+        let broken_twins = frozen.kept.len() + frozen.held.len() + frozen.unknown.len();
         let valid_twins = snapshot.state.twins.len() - frozen.kept.len();
         self.metrics.set_manifests(ManifestKind::DeviceTwin, ManifestState::Valid, valid_twins);
         self.metrics.set_manifests(ManifestKind::DeviceTwin, ManifestState::Invalid, broken_twins);
+        let (profiles, broken_profiles) = (snapshot.state.profiles.len(), frozen.kept_profiles.len());
+        self.metrics.set_manifests(
+            ManifestKind::TwinProfile,
+            ManifestState::Valid,
+            profiles.saturating_sub(broken_profiles),
+        );
+        self.metrics.set_manifests(ManifestKind::TwinProfile, ManifestState::Invalid, broken_profiles);
         let suspended = snapshot.queries.iter().filter(|query| query.spec.suspend).count();
         self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Valid, snapshot.queries.len() - suspended);
         self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Suspended, suspended);
-        // What is broken and about no twin is about a query; what it is about cannot always be told.
-        let twins: BTreeSet<&FileSpan> =
-            frozen.kept.values().chain(frozen.held.values()).chain(&frozen.unknown).collect();
+        // What is broken and about no twin is about a query.
+        let known = frozen.kept.values().chain(frozen.held.values()).chain(frozen.kept_profiles.values());
+        let twins: BTreeSet<&FileSpan> = known.chain(&frozen.unknown).collect();
         let broken_queries = frozen.broken.iter().filter(|place| !twins.contains(place)).count();
         self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Invalid, broken_queries);
     }
@@ -188,6 +196,41 @@ mod tests {
             };
             assert_eq!(snapshot.files, 1);
             assert!(!source.loading.is_finished(), "one thread makes all loads");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broken_manifest_of_any_kind_is_counted_as_invalid() {
+        let twin = "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata: {name: d1}\n";
+        let profile = "apiVersion: geminid.dev/v1alpha1\nkind: TwinProfile\nmetadata: {name: p1}\nspec:\n  target: devices\n  \
+                       selector: {devices: ['*']}\n  tags: {a: 1}\n";
+        // A file, what it is at first, what becomes of it, and the kinds it counts under as broken.
+        for (good, broken, kind) in [
+            (twin, "kind: [", "DeviceTwin"),
+            // Nobody was named here before, so no twin is concerned.
+            ("", "kind: [", "TwinQuery"),
+            (twin, &format!("{twin}unknown: 1\n"), "DeviceTwin"),
+            (profile, &format!("{profile}unknown: 1\n"), "TwinProfile"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("a.yaml");
+            std::fs::write(folder.path().join("b.yaml"), twin.replace("d1", "d2")).unwrap();
+            std::fs::write(&file, good).unwrap();
+            let registry = prometheus::Registry::new();
+            let metrics = Metrics::register(&registry, &["h"]).unwrap();
+            let mut source = Source::new("h", folder.path().to_owned(), Rules::default(), metrics.source.hub("h"));
+            let invalid = || {
+                let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+                let is_broken = |line: &&str| line.contains(r#"state="invalid"} "#) && !line.ends_with(" 0");
+                text.lines().filter(is_broken).map(str::to_owned).collect::<Vec<_>>()
+            };
+            source.begin(Hint::Whole);
+            source.next().await;
+            assert_eq!(invalid(), Vec::<String>::new(), "{good}");
+            std::fs::write(&file, broken).unwrap();
+            source.begin(Hint::Whole);
+            source.next().await;
+            assert_eq!(invalid(), [format!(r#"geminid_manifests{{kind="{kind}",state="invalid"}} 1"#)], "{broken}");
         }
     }
 }
