@@ -15,7 +15,6 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::connect::system_time;
 use crate::manifest::{Diagnostic, Rules, Severity};
 use crate::metrics::{ManifestKind, ManifestState, SourceHub};
-use crate::plan::FileSpan;
 use crate::series::QuerySpec;
 use crate::source::{Hint, LoadError, Loader, Snapshot, WatchOptions, Watcher};
 
@@ -113,27 +112,17 @@ impl Source {
         }
         self.told = lines;
         self.metrics.reloaded(&snapshot.revision, system_time());
-        let frozen = &snapshot.state.frozen;
-        // What a document is about that names nobody cannot be told; most are about twins, and it is to be seen.
-        let broken_twins = frozen.kept.len() + frozen.held.len() + frozen.unknown.len();
-        let valid_twins = snapshot.state.twins.len() - frozen.kept.len();
-        self.metrics.set_manifests(ManifestKind::DeviceTwin, ManifestState::Valid, valid_twins);
-        self.metrics.set_manifests(ManifestKind::DeviceTwin, ManifestState::Invalid, broken_twins);
-        let (profiles, broken_profiles) = (snapshot.state.profiles.len(), frozen.kept_profiles.len());
-        self.metrics.set_manifests(
-            ManifestKind::TwinProfile,
-            ManifestState::Valid,
-            profiles.saturating_sub(broken_profiles),
-        );
-        self.metrics.set_manifests(ManifestKind::TwinProfile, ManifestState::Invalid, broken_profiles);
-        let suspended = snapshot.queries.iter().filter(|query| query.spec.suspend).count();
-        self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Valid, snapshot.queries.len() - suspended);
-        self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Suspended, suspended);
-        // What is broken and about no twin is about a query.
-        let known = frozen.kept.values().chain(frozen.held.values()).chain(frozen.kept_profiles.values());
-        let twins: BTreeSet<&FileSpan> = known.chain(&frozen.unknown).collect();
-        let broken_queries = frozen.broken.iter().filter(|place| !twins.contains(place)).count();
-        self.metrics.set_manifests(ManifestKind::TwinQuery, ManifestState::Invalid, broken_queries);
+        let counts = &snapshot.counts;
+        for (kind, counted) in [
+            (ManifestKind::DeviceTwin, counts.devices),
+            (ManifestKind::ModuleTwin, counts.modules),
+            (ManifestKind::TwinProfile, counts.profiles),
+            (ManifestKind::TwinQuery, counts.queries),
+        ] {
+            self.metrics.set_manifests(kind, ManifestState::Valid, counted.valid);
+            self.metrics.set_manifests(kind, ManifestState::Invalid, counted.invalid);
+            self.metrics.set_manifests(kind, ManifestState::Suspended, counted.suspended);
+        }
     }
 
     fn failed(&mut self, message: &str, reason: &'static str) {
@@ -202,6 +191,7 @@ mod tests {
     #[tokio::test]
     async fn a_broken_manifest_of_any_kind_is_counted_as_invalid() {
         let twin = "apiVersion: geminid.dev/v1alpha1\nkind: DeviceTwin\nmetadata: {name: d1}\n";
+        let module = "apiVersion: geminid.dev/v1alpha1\nkind: ModuleTwin\nmetadata: {name: m1}\nspec: {device: d2}\n";
         let profile = "apiVersion: geminid.dev/v1alpha1\nkind: TwinProfile\nmetadata: {name: p1}\nspec:\n  target: devices\n  \
                        selector: {devices: ['*']}\n  tags: {a: 1}\n";
         // A file, what it is at first, what becomes of it, and the kinds it counts under as broken.
@@ -210,6 +200,7 @@ mod tests {
             // Nobody was named here before, so no twin is concerned.
             ("", "kind: [", "TwinQuery"),
             (twin, &format!("{twin}unknown: 1\n"), "DeviceTwin"),
+            (module, &format!("{module}unknown: 1\n"), "ModuleTwin"),
             (profile, &format!("{profile}unknown: 1\n"), "TwinProfile"),
         ] {
             let folder = tempfile::tempdir().unwrap();

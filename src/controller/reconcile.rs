@@ -210,8 +210,8 @@ fn observed(result: &mut Reconciled, declaration: &Declaration, plan: TwinPlan) 
     }
 }
 
-/// What is known after a read or a write, by etag, identity and seals as they stand. While a removal waits for the guard nothing counts as verified, so that
-/// every sweep asks again.
+/// What is known after a read or a write, by etag, identity and seals as they stand. While a removal waits for the guard
+/// nothing counts as verified, so that every sweep asks again.
 fn verified<H>(
     context: &Context<H>,
     (etag, device_etag, seals): (&ETag, Option<&String>, Option<&Value>),

@@ -9,6 +9,7 @@
 //! be read, and what could not be read is frozen at its last good state, never simply missing (DESIGN section 2).
 
 mod amend;
+mod count;
 mod cut;
 mod diagnostic;
 mod evaluate_schema;
@@ -42,6 +43,7 @@ mod wanted_schema;
 mod yaml;
 
 pub use amend::amend;
+pub use count::{Counted, ManifestCounts};
 pub use diagnostic::{Diagnostic, Severity};
 pub use export::{ExportedProfile, ExportedTwin, can_be_declared, factor_profiles};
 pub use json_schema::{json_schema, kind_names};

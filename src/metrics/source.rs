@@ -25,7 +25,7 @@ instruments! {
         reloads: IntCounter = "source_reloads_total", [];
         /// Loads of manifests that failed; the last good state stays.
         failures: IntCounter = "source_reload_failures_total", [];
-        /// Manifests of the last load, by kind and state.
+        /// Manifests of the last load, by kind and state; those of which it cannot be told what they are about count as a device's.
         manifests: IntGaugeVec = "manifests", ["kind", "state"];
     }
 }

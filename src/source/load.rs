@@ -11,7 +11,9 @@ use super::known::{Fresh, Hash, Known, read_all};
 use super::layout::Layout;
 use super::read::{Bounds, FileReader, Listing, ReadError, is_hidden, is_manifest, list};
 use super::watch::Hint;
-use crate::manifest::{DeclaredQuery, Diagnostic, LastGood, ParsedFile, Rules, Severity, amend, check_pages, lower};
+use crate::manifest::{
+    DeclaredQuery, Diagnostic, LastGood, ManifestCounts, ParsedFile, Rules, Severity, amend, check_pages, lower,
+};
 use crate::plan::DeclaredState;
 
 /// Readings of one load, when the folder changes meanwhile.
@@ -29,6 +31,8 @@ pub struct Snapshot {
     pub state: Arc<DeclaredState>,
     /// Every query declared, by name.
     pub queries: Arc<Vec<DeclaredQuery>>,
+    /// How many manifests there are.
+    pub counts: ManifestCounts,
     /// Every problem, sorted by place.
     pub diagnostics: Vec<Diagnostic>,
     /// Manifest files there are.
@@ -184,6 +188,7 @@ impl Loader {
         self.last_good = lowered.last_good;
         Snapshot {
             revision,
+            counts: ManifestCounts::of(&state, &lowered.queries),
             state: Arc::new(state),
             queries: Arc::new(lowered.queries),
             diagnostics,
