@@ -28,7 +28,7 @@ bench:
 
 # geminid beside Microsoft's SDKs, and docs/performance.md anew: a quarter of an hour and more, on an idle machine.
 fleet *flags="--write":
-    cargo bench --profile release --locked --bench fleet -- {{flags}}
+    cargo bench --profile dist --locked --bench fleet -- {{flags}}
 
 # Each fuzz target for five minutes, or those named; needs a nightly toolchain and a C++ compiler.
 fuzz *targets:

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-const USAGE: &str = "cargo bench --profile release --bench fleet -- [--n COUNT].. [--rounds COUNT] [--quick | --write]
+const USAGE: &str = "cargo bench --profile dist --bench fleet -- [--n COUNT].. [--rounds COUNT] [--quick | --write]
 
 --n COUNT       twins of a fleet, again for another; without it 1,000 and 20,000
 --rounds COUNT  rounds of each contender, 5 without it

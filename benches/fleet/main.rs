@@ -2,10 +2,12 @@
 //! `docs/performance.md`.
 //!
 //! ```text
-//! cargo bench --profile release --bench fleet                everything; the page at target/fleet/performance.md
-//! cargo bench --profile release --bench fleet -- --write     the page at docs/performance.md (`just fleet`)
-//! cargo bench --profile release --bench fleet -- --quick     whether it works, within a minute
+//! cargo bench --profile dist --bench fleet                everything; the page at target/fleet/performance.md
+//! cargo bench --profile dist --bench fleet -- --write     the page at docs/performance.md (`just fleet`)
+//! cargo bench --profile dist --bench fleet -- --quick     whether it works, within a minute
 //! ```
+//!
+//! Profile `dist` is what is handed out; another one measures what it builds, and the page says which.
 //!
 //! One machine, one run: the embedded hub is a process of its own, each contender too, and they take turns. What each
 //! figure means stands in `page.md` beside this file, which the command fills in.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use super::arguments::Arguments;
@@ -213,7 +214,9 @@ fn against_sdks(race: &Race) -> Vec<Target> {
 
 fn named_versions() -> String {
     let rustc = said("rustc", &["--version"]);
-    let mut named = vec![format!("geminid {}", env!("CARGO_PKG_VERSION")), rustc];
+    let program = Path::new(env!("CARGO_BIN_EXE_geminid"));
+    let profile = program.parent().and_then(Path::file_name).map(|name| name.to_string_lossy()).unwrap_or_default();
+    let mut named = vec![format!("geminid {} (profile {profile})", env!("CARGO_PKG_VERSION")), rustc];
     named.extend(versions().into_iter().map(|(name, version)| format!("{name} {version}")));
     named.join(", ")
 }
