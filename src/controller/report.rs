@@ -49,7 +49,9 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(options: &Options, metrics: ControllerHub) -> Self {
-        metrics.set_interval(TwinKind::Device, options.sweep);
+        for kind in [TwinKind::Device, TwinKind::Module] {
+            metrics.set_interval(kind, options.sweep);
+        }
         Self {
             hub: options.hub.clone(),
             workers: options.workers,
@@ -178,7 +180,9 @@ impl Report {
         self.journal.tell((self.wall_clock)(), "SweepComplete", found);
         self.sweep_failing = false;
         self.metrics.sweep_completed(at);
-        self.metrics.pass_succeeded(TwinKind::Device, at);
+        self.metrics.pass_ended(TwinKind::Device, at);
+        // Of a hub whose modules have gone there is no pass that could be late.
+        self.metrics.pass_ended(TwinKind::Module, if swept.modules { at } else { SystemTime::UNIX_EPOCH });
         let (hub, sealed, pages) = (&self.hub, swept.sealed, swept.pages);
         let mode = swept.mode.as_str();
         info!(%hub, twins = statuses.len(), sealed, to_read = swept.nominated.len(), pages, mode, "sweep complete");
@@ -189,7 +193,9 @@ impl Report {
         let interval = plan.interval();
         let metrics = self.metrics.sweep();
         metrics.set_interval(interval);
-        self.metrics.set_interval(TwinKind::Device, interval);
+        for kind in [TwinKind::Device, TwinKind::Module] {
+            self.metrics.set_interval(kind, interval);
+        }
         for (kind, cost) in [(SweepKind::Query, &plan.query), (SweepKind::Read, &plan.read)] {
             metrics.set_cost(kind, cost.time, cost.messages);
         }

@@ -27,7 +27,7 @@ instruments! {
         failures: IntCounterVec = "reconcile_failures_total", ["hub", "kind", "reason"];
         /// Time one reconcile took, from being taken out of the queue to its outcome.
         durations: HistogramVec = "reconcile_duration_seconds", ["hub", "kind"], RECONCILE_BUCKETS;
-        /// Unix time at which the last full pass without a failure ended; 0 before the first.
+        /// Unix time at which the last sweep that reached its end did so; 0 before the first, and of modules where there are none.
         last_success: GaugeVec = "reconcile_last_success_timestamp_seconds", ["hub", "kind"];
         /// Time from one full pass to the next.
         intervals: GaugeVec = "reconcile_interval_seconds", ["hub", "kind"];
@@ -165,8 +165,8 @@ impl ControllerHub {
         self.instruments.failures.with_label_values(&[&self.hub, kind.as_str(), reason.as_str()]).inc();
     }
 
-    /// A full pass over all twins of this kind ended without a failure.
-    pub fn pass_succeeded(&self, kind: TwinKind, at: SystemTime) {
+    /// A sweep of the twins of this kind reached its end.
+    pub fn pass_ended(&self, kind: TwinKind, at: SystemTime) {
         self.instruments.last_success.with_label_values(&[&self.hub, kind.as_str()]).set(unix_seconds(at));
     }
 

@@ -153,7 +153,7 @@ mod tests {
         hub.reconciled(TwinKind::Device, Duration::from_millis(300));
         hub.failed(TwinKind::Device, Reason::of("network"));
         hub.failed(TwinKind::Device, Reason::of("no such category"));
-        hub.pass_succeeded(TwinKind::Module, UNIX_EPOCH + Duration::from_secs(7));
+        hub.pass_ended(TwinKind::Module, UNIX_EPOCH + Duration::from_secs(7));
         hub.set_twins(TwinState::Drifted, 3);
         hub.patched(Target::Seal);
         hub.set_guard(Guard::Empty, true);

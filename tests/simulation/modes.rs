@@ -1,10 +1,12 @@
 //! What is done at all: modes, suspension, twins without seals, and guards of registrations and changes.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use geminid::controller::Page;
 use geminid::emulator::SimHub;
 use geminid::plan::{DeclaredState, GuardKind, GuardLimits, Mode, RemovalPolicy, TwinManifest, TwinState};
+use geminid::twin::{ModuleId, TwinRef};
 
 use crate::fleet::{Daemon, device, manifest, object, options, settle, state, tags, twin};
 
@@ -27,6 +29,28 @@ fn plain(hub: &SimHub, id: &str) -> String {
     let mut tags = hub.twin(&device(id)).unwrap().tags;
     tags.remove("geminid");
     geminid::twin::Value::Object(tags).to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_sweep_is_told_of_modules_too_where_there_are_some() {
+    let hub = settled(1).await;
+    let module = ModuleId::new("m").unwrap();
+    hub.create_module(&device("d00"), &module).unwrap();
+    for declares in [false, true, false] {
+        let mut next = state(1, BOTH);
+        if declares {
+            let twin = TwinRef::module(device("d00"), module.clone());
+            next.twins.insert(twin, manifest(object(BOTH), RemovalPolicy::Clear));
+        }
+        let mut options = options("demo", 1);
+        options.wall_clock = || SystemTime::UNIX_EPOCH + Duration::from_secs(7);
+        let daemon = Daemon::start(hub.clone(), options, &next);
+        settle(3000).await;
+        let told = ["device", "module"]
+            .map(|kind| daemon.gauge("geminid_reconcile_last_success_timestamp_seconds", &[kind]) > 6.9);
+        assert_eq!(told, [true, declares]);
+        daemon.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
