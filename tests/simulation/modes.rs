@@ -93,7 +93,7 @@ fn oldest_astray(daemon: &Daemon) -> f64 {
 async fn the_twin_that_lacks_what_git_says_for_longest_has_its_age_told_and_a_healthy_fleet_none() {
     let hub = settled(3).await;
     let mut options = options("demo", 4);
-    options.wall_clock = || std::time::UNIX_EPOCH + std::time::Duration::from_secs(NOW);
+    options.wall_clock = || SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
     let mut next = state(3, BOTH);
     let daemon = Daemon::start(hub.clone(), options, &next);
     settle(3000).await;
